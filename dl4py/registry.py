@@ -1,0 +1,250 @@
+"""Name → item: the only place where strings become objects.
+
+An item registers itself with a decorator, and from then on every look-up (builder, JSON,
+command line, checkpoints, tests) knows it:
+
+    @ACTIVATIONS.add("cube", java="ActivationCube")
+    class Cube(Activation): ...
+
+Names are DL4J's enum constants or class names; case, spaces, ``_``, ``-`` and a trailing
+``Layer`` do not matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, NoReturn, TypeVar
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+def canonical(name: str) -> str:
+    """The form under which names are compared.
+
+    >>> canonical("Mean_Absolute-Error"), canonical("DenseLayer")
+    ('meanabsoluteerror', 'dense')
+    """
+    short = re.sub(r"[\s_\-]", "", name).lower()
+    return short.removesuffix("layer") or short
+
+
+def camel(name: str) -> str:
+    """DL4J's spelling of a snake_case name.
+
+    >>> camel("softmax_clip_eps")
+    'softmaxClipEps'
+    """
+    head, *tail = name.split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in tail)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered item: what it is, how it is called, which Java class it stands for."""
+
+    item: T
+    names: tuple[str, ...]
+    java: str | None
+
+    @property
+    def key(self) -> str:
+        return self.names[0]
+
+
+class Registry(Generic[T]):
+    """Items of one kind by name.
+
+    Args:
+        kind: the word used in error messages, e.g. ``"activation"``.
+        package: the Java package of DL4J's own items; ``java=`` names of items are
+            relative to it.
+    """
+
+    def __init__(self, kind: str, package: str = "") -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry[T]] = {}
+        self._java: dict[str, Entry[T]] = {}
+
+    def add(self, *names: str, java: str | None = None) -> Callable[[A], A]:
+        """Register the decorated class or function under ``names``; the first is its key.
+
+        Args:
+            names: DL4J's names of the item; ``_`` as in DL4J's enum.
+            java: DL4J's class, relative to the registry's package; needed only for items
+                that DL4J's files know.
+        """
+        if not names:
+            raise ValueError(f"{self.kind}: add(...) needs at least one name")
+        full = f"{self.package}.{java}" if java else None
+
+        def register(item: A) -> A:
+            entry: Entry[Any] = Entry(item, names, full)
+            for name in names:
+                known = self._entries.get(canonical(name))
+                if known is not None and not _same(known.item, item):
+                    raise ValueError(
+                        f"{self.kind} {name!r} is already registered as "
+                        f"{_qualname(known.item)}; choose another name"
+                    )
+                self._entries[canonical(name)] = entry
+            simple = full.rpartition(".")[2] if full else names[0]
+            self._java[simple.lower()] = entry
+            return item
+
+        return register
+
+    def entry(self, name: str) -> Entry[T]:
+        """The entry called ``name``, by DL4J's name or Java class name."""
+        if not isinstance(name, str):
+            raise TypeError(f"{self.kind} must be a name, got {name!r}")
+        found = self._entries.get(canonical(name))
+        return found or self._java.get(name.lower()) or self._unknown(name)
+
+    def __getitem__(self, name: str) -> T:
+        return self.entry(name).item
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (
+            canonical(name) in self._entries or name.lower() in self._java
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys in the order of registration, aliases left out."""
+        return iter(dict.fromkeys(entry.key for entry in self._entries.values()))
+
+    def entry_of(self, item: object) -> Entry[T] | None:
+        """The entry of a registered class or function, ``None`` if it is not registered."""
+        return next((e for e in self._entries.values() if e.item is item), None)
+
+    def by_java(self, name: str) -> Entry[T] | None:
+        """The entry of a Java class, by simple name: packages moved between releases."""
+        simple = name.rpartition(".")[2]
+        found = self._java.get(simple.lower())
+        return found or self._entries.get(canonical(simple))
+
+    def named(self, name: str | Named, /, **args: Any) -> Named:
+        """Plain data for item ``name`` with ``args``, checked against its signature.
+
+        >>> ACTIVATIONS = Registry("activation")
+        >>> @ACTIVATIONS.add("leakyrelu")
+        ... def leaky(x, alpha=0.01): ...
+        >>> ACTIVATIONS.named("LEAKYRELU", alpha=0.2)
+        Named('leakyrelu', alpha=0.2)
+        """
+        if isinstance(name, Named):
+            args = {**dict(name.args), **args}
+            name = name.name
+        entry = self.entry(name)
+        known = parameters(entry.item)
+        for arg in args:
+            if arg not in known:
+                hint = suggest(arg, known) or f"expected one of {', '.join(known) or 'none'}"
+                raise ValueError(f"{self.kind} {entry.key}: unknown argument {arg!r}: {hint}")
+        return Named(self.kind, entry.key, tuple(sorted(args.items())))
+
+    def _unknown(self, name: str) -> NoReturn:
+        names = {n.lower() for e in self._entries.values() for n in e.names}
+        hint = suggest(name.lower(), names) or f"known: {', '.join(sorted(names))}"
+        raise ValueError(f"unknown {self.kind} {name!r}: {hint}")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Named:
+    """A registered item with its arguments, as plain data: what a configuration stores."""
+
+    kind: str
+    name: str
+    args: tuple[tuple[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        args = "".join(f", {k}={v!r}" for k, v in self.args)
+        return f"Named({self.name!r}{args})"
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self.args)
+
+    @property
+    def entry(self) -> Entry[Any]:
+        return REGISTRIES[self.kind].entry(self.name)
+
+
+def suggest(name: str, known: Mapping[str, Any] | set[str]) -> str:
+    """``did you mean 'x'?``, or the empty string when nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+_NOT_ARGUMENTS = {"self", "params", "dl4j_exact", "activation", "x"}
+
+
+def parameters(item: Any) -> dict[str, Any]:
+    """Name → default of the arguments that describe an item.
+
+    What only an instance needs (``params`` of an optimizer, ``dl4j_exact``, the input) is
+    left out; a missing default is ``inspect.Parameter.empty``.
+    """
+    target = item.__init__ if inspect.isclass(item) else item
+    return {
+        p.name: p.default
+        for p in inspect.signature(target).parameters.values()
+        if p.name not in _NOT_ARGUMENTS and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+
+
+def option(default: Any = dataclasses.MISSING, *, json: str | None = None, **facts: Any) -> Any:
+    """A dataclass field whose DL4J JSON key is not the camelCase of its name.
+
+    Args:
+        default: as in :func:`dataclasses.field`; a callable without arguments that is a
+            type makes a fresh value (``default=dict``).
+        json: the key in DL4J's JSON.
+        facts: anything else a reader of the declaration needs (units, ranges …).
+    """
+    metadata = {**({"json": json} if json else {}), **facts}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def json_key(field: dataclasses.Field[Any]) -> str:
+    """The key of a dataclass field in DL4J's JSON."""
+    return str(field.metadata.get("json") or camel(field.name))
+
+
+def _qualname(item: object) -> str:
+    return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', item)}"
+
+
+def _same(a: object, b: object) -> bool:
+    return a is b or _qualname(a) == _qualname(b)  # a re-run notebook cell or a reload
+
+
+ACTIVATIONS: Registry[Any] = Registry("activation", "org.nd4j.linalg.activations.impl")
+LOSSES: Registry[Any] = Registry("loss", "org.nd4j.linalg.lossfunctions.impl")
+UPDATERS: Registry[Any] = Registry("updater", "org.nd4j.linalg.learning.config")
+SCHEDULES: Registry[Any] = Registry("schedule", "org.nd4j.linalg.schedule")
+WEIGHT_INITS: Registry[Any] = Registry("weight init", "org.deeplearning4j.nn.weights")
+DISTRIBUTIONS: Registry[Any] = Registry("distribution", "org.deeplearning4j.nn.conf.distribution")
+DROPOUTS: Registry[Any] = Registry("dropout", "org.deeplearning4j.nn.conf.dropout")
+CONSTRAINTS: Registry[Any] = Registry("constraint", "org.deeplearning4j.nn.conf.constraint")
+REGULARIZATIONS: Registry[Any] = Registry(
+    "regularization", "org.nd4j.linalg.learning.regularization"
+)
+PREPROCESSORS: Registry[Any] = Registry(
+    "preprocessor", "org.deeplearning4j.nn.conf.preprocessor"
+)
+LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
+MODULES: Registry[Any] = Registry("layer module")
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    registry.kind: registry
+    for registry in list(globals().values())
+    if isinstance(registry, Registry)
+}

@@ -1,0 +1,87 @@
+"""Imports go from a higher floor to a lower one, read from the sources."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
+FLOORS = {
+    0: {"checked", "clock", "ops", "random", "registry"},
+    1: {"activations", "losses", "weight_init", "schedules", "updaters", "config"},
+    2: {"layers"},
+    3: {"builder", "network", "optimizer"},
+    4: {
+        "__init__", "cli", "data", "demo", "evaluation", "lightning",
+        "pytorch_lightning", "trainer",
+    },
+}  # fmt: skip
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+BESIDE = {("losses", "activations"), ("updaters", "schedules")}  # inside floor 1
+LAZY = {("config", "builder")}  # .module() and .lightning(), inside the methods
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def is_typing_block(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imports(tree):
+    """(module, at top level) of every import that runs."""
+    skipped = {
+        id(child)
+        for node in ast.walk(tree)
+        if is_typing_block(node)
+        for child in ast.walk(node)
+    }
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            if node.module == "dl4py":
+                for alias in node.names:
+                    yield f"dl4py.{alias.name}", id(node) in top
+            else:
+                yield node.module, id(node) in top
+
+
+def test_every_module_has_a_floor():
+    assert {module_of(p) for p in SOURCES} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    here = module_of(path)
+    for name, top in imports(ast.parse(path.read_text())):
+        if not name.startswith("dl4py."):
+            continue
+        there = name.split(".")[1]
+        if there == here or here == "__init__" or there not in FLOOR:
+            continue
+        lower = FLOOR[there] < FLOOR[here]
+        beside = FLOOR[there] == FLOOR[here] and (
+            (here, there) in BESIDE or FLOOR[here] in (0, 3, 4)
+        )
+        lazy = (here, there) in LAZY and not top
+        assert lower or beside or lazy, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "config").rglob("*.py")))
+def test_configuration_imports_no_torch(path):
+    names = {name.split(".")[0] for name, _ in imports(ast.parse(path.read_text()))}
+    assert not names & {"torch", "lightning", "pytorch_lightning"}
+
+
+def test_nothing_below_the_trainers_imports_lightning():
+    for path in SOURCES:
+        if FLOOR[module_of(path)] < 4 or module_of(path) == "__init__":
+            names = {n.split(".")[0] for n, _ in imports(ast.parse(path.read_text()))}
+            assert not names & {"lightning", "pytorch_lightning"}, path
