@@ -1,0 +1,324 @@
+"""Adam and its relatives: an average of the gradient over an average of its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from dl4py.registry import UPDATERS
+from dl4py.schedules import Fixed, Map
+from dl4py.updaters.base import Batch, Rate, Updater
+
+PRIVATE = ("_fused_adam_",)  # torch names without a public twin; without them: formulas
+
+
+def _ema_(average: list[Tensor], x: list[Tensor], beta: float) -> None:
+    """a ← β·a + (1 - β)·x"""
+    torch._foreach_lerp_(average, x, 1 - beta)
+
+
+def _ema_of_square_(average: list[Tensor], x: list[Tensor], beta: float) -> None:
+    """a ← β·a + (1 - β)·x²"""
+    torch._foreach_mul_(average, beta)
+    torch._foreach_addcmul_(average, x, x, 1 - beta)
+
+
+def _descend_(
+    p: list[Tensor], m: list[Tensor], v: list[Tensor], eps: float, rate: float
+) -> None:
+    """p ← p - rate·m / (√v + ε)"""
+    root = torch._foreach_sqrt(v)
+    torch._foreach_add_(root, eps)
+    torch._foreach_addcdiv_(p, m, root, -rate)
+
+
+def _step_size(batch: Batch) -> float:
+    """η_t = η·√(1 - β₂^(t+1)) / (1 - β₁^(t+1))"""
+    h = batch.hyper
+    root = math.sqrt(batch.correction(h["beta2"]))
+    return _divided(h["lr"] * root, batch.correction(h["beta1"]), batch)
+
+
+def _divided(step: float, correction: float, batch: Batch) -> float:
+    """A step size; DL4J replaces one of 0 or ∞ by ε, so that η = 0 does not freeze."""
+    rate = step / correction if correction else math.inf
+    odd = rate == 0 or math.isinf(rate)
+    return batch.hyper["epsilon"] if batch.dl4j_exact and odd else rate
+
+
+def _zero_rate(hyper: Mapping[str, Rate]) -> str | None:
+    lr = hyper["lr"]
+    values = lr.values.values() if isinstance(lr, Map) else [lr]
+    if any((v.value if isinstance(v, Fixed) else v) == 0 for v in values):
+        return "DL4J steps by epsilon where the learning rate is 0"
+    return None
+
+
+def _fused_adam_(batch: Batch, rate: float, v_hat: list[Tensor]) -> bool:
+    """Adam in one pass over memory, where torch's kernel can do it.
+
+    A step count of ∞ switches torch's bias corrections off, so that the kernel computes
+    DL4J's formula: rate·m / (√v + ε).
+    """
+    kernel: Any = getattr(torch, PRIVATE[0], None)
+    p, g, m, v = batch.params, batch.grads, batch.state["m"], batch.state["v"]
+    device = p[0].device
+    if kernel is None or device.type not in ("cpu", "cuda"):
+        return False
+    if not all(x.is_contiguous() for x in (*p, *g, *m, *v, *v_hat)):
+        return False
+    steps = [torch.full((), math.inf, device=device)] * len(p)
+    kernel(
+        p,
+        g,
+        m,
+        v,
+        v_hat,
+        steps,
+        lr=rate,
+        beta1=batch.hyper["beta1"],
+        beta2=batch.hyper["beta2"],
+        weight_decay=0.0,
+        eps=batch.hyper["epsilon"],
+        amsgrad=bool(v_hat),
+        maximize=False,
+    )
+    return True
+
+
+class _AdamArguments(Updater):
+    """What Adam and its relatives share: the constructor, and the fault of most."""
+
+    steps_by_epsilon: ClassVar[bool] = True  # DL4J, where the step size is 0
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Rate = 1e-3,
+        dl4j_exact: bool = False,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        **options: bool,
+    ) -> None:
+        hyper = {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon}
+        super().__init__(params, hyper, dl4j_exact, **options)
+
+    @classmethod
+    def difference(cls, hyper: Mapping[str, Rate]) -> str | None:
+        line = _zero_rate(hyper) if cls.steps_by_epsilon else None
+        return line or super().difference(hyper)
+
+
+@UPDATERS.add("adam", java="Adam")
+class Adam(_AdamArguments):
+    """Adaptive moments, ε outside the bias correction.
+
+    m ← β₁·m + (1 - β₁)·g,  v ← β₂·v + (1 - β₂)·g²
+    u = η·√(1 - β₂^(t+1)) / (1 - β₁^(t+1)) · m / (√v + ε)
+
+    torch's Adam with ε/√(1 - β₂^(t+1)) in place of ε.
+
+    Args:
+        lr: η >= 0, or a schedule.
+        beta1: β₁ in [0, 1).
+        beta2: β₂ in [0, 1).
+        epsilon: ε >= 0.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> w.grad = torch.tensor([4.0])
+        >>> Adam([w], lr=0.1).step()
+        >>> w.data
+        tensor([-0.1000])
+
+    Reference: Kingma & Ba, arXiv:1412.6980
+
+    DL4J: org.nd4j.linalg.learning.config.Adam
+    """
+
+    state_names = ("m", "v")
+
+    @classmethod
+    def update_(cls, batch: Batch) -> None:
+        p, g, h = batch.params, batch.grads, batch.hyper
+        m, v, rate = batch.state["m"], batch.state["v"], _step_size(batch)
+        if not _fused_adam_(batch, rate, []):
+            _ema_(m, g, h["beta1"])
+            _ema_of_square_(v, g, h["beta2"])
+            _descend_(p, m, v, h["epsilon"], rate)
+
+
+@UPDATERS.add("amsgrad", java="AMSGrad")
+class AMSGrad(_AdamArguments):
+    """Adam with a second moment that never falls.
+
+    m ← β₁·m + (1 - β₁)·g,  v ← β₂·v + (1 - β₂)·g²,  v̂ ← max(v̂, v)
+    u = η·√(1 - β₂^(t+1)) / (1 - β₁^(t+1)) · m / (√v̂ + ε)
+
+    Args:
+        lr: η >= 0, or a schedule.
+        beta1: β₁ in [0, 1).
+        beta2: β₂ in [0, 1).
+        epsilon: ε >= 0.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> w.grad = torch.tensor([4.0])
+        >>> AMSGrad([w], lr=0.1).step()
+        >>> w.data
+        tensor([-0.1000])
+
+    Reference: Reddi et al., arXiv:1904.09237
+
+    DL4J: org.nd4j.linalg.learning.config.AMSGrad
+    """
+
+    state_names = ("m", "v", "v_hat")
+
+    @classmethod
+    def update_(cls, batch: Batch) -> None:
+        p, g, h, rate = batch.params, batch.grads, batch.hyper, _step_size(batch)
+        m, v, v_hat = batch.state["m"], batch.state["v"], batch.state["v_hat"]
+        if not _fused_adam_(batch, rate, v_hat):
+            _ema_(m, g, h["beta1"])
+            _ema_of_square_(v, g, h["beta2"])
+            torch._foreach_maximum_(v_hat, v)
+            _descend_(p, m, v_hat, h["epsilon"], rate)
+
+
+@UPDATERS.add("adamax", java="AdaMax")
+class AdaMax(_AdamArguments):
+    """Adam with the largest recent gradient in place of the second moment.
+
+    m ← β₁·m + (1 - β₁)·g,  q ← max(β₂·q, |g|) + 1e-32
+    u = η / (1 - β₁^(t+1)) · m / q
+
+    Args:
+        lr: η >= 0, or a schedule.
+        beta1: β₁ in [0, 1).
+        beta2: β₂ in [0, 1).
+        epsilon: DL4J's step size where η is 0, in exact mode only.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> w.grad = torch.tensor([4.0])
+        >>> AdaMax([w], lr=0.1).step()
+        >>> w.data
+        tensor([-0.1000])
+
+    Reference: Kingma & Ba, arXiv:1412.6980, section 7
+
+    DL4J: org.nd4j.linalg.learning.config.AdaMax
+    """
+
+    state_names = ("m", "q")
+
+    @classmethod
+    def update_(cls, batch: Batch) -> None:
+        p, g, h = batch.params, batch.grads, batch.hyper
+        m, q = batch.state["m"], batch.state["q"]
+        rate = _divided(h["lr"], batch.correction(h["beta1"]), batch)
+        _ema_(m, g, h["beta1"])
+        torch._foreach_mul_(q, h["beta2"])
+        torch._foreach_maximum_(q, torch._foreach_abs(g))
+        torch._foreach_add_(q, 1e-32)
+        torch._foreach_addcdiv_(p, m, q, -rate)
+
+
+@UPDATERS.add("nadam", java="Nadam")
+class Nadam(_AdamArguments):
+    """Adam with Nesterov's look-ahead; its second moment is not bias-corrected.
+
+    m ← β₁·m + (1 - β₁)·g,  v ← β₂·v + (1 - β₂)·g²
+    u = η·(β₁·m + (1 - β₁)·g) / (1 - β₁^(t+1)) / (√v + ε)
+
+    Args:
+        lr: η >= 0, or a schedule.
+        beta1: β₁ in [0, 1).
+        beta2: β₂ in [0, 1).
+        epsilon: ε >= 0.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> w.grad = torch.tensor([4.0])
+        >>> Nadam([w], lr=0.1, beta1=0.5, beta2=0.75).step()
+        >>> w.data
+        tensor([-0.3000])
+
+    Reference: Dozat, ICLR 2016 workshop
+
+    DL4J: org.nd4j.linalg.learning.config.Nadam
+    """
+
+    state_names = ("m", "v")
+    steps_by_epsilon = False
+
+    @classmethod
+    def update_(cls, batch: Batch) -> None:
+        p, g, h = batch.params, batch.grads, batch.hyper
+        m, v, beta1 = batch.state["m"], batch.state["v"], h["beta1"]
+        rate = h["lr"] / batch.correction(beta1)
+        _ema_(m, g, beta1)
+        _ema_of_square_(v, g, h["beta2"])
+        root = torch._foreach_sqrt(v)
+        torch._foreach_add_(root, h["epsilon"])
+        torch._foreach_addcdiv_(p, m, root, -rate * beta1)
+        torch._foreach_addcdiv_(p, g, root, -rate * (1 - beta1))
+
+
+@UPDATERS.add("adabelief", java="AdaBelief")
+class AdaBelief(_AdamArguments):
+    """Adam with the spread of the gradient around its average as second moment.
+
+    m ← β₁·m + (1 - β₁)·g,  s ← β₂·s + (1 - β₂)·(g - m)² + ε
+    u = η·√(1 - β₂^(t+1)) / (1 - β₁^(t+1)) · m / (√s + ε)
+
+    Args:
+        lr: η >= 0, or a schedule.
+        beta1: β₁ in [0, 1).
+        beta2: β₂ in [0, 1).
+        epsilon: ε >= 0.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(1))
+        >>> w.grad = torch.tensor([4.0])
+        >>> AdaBelief([w], lr=0.1, beta1=0.5).step()
+        >>> w.data
+        tensor([-0.2000])
+
+    Reference: Zhuang et al., arXiv:2010.07468
+
+    DL4J: org.nd4j.linalg.learning.config.AdaBelief
+    """
+
+    state_names = ("m", "s")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Rate = 1e-3,
+        dl4j_exact: bool = False,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-14,
+        **options: bool,
+    ) -> None:
+        hyper = {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon}
+        Updater.__init__(self, params, hyper, dl4j_exact, **options)
+
+    @classmethod
+    def update_(cls, batch: Batch) -> None:
+        p, g, h = batch.params, batch.grads, batch.hyper
+        m, s, rate = batch.state["m"], batch.state["s"], _step_size(batch)
+        _ema_(m, g, h["beta1"])
+        _ema_of_square_(s, list(torch._foreach_sub(g, m)), h["beta2"])
+        torch._foreach_add_(s, h["epsilon"])
+        _descend_(p, m, s, h["epsilon"], rate)
