@@ -1,0 +1,197 @@
+// The loop over elements: y = s · f⁽ᵏ⁾(x), compiled for the CPU by the host compiler and for CUDA
+// by nvcc. A functor has f, df, d2f; `random` ones get a uniform number beside x.
+#pragma once
+#include <algorithm>
+
+#include "philox.h"
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#ifdef __CUDACC__
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
+namespace dl4py {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+
+// What one call computes. s: null, one number, or (each) one per element. n elements per seed.
+template <class T> struct Span {
+  const T* x;
+  const T* s;
+  T* y;
+  int64_t n, order;
+  bool each;
+  const int64_t* seeds;
+  int64_t n_seeds;
+  int32_t device;
+};
+
+// Half types are computed in float and rounded once.
+template <class T> struct Compute { using type = float; };
+template <> struct Compute<double> { using type = double; };
+
+template <class F> concept Random = requires { requires F::random; };
+
+template <int order, class F, class T, class... U> HD T derivative(F f, T x, U... u) {
+  if constexpr (order == 0) return f.f(x, u...);
+  else if constexpr (order == 1) return f.df(x, u...);
+  else return f.d2f(x, u...);
+}
+
+template <class F, class T> HD T scaled(F f, T x, T value, T s) {
+  T y = s * value;
+  if constexpr (requires { f.active(x); }) y = f.active(x) ? y : T(0);  // even if s is NaN
+  return y;
+}
+
+#ifndef __CUDACC__
+
+constexpr int64_t kGrain = 32768;  // elements that are worth a thread
+constexpr int64_t kChunk = 1024;   // half types converted at a time: stays in the first cache
+
+#if defined(__x86_64__) && defined(__linux__)
+#define DL4PY_CLONES \
+  static __attribute__((noinline, target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define DL4PY_CLONES static __attribute__((noinline))
+#endif
+
+template <int order, bool each, class F, class T>
+HD void loop(F f, const Span<T>& a, uint64_t seed, int64_t first) {
+  const T* __restrict x = a.x;
+  const T* __restrict s = a.s;
+  T* __restrict y = a.y;
+  const T one = s ? s[0] : T(1);
+  if constexpr (Random<F> && order < 2) {
+    for (int64_t i = 0; i < a.n; i += kBlock) {  // `first` is a multiple of kBlock
+      float u[kBlock];
+      for (int c = 0; c < kRow; ++c) {
+        Words words = philox(seed, (first + i) / kWords + c);
+        for (int w = 0; w < kWords; ++w) u[w * kRow + c] = uniform(words.w[w]);
+      }
+      int64_t m = std::min<int64_t>(kBlock, a.n - i);
+      for (int64_t j = 0; j < m; ++j) {
+        T v = derivative<order>(f, x[i + j], T(u[j]));
+        y[i + j] = scaled(f, x[i + j], v, each ? s[i + j] : one);
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < a.n; ++i)
+      y[i] = scaled(f, x[i], derivative<order>(f, x[i]), each ? s[i] : one);
+  }
+}
+
+template <int order, class F, class T>
+HD void loops(F f, const Span<T>& a, uint64_t seed, int64_t first) {
+  a.each ? loop<order, true>(f, a, seed, first) : loop<order, false>(f, a, seed, first);
+}
+
+// Templates cannot carry target_clones: the loop is inlined into these named kernels.
+#define DL4PY_KERNEL(F, T)                                                                  \
+  DL4PY_CLONES void kernel(F<T> f, const Span<T>& a, uint64_t seed, int64_t first) {        \
+    a.order == 0   ? loops<0>(f, a, seed, first)                                            \
+    : a.order == 1 ? loops<1>(f, a, seed, first)                                            \
+                   : loops<2>(f, a, seed, first);                                           \
+  }
+#define DL4PY_KERNELS(F) DL4PY_KERNEL(F, float) DL4PY_KERNEL(F, double)
+
+#define DL4PY_CONVERT(From, To)                                                   \
+  DL4PY_CLONES void convert(const From* __restrict from, To* __restrict to, int64_t n) { \
+    for (int64_t i = 0; i < n; ++i) to[i] = To(from[i]);                          \
+  }
+DL4PY_CONVERT(Half, float)
+DL4PY_CONVERT(float, Half)
+DL4PY_CONVERT(BFloat16, float)
+DL4PY_CONVERT(float, BFloat16)
+
+template <class F, class T> void part(F f, const Span<T>& a, uint64_t seed, int64_t first) {
+  if constexpr (std::is_same_v<typename Compute<T>::type, T>) {
+    kernel(f, a, seed, first);
+  } else {
+    alignas(64) float x[kChunk], s[kChunk], y[kChunk];
+    if (a.s && !a.each) s[0] = float(a.s[0]);
+    for (int64_t i = 0; i < a.n; i += kChunk) {
+      int64_t n = std::min(kChunk, a.n - i);
+      convert(a.x + i, x, n);
+      if (a.each) convert(a.s + i, s, n);
+      kernel(f, {x, a.s ? s : nullptr, y, n, a.order, a.each, nullptr, 0, 0}, seed, first + i);
+      convert(y, a.y + i, n);
+    }
+  }
+}
+
+template <class F, class T> void run(F f, const Span<T>& all) {
+  for (int64_t k = 0; k < all.n_seeds; ++k) {
+    auto blocks = [&](int64_t begin, int64_t end) {
+      int64_t i = begin * kBlock, skip = k * all.n + i;
+      Span<T> a = all;
+      a.x += skip, a.y += skip, a.s += all.each ? skip : 0;
+      a.n = std::min(all.n, end * kBlock) - i;
+      part(f, a, all.seeds ? uint64_t(all.seeds[k]) : 0, i);
+    };
+    int64_t n = (all.n + kBlock - 1) / kBlock;
+    if (all.n <= kGrain) blocks(0, n);
+    else torch::stable::parallel_for(0, n, kGrain / kBlock, blocks);
+  }
+}
+
+#else
+
+#define DL4PY_KERNELS(F)
+
+constexpr int kThreads = 256;
+constexpr int64_t kMaxBlocks = 1 << 20;
+
+template <class T> struct alignas(16) Pack { T v[16 / sizeof(T)]; };
+
+template <class F, class T> __device__ T element(F f, const Span<T>& a, T x_in, T s_in, int64_t i) {
+  using C = typename Compute<T>::type;
+  C x = C(x_in), v;
+  if constexpr (Random<F>) {
+    C u = a.order < 2 ? C(uniform_at(uint64_t(a.seeds[i / a.n]), i % a.n)) : C(0);
+    v = a.order == 0 ? f.f(x, u) : a.order == 1 ? f.df(x, u) : f.d2f(x);
+  } else {
+    v = a.order == 0 ? f.f(x) : a.order == 1 ? f.df(x) : f.d2f(x);
+  }
+  return T(scaled(f, x, v, C(s_in)));
+}
+
+// 16 bytes at a time where every pointer allows it; what is left, element by element.
+template <class F, class T> __global__ void kernel(F f, Span<T> a, bool aligned) {
+  constexpr int width = sizeof(Pack<T>) / sizeof(T);
+  const int64_t n = a.n * a.n_seeds, packs = aligned ? n / width : 0;
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  const T one = a.s ? a.s[0] : T(1.0f);
+  for (int64_t p = first; p < packs; p += step) {
+    Pack<T> x = reinterpret_cast<const Pack<T>*>(a.x)[p], s, y;
+    if (a.each) s = reinterpret_cast<const Pack<T>*>(a.s)[p];
+#pragma unroll
+    for (int j = 0; j < width; ++j)
+      y.v[j] = element(f, a, x.v[j], a.each ? s.v[j] : one, p * width + j);
+    reinterpret_cast<Pack<T>*>(a.y)[p] = y;
+  }
+  for (int64_t i = packs * width + first; i < n; i += step)
+    a.y[i] = element(f, a, a.x[i], a.each ? a.s[i] : one, i);
+}
+
+template <class F, class T> void run(F f, const Span<T>& a) {
+  torch::stable::accelerator::DeviceGuard guard(a.device);
+  void* stream;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(a.device, &stream));
+  auto places = uintptr_t(a.x) | uintptr_t(a.y) | (a.each ? uintptr_t(a.s) : 0);
+  const int64_t per_block = kThreads * (16 / int64_t(sizeof(T)));
+  const int64_t blocks = (a.n * a.n_seeds + per_block - 1) / per_block;
+  kernel<<<std::min(blocks, kMaxBlocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      f, a, places % 16 == 0);
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
+}
+
+#endif
+
+}  // namespace dl4py

@@ -1,0 +1,204 @@
+"""What all activations share, and how any function becomes one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dl4py.registry import ACTIVATIONS, Named, parameters
+
+
+class Activation(nn.Module):
+    """Base of all activations: a formula in ``forward`` and what is known about it.
+
+    Args:
+        dl4j_exact: DL4J's own finite numbers also where design faults of DL4J (see
+            ``differs``) make them differ from the mathematics.
+
+    Attributes:
+        kinks: points without a derivative.
+        json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
+    """
+
+    kinks: tuple[float, ...] = ()
+    json: ClassVar[dict[str, str]] = {}
+    dl4j_exact: bool
+
+    def __init__(self, *, dl4j_exact: bool = False) -> None:
+        super().__init__()
+        self.dl4j_exact = dl4j_exact
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
+        """What ``dl4j_exact`` changes for these arguments and dtype, in one line."""
+        return None
+
+    def literal(self, value: float, x: Tensor) -> float:
+        """A constant that DL4J's kernels hold in float32, as ``x`` meets it."""
+        exact = self.dl4j_exact and x.dtype == torch.float64
+        return float32(value) if exact else value
+
+    def extra_repr(self) -> str:
+        return arguments(self)
+
+
+def gradient_of(source: Tensor, value: Tensor) -> Tensor:
+    """``value``, through which gradients flow as if it were ``source``.
+
+    Args:
+        source: a differentiable function of the input with DL4J's gradient.
+        value: what DL4J computes, of the same shape.
+
+    Example:
+        >>> x = torch.tensor([-2.0, 3.0], requires_grad=True)
+        >>> y = gradient_of(5 * x, x.relu())
+        >>> y.detach(), torch.autograd.grad(y.sum(), x)[0]
+        (tensor([0., 3.]), tensor([5., 5.]))
+    """
+    compiling = torch.compiler.is_compiling()
+    function = _GradientOf if compiling else _GradientOfForward
+    result = function.apply(source, value.detach())  # type: ignore[no-untyped-call]
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _GradientOf(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(source: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class _GradientOfForward(_GradientOf):
+    """The same with forward mode, which torch.compile does not trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[0].clone()
+
+
+def float32(value: float) -> float:
+    """``value`` rounded to float32.
+
+    >>> float32(0.2)
+    0.20000000298023224
+    """
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
+
+
+def number(
+    owner: object,
+    name: str,
+    value: float,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> float:
+    """``value`` as a finite float in ``[low, high]``, or one error that names it."""
+    real = isinstance(value, (int, float)) and math.isfinite(value)
+    if not (real and low <= value <= high):
+        expected = "a finite number"
+        if low > -math.inf:
+            expected = f"finite and >= {low:g}"
+        if high < math.inf:
+            expected = f"in [{low:g}, {high:g}]"
+        raise ValueError(
+            f"{type(owner).__name__}({name}=...) must be {expected}, got {value!r}"
+        )
+    return float(value)
+
+
+def arguments(module: nn.Module) -> str:
+    """The constructor's arguments that were given, for ``repr``."""
+    shown = [
+        f"{name}={getattr(module, name)!r}"
+        for name, default in parameters(type(module)).items()
+        if default is inspect.Parameter.empty or getattr(module, name) != default
+    ]
+    return ", ".join(shown + ["dl4j_exact=True"] * bool(module.dl4j_exact))
+
+
+def get(name: Any, dl4j_exact: bool = False, **args: Any) -> nn.Module:
+    """An activation by name, or whatever else computes a tensor from a tensor.
+
+    Args:
+        name: DL4J's name, :class:`~dl4py.registry.Named`, a module, a module class, or
+            a function ``tensor -> tensor``.
+        dl4j_exact: see :class:`Activation`.
+        args: the activation's own arguments.
+
+    Example:
+        >>> get("LEAKYRELU", alpha=0.2)
+        LeakyReLU(alpha=0.2)
+        >>> get(torch.tanh)
+        Custom(tanh)
+        >>> get("softsing")
+        Traceback (most recent call last):
+        ValueError: unknown activation 'softsing': did you mean 'softsign'?
+    """
+    if isinstance(name, (str, Named)):
+        named = ACTIVATIONS.named(name, **args)
+        item, args = named.entry.item, named.kwargs
+    else:
+        item = name
+    if isinstance(item, nn.Module):
+        if args:
+            raise ValueError(
+                f"activation {type(item).__name__} is a module already: give its "
+                f"arguments ({', '.join(args)}) to its constructor"
+            )
+        return item
+    if inspect.isclass(item) and issubclass(item, nn.Module):
+        if "dl4j_exact" in inspect.signature(item).parameters:
+            args["dl4j_exact"] = dl4j_exact
+        module: nn.Module = item(**args)
+        return module
+    if not callable(item) or inspect.isclass(item):
+        raise TypeError(
+            "activation must be a name, a torch.nn.Module, or a function of one "
+            f"tensor, got {name!r}"
+        )
+    return Custom(functools.partial(item, **args) if args else item)
+
+
+class Custom(Activation):
+    """A function ``tensor -> tensor`` as a module.
+
+    Args:
+        function: elementwise or not; what autograd makes of it is its gradient.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], *, dl4j_exact: bool = False
+    ) -> None:
+        super().__init__(dl4j_exact=dl4j_exact)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        inner = getattr(self.function, "func", self.function)
+        return str(getattr(inner, "__name__", inner))
+
+
+def literal_note(value: float, dtype: torch.dtype, where: str = "") -> str | None:
+    """The line of ``differs`` for :meth:`Activation.literal`."""
+    if dtype != torch.float64 or float32(value) == value:
+        return None
+    return f"DL4J holds the constant {value:g} in float32{where}"

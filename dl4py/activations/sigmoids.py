@@ -1,0 +1,296 @@
+"""Activations of one piece, and the clipped ones that imitate them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dl4py import ops
+from dl4py.activations.base import Activation, gradient_of, literal_note
+from dl4py.registry import ACTIVATIONS
+
+
+@ACTIVATIONS.add("cube", java="ActivationCube")
+class Cube(Activation):
+    """Third power.
+
+    f(x) = x³
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Cube()(torch.tensor([-1.0, 2.0]))
+        tensor([-1.,  8.])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationCube
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.cube(x)
+
+
+@ACTIVATIONS.add("gelu", java="ActivationGELU")
+class GELU(Activation):
+    """Gaussian error linear unit in its sigmoid form, not torch's erf form.
+
+    f(x) = x·σ(1.702·x), or with ``precise``
+    f(x) = x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
+
+    Args:
+        precise: the tanh form.
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> GELU()(torch.tensor([-1.0, 1.0]))
+        tensor([-0.1542,  0.8458])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationGELU
+    """
+
+    def __init__(self, precise: bool = False, *, dl4j_exact: bool = False) -> None:
+        super().__init__(dl4j_exact=dl4j_exact)
+        if not isinstance(precise, bool):
+            raise ValueError(
+                f"GELU(precise=...) must be True or False, got {precise!r}"
+            )
+        self.precise = precise
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.precise:
+            return ops.gelu(x, self.literal(1.702, x))
+        if not self.dl4j_exact:
+            return F.gelu(x, approximate="tanh")
+        # DL4J cubes the constant too; its derivative has six-digit literals of its own
+        t = torch.tanh(math.sqrt(2 / math.pi) * (x + (0.044715 * x) ** 3))
+        s = torch.tanh(0.797885 * x + (0.0356774 * x) ** 3)
+        slope = 0.5 + (0.398942 * x + (0.0535161 * x) ** 3) * (1 - s * s) + 0.5 * s
+        return gradient_of(x * slope.detach(), x / 2 * (1 + t))
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
+        if self.precise:
+            return "DL4J cubes the constant 0.044715 too (up to 0.033 at |x| = 2)"
+        return literal_note(1.702, dtype)
+
+
+@ACTIVATIONS.add("hardsigmoid", java="ActivationHardSigmoid")
+class HardSigmoid(Activation):
+    """Piecewise linear sigmoid; torch's and Keras 3's have slope 1/6.
+
+    f(x) = min(1, max(0, 0.2·x + 0.5)),  f'(±2.5) = 0.2
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> HardSigmoid()(torch.tensor([-3.0, 0.0, 1.0]))
+        tensor([0.0000, 0.5000, 0.7000])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationHardSigmoid
+    """
+
+    kinks = (-2.5, 2.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.hardsigmoid(x, self.literal(0.2, x))
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
+        return literal_note(0.2, dtype)
+
+
+@ACTIVATIONS.add("hardtanh", java="ActivationHardTanH")
+class HardTanh(Activation):
+    """Identity clipped to [-1, 1].
+
+    f(x) = min(1, max(-1, x)),  f'(±1) = 1 (torch's is 0)
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> HardTanh()(torch.tensor([-2.0, 0.5]))
+        tensor([-1.0000,  0.5000])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationHardTanH
+    """
+
+    kinks = (-1.0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.hardtanh(x)
+
+
+@ACTIVATIONS.add("identity", java="ActivationIdentity")
+class Identity(Activation):
+    """f(x) = x
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Identity()(torch.tensor([-2.0, 0.5]))
+        tensor([-2.0000,  0.5000])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationIdentity
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@ACTIVATIONS.add("mish", java="ActivationMish")
+class Mish(Activation):
+    """f(x) = x·tanh(ln(1 + eˣ))
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Mish()(torch.tensor([-1.0, 1.0]))
+        tensor([-0.3034,  0.8651])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationMish
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.mish(x)
+
+
+@ACTIVATIONS.add("rationaltanh", java="ActivationRationalTanh")
+class RationalTanh(Activation):
+    """Rational approximation of 1.7159·tanh(2x/3).
+
+    f(x) = 1.7159·sgn(v)·(1 - 1 / (1 + |v| + v² + 1.41645·v⁴)),  v = 2x/3
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> RationalTanh()(torch.tensor([-1.0, 3.0]))
+        tensor([-0.9982,  1.6581])
+
+    Reference: Anguita et al., "Speed improvement of the back-propagation on current
+        generation workstations", 1993; LeCun, "Efficient BackProp", 1998
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationRationalTanh
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rationaltanh(x, self.literal(1.7159, x), self.literal(1.41645, x))
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
+        return literal_note(1.7159, dtype)
+
+
+@ACTIVATIONS.add("sigmoid", java="ActivationSigmoid")
+class Sigmoid(Activation):
+    """f(x) = 1 / (1 + e⁻ˣ)
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Sigmoid()(torch.tensor([0.0, 1.0]))
+        tensor([0.5000, 0.7311])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationSigmoid
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+
+@ACTIVATIONS.add("softmax", java="ActivationSoftmax")
+class Softmax(Activation):
+    """f(x)ⱼ = exp(xⱼ) / Σₖ exp(xₖ) along the last axis, whatever it means, as DL4J.
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Softmax()(torch.tensor([[0.0, 0.0]]))
+        tensor([[0.5000, 0.5000]])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationSoftmax
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, dim=-1)
+
+
+@ACTIVATIONS.add("softplus", java="ActivationSoftPlus")
+class Softplus(Activation):
+    """f(x) = ln(1 + eˣ), without DL4J's overflow
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Softplus()(torch.tensor([0.0, 100.0]))
+        tensor([  0.6931, 100.0000])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationSoftPlus
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch's default of 20 leaves 1e-10 of a double behind
+        return F.softplus(x, threshold=40.0)
+
+
+@ACTIVATIONS.add("softsign", java="ActivationSoftSign")
+class Softsign(Activation):
+    """f(x) = x / (1 + |x|)
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Softsign()(torch.tensor([-1.0, 3.0]))
+        tensor([-0.5000,  0.7500])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationSoftSign
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.softsign(x)
+
+
+@ACTIVATIONS.add("swish", java="ActivationSwish")
+class Swish(Activation):
+    """f(x) = x·σ(x)
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Swish()(torch.tensor([-1.0, 1.0]))
+        tensor([-0.2689,  0.7311])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationSwish
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+@ACTIVATIONS.add("tanh", java="ActivationTanH")
+class Tanh(Activation):
+    """f(x) = tanh x
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> Tanh()(torch.tensor([0.0, 1.0]))
+        tensor([0.0000, 0.7616])
+
+    DL4J: org.nd4j.linalg.activations.impl.ActivationTanH
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)

@@ -1,0 +1,13 @@
+"""DL4J's losses as criteria on ``[n, K]`` tensors.
+
+``loss(output, labels, mask=None)`` applies the loss's activation to ``output``, sums
+over the outputs and averages over the n examples, masked ones included. A class states
+its per-element score; masks, weights, reductions, checks and dtypes are in
+:class:`Loss`.
+"""
+
+from dl4py.losses import classification as classification
+from dl4py.losses import regression as regression
+from dl4py.losses.base import Custom, Loss, WeightedLoss, get
+
+__all__ = ["Custom", "Loss", "WeightedLoss", "get"]

@@ -1,0 +1,446 @@
+"""What all losses share: masks, weights, reductions, checks, DL4J's gradient rules."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dl4py import activations
+from dl4py.activations.base import arguments, gradient_of
+from dl4py.registry import LOSSES, Named, parameters
+
+
+class Loss(nn.Module):
+    """Base of all losses; a subclass states ``scores(a, y)``, one number per element.
+
+    score = Σⱼ mᵢⱼ·wⱼ·scores(aᵢ, yᵢ)ⱼ over outputs j, then the mean over examples i
+
+    Args:
+        activation: applied to the output first; see :func:`dl4py.activations.get`.
+        dl4j_exact: DL4J's own finite numbers where they differ (see ``differs``). For
+            every loss these include ``shared_difference``.
+
+    Shape:
+        output ``[n, K]``, labels ``[n, K]``, mask ``[n]``, ``[n, 1]`` or ``[n, K]``.
+        Masked labels may be anything, NaN included (not with ``dl4j_exact``).
+
+    Attributes:
+        json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
+        additive: the score is a sum over examples.
+        coupled: a label takes part in the terms of other outputs.
+        output_masks: ``[n, K]`` masks have a meaning.
+    """
+
+    json: ClassVar[dict[str, str]] = {}
+    additive: ClassVar[bool] = True
+    coupled: ClassVar[bool] = False
+    output_masks: ClassVar[bool] = True
+    shared_difference: ClassVar[str] = (
+        "per-output masks enter DL4J's gradient before and after the activation"
+    )
+    weights: tuple[float, ...] | None = None
+    activation: nn.Module
+    dl4j_exact: bool
+
+    def __init__(
+        self, activation: Any = "identity", *, dl4j_exact: bool = False
+    ) -> None:
+        super().__init__()
+        self.dl4j_exact = dl4j_exact
+        self.activation = activations.get(activation, dl4j_exact=dl4j_exact)
+
+    def forward(
+        self, output: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        return self.score(output, labels, mask)
+
+    def score(
+        self,
+        output: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        average: bool = True,
+    ) -> Tensor:
+        """The mean over all examples, or their plain sum; differentiable."""
+        total = self._terms(output, labels, mask).sum()
+        return total / max(output.shape[0], 1) if average else total
+
+    def per_example(
+        self, output: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """The score of each example, ``[n]``."""
+        return self._terms(output, labels, mask).sum(1)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
+        """What ``dl4j_exact`` changes beside ``shared_difference``, in one line."""
+        inner = getattr(self.activation, "differs", None)
+        notes = [self.fault(), inner(dtype) if inner else None]
+        return "; ".join(note for note in notes if note) or None
+
+    # what a loss states about itself
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        """DL4J's score of each element, from activations: ``[n, K]`` or ``[n, 1]``."""
+        raise NotImplementedError(f"{type(self).__name__} must state scores(a, y)")
+
+    def terms(self, z: Tensor, y: Tensor) -> Tensor:
+        """The same from pre-activations, where that is more stable."""
+        return self.scores(self.activation(z), y)
+
+    def slope(self, a: Tensor, y: Tensor) -> Tensor | None:
+        """DL4J's ∂score/∂a where it is not the derivative."""
+        return None
+
+    def fault(self) -> str | None:
+        """What ``dl4j_exact`` changes in this loss, without its activation's part."""
+        return None
+
+    def encode(self, labels: Tensor, z: Tensor) -> Tensor:
+        """Labels as values ``[n, K]`` in the dtype of ``z``."""
+        if labels.shape != z.shape:
+            n, k = z.shape
+            hint = "one row of values per example"
+            if labels.numel() == n and k > 1:
+                hint = (
+                    "class indices need SPARSE_MCXENT, or "
+                    f"torch.nn.functional.one_hot(labels, {k})"
+                )
+            elif labels.numel() == z.numel():
+                hint = "use labels.reshape(output.shape)"
+            raise ValueError(
+                f"{self._name}: labels must be [n, K] = {list(z.shape)} as the output, "
+                f"got {list(labels.shape)}: {hint}"
+            )
+        return labels.to(z.dtype)
+
+    # what is the same for all of them
+
+    @property
+    def link(self) -> str | None:
+        """``"softmax"`` or ``"sigmoid"``: their logarithms come from the logits."""
+        if isinstance(self.activation, activations.Softmax):
+            return "softmax"
+        return "sigmoid" if isinstance(self.activation, activations.Sigmoid) else None
+
+    def times_log_output(self, z: Tensor, y: Tensor) -> Tensor:
+        """y·ln f(z), from the logits where f underflows."""
+        if self.link == "softmax":
+            return y * F.log_softmax(z, dim=-1)
+        if self.link == "sigmoid":
+            return y * F.logsigmoid(z)
+        return times_log(y, self.activation(z))
+
+    def exact_terms(
+        self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
+    ) -> Tensor:
+        """DL4J's weighted and masked terms, with DL4J's gradient."""
+        if per_output(m, y):
+            z = scale_gradient(z, m)
+        a = self.activation(z)
+        value = times(self.scores(a, y), w, m)
+        slope = self.slope(a, y)
+        return (
+            value
+            if slope is None
+            else gradient_of(times(a, slope.detach(), w, m), value)
+        )
+
+    def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Weighted and masked terms, ``[n, K]`` or ``[n, 1]``."""
+        z = self._output(output, labels)
+        m = self._mask(mask, z)
+        if m is not None and not self.dl4j_exact:
+            labels = self._blank(labels, m)
+        y = self.encode(labels, z)
+        if m is not None and m.shape[1] not in (1, y.shape[1]):
+            self._bad_mask(m.shape, z)
+        w = None if self.weights is None else self._weights(z)
+        if self.dl4j_exact:
+            return self.exact_terms(z, y, w, m)
+        return times(self.terms(z, y), w, m)
+
+    def _output(self, output: Tensor, labels: Tensor) -> Tensor:
+        if output.ndim != 2:
+            raise ValueError(
+                f"{self._name}: output must be [n, K], got {list(output.shape)}: move "
+                "time steps or pixels into the first axis"
+            )
+        if not output.is_floating_point():
+            raise ValueError(
+                f"{self._name}: output must be floating, got {output.dtype}"
+            )
+        if labels.device != output.device:
+            raise ValueError(
+                f"{self._name}: labels are on {labels.device}, the output is on "
+                f"{output.device}: use labels.to(output.device)"
+            )
+        if output.itemsize < 4 and torch.is_autocast_enabled(output.device.type):
+            return output.float()
+        return output
+
+    def _mask(self, mask: Tensor | None, z: Tensor) -> Tensor | None:
+        if mask is None:
+            return None
+        if mask.device != z.device:
+            raise ValueError(
+                f"{self._name}: mask is on {mask.device}, the output is on {z.device}: "
+                "use mask.to(output.device)"
+            )
+        column = mask.unsqueeze(1) if mask.ndim == 1 else mask
+        widths = (1, z.shape[1]) if self.output_masks else (1,)
+        if (
+            column.ndim != 2
+            or column.shape[0] != z.shape[0]
+            or column.shape[1] not in widths
+        ):
+            self._bad_mask(mask.shape, z)
+        return column.to(z.dtype)
+
+    def _bad_mask(self, shape: torch.Size, z: Tensor) -> None:
+        n, k = z.shape
+        wide = f" or [n, K] = [{n}, {k}]" if self.output_masks else ""
+        raise ValueError(
+            f"{self._name}: mask must be [n] = [{n}], [n, 1]{wide}, got {list(shape)}"
+        )
+
+    def _blank(self, labels: Tensor, m: Tensor) -> Tensor:
+        """Labels with 1, a value every loss knows, where nothing counts."""
+        fits = labels.ndim == 2 and labels.shape[0] == m.shape[0]
+        if not fits or (m.shape[1] > 1 and (self.coupled or m.shape != labels.shape)):
+            return labels
+        return torch.where(m == 0, torch.ones_like(labels), labels)
+
+    def _weights(self, z: Tensor) -> Tensor:
+        assert self.weights is not None
+        if len(self.weights) != z.shape[1]:
+            raise ValueError(
+                f"{self._name}: weights must have one entry per output "
+                f"(K = {z.shape[1]}), got {len(self.weights)}"
+            )
+        return z.new_tensor(self.weights)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def extra_repr(self) -> str:
+        return arguments(self)
+
+
+class WeightedLoss(Loss):
+    """Base of the losses that DL4J gives weights.
+
+    Args:
+        activation: as in :class:`Loss`.
+        weights: one factor per output, not normalised.
+    """
+
+    def __init__(
+        self,
+        activation: Any = "identity",
+        weights: Iterable[float] | None = None,
+        *,
+        dl4j_exact: bool = False,
+    ) -> None:
+        super().__init__(activation, dl4j_exact=dl4j_exact)
+        self.weights = self._checked_weights(weights)
+
+    def _checked_weights(
+        self, weights: Iterable[float] | None
+    ) -> tuple[float, ...] | None:
+        if weights is None:
+            return None
+        values = tuple(float(weight) for weight in weights)
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"{self._name}(weights=...) must be finite numbers, one per output, "
+                f"got {list(values)}"
+            )
+        return values
+
+
+class Custom(WeightedLoss):
+    """A function ``(output, labels) -> scores`` or a torch loss module as a loss.
+
+    Args:
+        function: returns elementwise ``[n, K]``, per-example ``[n]``, or one number,
+            the mean over the examples (then masks and ``per_example`` are refused). It
+            gets the labels as they are.
+
+    Example:
+        >>> loss = get(nn.CrossEntropyLoss(reduction="none"))
+        >>> loss.per_example(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor([1.3863, 1.3863])
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        activation: Any = "identity",
+        weights: Iterable[float] | None = None,
+        *,
+        dl4j_exact: bool = False,
+    ) -> None:
+        super().__init__(activation, weights, dl4j_exact=dl4j_exact)
+        self.function = function
+
+    def score(
+        self,
+        output: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        average: bool = True,
+    ) -> Tensor:
+        result = self._result(output, labels)
+        n = max(output.shape[0], 1)
+        if result.ndim:
+            total = self._reduced(result, output, mask).sum()
+            return total / n if average else total
+        if mask is not None or self.weights is not None:
+            raise ValueError(
+                f"{self.extra_repr()} returns one number, so masks and weights cannot "
+                "act: let it return [n, K] or [n] (reduction='none')"
+            )
+        return result if average else result * n
+
+    def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        return self._reduced(self._result(output, labels), output, mask)
+
+    def _result(self, output: Tensor, labels: Tensor) -> Tensor:
+        z = self._output(output, labels)
+        result = self.function(self.activation(z), labels)
+        if result.ndim and result.shape not in (z.shape, z.shape[:1], (z.shape[0], 1)):
+            raise ValueError(
+                f"{self.extra_repr()} must return [n, K] = {list(z.shape)}, [n] or one "
+                f"number, got {list(result.shape)}"
+            )
+        return result
+
+    def _reduced(self, result: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
+        if result.ndim == 0:
+            raise NotImplementedError(
+                f"{self.extra_repr()} returns one number, not one per example: let it "
+                "return [n, K] or [n] (reduction='none')"
+            )
+        terms = result.unsqueeze(1) if result.ndim == 1 else result
+        m = self._mask(mask, output)
+        if m is not None and m.shape[1] > terms.shape[1]:
+            self._bad_mask(m.shape, terms)
+        return times(terms, None if self.weights is None else self._weights(terms), m)
+
+    def extra_repr(self) -> str:
+        if isinstance(self.function, nn.Module):
+            return type(self.function).__name__
+        inner = getattr(self.function, "func", self.function)
+        return str(getattr(inner, "__name__", inner))
+
+
+def get(
+    name: Any,
+    activation: Any = "identity",
+    weights: Iterable[float] | None = None,
+    dl4j_exact: bool = False,
+    **args: Any,
+) -> Loss:
+    """A loss by name, or one made of a torch loss or a function.
+
+    Args:
+        name: DL4J's name, :class:`~dl4py.registry.Named`, a loss, a torch loss module
+            or its class, or a function (see :class:`Custom`).
+        activation: applied to the output first (logits with ``"softmax"``).
+        weights: one factor per output, for losses that have weights in DL4J.
+        dl4j_exact: see :class:`Loss`.
+        args: the loss's own arguments.
+
+    Example:
+        >>> get("MCXENT", activation="softmax")(torch.zeros(1, 4), torch.eye(4)[:1])
+        tensor(1.3863)
+        >>> get("xent", "sigmoid", clip_eps=1e-7)
+        XENT(
+          clip_eps=1e-07
+          (activation): Sigmoid()
+        )
+    """
+    item = name
+    if isinstance(name, (str, Named)):
+        named = LOSSES.named(name, **args)
+        item, args = named.entry.item, named.kwargs
+        weights = args.pop("weights", weights)
+    if isinstance(item, Loss):
+        return _with_activation(item, activation, weights, args)
+    if inspect.isclass(item) and issubclass(item, Loss):
+        if weights is not None:
+            if "weights" not in parameters(item):
+                raise ValueError(
+                    f"{item.__name__} has no weights in DL4J, got weights={weights!r}: "
+                    "multiply its terms in a function of your own"
+                )
+            args["weights"] = weights
+        return item(activation=activation, dl4j_exact=dl4j_exact, **args)
+    if inspect.isclass(item) and issubclass(item, nn.Module):
+        item, args = item(**args), {}
+    if not callable(item) or inspect.isclass(item):
+        raise TypeError(
+            "loss must be a name, a loss, a torch loss module, or a function of output "
+            f"and labels, got {name!r}"
+        )
+    function = functools.partial(item, **args) if args else item
+    return Custom(function, activation, weights, dl4j_exact=dl4j_exact)
+
+
+def _with_activation(
+    loss: Loss, activation: Any, weights: Any, args: dict[str, Any]
+) -> Loss:
+    if args or weights is not None:
+        raise ValueError(
+            f"loss {loss._name} is an object already: give its arguments to its "
+            "constructor"
+        )
+    if activation == "identity":
+        return loss
+    if not isinstance(loss.activation, activations.Identity):
+        raise ValueError(
+            f"loss {loss._name} already applies {loss.activation}, got another "
+            f"activation {activation!r}: give it once"
+        )
+    loss = copy.deepcopy(loss)
+    loss.activation = activations.get(activation, dl4j_exact=loss.dl4j_exact)
+    return loss
+
+
+def times(t: Tensor, *factors: Tensor | None) -> Tensor:
+    """The product of what is there."""
+    for factor in factors:
+        t = t if factor is None else t * factor
+    return t
+
+
+def times_log(y: Tensor, a: Tensor) -> Tensor:
+    """y·ln a, 0 with gradient 0 where y = 0 whatever a is."""
+    return y * a.masked_fill(y == 0, 1.0).log()
+
+
+def ratio(y: Tensor, a: Tensor) -> Tensor:
+    """y/a, finite for every a: DL4J's infinities and 0/0 are not imitated."""
+    limits = torch.finfo(a.dtype)
+    return (y / a.masked_fill(a == 0, limits.tiny)).clamp(limits.min, limits.max)
+
+
+def per_output(m: Tensor | None, y: Tensor) -> bool:
+    """DL4J's test; a ``[n, 1]`` mask of ``[n, 1]`` labels counts as one per output."""
+    return m is not None and m.shape == y.shape
+
+
+def scale_gradient(z: Tensor, *factors: Tensor | None) -> Tensor:
+    """``z``, whose gradient is multiplied by the factors."""
+    return (
+        gradient_of(times(z, *factors), z) if any(f is not None for f in factors) else z
+    )

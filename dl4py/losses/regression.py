@@ -1,0 +1,355 @@
+"""Losses between real numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dl4py.activations.base import gradient_of, number
+from dl4py.losses.base import (
+    Loss,
+    WeightedLoss,
+    per_output,
+    ratio,
+    scale_gradient,
+    times,
+    times_log,
+)
+from dl4py.registry import LOSSES
+
+
+@LOSSES.add("mse", "squared_loss", "mean_squared_error", java="LossMSE")
+class MSE(WeightedLoss):
+    """Mean squared error: score = w·(y - a)² / K.
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> MSE()(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(2.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSE
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (y - a) ** 2 / y.shape[1]
+
+
+@LOSSES.add("l2", java="LossL2")
+class L2(WeightedLoss):
+    """Sum of squared errors: score = w·(y - a)².
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> L2()(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(4.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossL2
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (y - a) ** 2
+
+
+@LOSSES.add("l1", java="LossL1")
+class L1(WeightedLoss):
+    """Sum of absolute errors: score = w·|y - a|.
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> L1()(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(2.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossL1
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (y - a).abs()
+
+
+@LOSSES.add("mae", "mean_absolute_error", java="LossMAE")
+class MAE(WeightedLoss):
+    """Mean absolute error: score = w·|y - a| / K.
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> MAE()(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(1.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossMAE
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (y - a).abs() / y.shape[1]
+
+    def per_example(
+        self, output: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        result = super().per_example(output, labels, mask)
+        return result * output.shape[1] if self.dl4j_exact else result
+
+    def fault(self) -> str | None:
+        return "DL4J's per-example scores are K times too large"
+
+
+@LOSSES.add("mape", "mean_absolute_percentage_error", java="LossMAPE")
+class MAPE(WeightedLoss):
+    """Mean absolute percentage error: score = 100·w·|(y - a) / y| / K; y must not be 0.
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> MAPE()(torch.tensor([[3.0]]), torch.tensor([[4.0]]))
+        tensor(25.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossMAPE
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return ((y - a) / y).abs() * (100 / y.shape[1])
+
+
+@LOSSES.add("msle", "mean_squared_logarithmic_error", java="LossMSLE")
+class MSLE(WeightedLoss):
+    """Mean squared logarithmic error: score = w·ln²((a + 1) / (y + 1)) / K; a, y > -1.
+
+    Args:
+        activation: applied to the output first.
+        weights: one factor per output.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> MSLE()(torch.tensor([[0.0]]), torch.tensor([[math.e - 1]]))
+        tensor(1.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSLE
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (torch.log1p(a) - torch.log1p(y)) ** 2 / y.shape[1]
+
+
+@LOSSES.add("rmse_xent")
+class RMSEXent(Loss):
+    """Root of the squared error, of old DL4J releases: score = √((y - a)²) = |y - a|.
+
+    Args:
+        activation: applied to the output first.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> RMSEXent()(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(2.)
+
+    DL4J: LossFunctions.LossFunction.RMSE_XENT up to 0.5.0
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return (y - a).abs()
+
+
+@LOSSES.add("poisson", "expll", java="LossPoisson")
+class Poisson(Loss):
+    """Poisson likelihood: score = a - y·ln a; the activation must make a > 0.
+
+    Args:
+        activation: applied to the output first.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> Poisson()(torch.tensor([[1.0]]), torch.tensor([[3.0]]))
+        tensor(1.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossPoisson
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return a - times_log(y, a)
+
+    def terms(self, z: Tensor, y: Tensor) -> Tensor:
+        a: Tensor = self.activation(z)
+        return a - self.times_log_output(z, y)
+
+    def slope(self, a: Tensor, y: Tensor) -> Tensor:
+        return 1 - ratio(y, a)
+
+
+@LOSSES.add("wasserstein", java="LossWasserstein")
+class Wasserstein(Loss):
+    """Critic's loss: score = y·a / K with labels ±1.
+
+    Args:
+        activation: applied to the output first.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> Wasserstein()(torch.tensor([[2.0, 4.0]]), torch.tensor([[1.0, -1.0]]))
+        tensor(-1.)
+
+    Reference: Arjovsky et al., "Wasserstein GAN", 2017
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossWasserstein
+    """
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return y * a / y.shape[1]
+
+    def exact_terms(
+        self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
+    ) -> Tensor:
+        if not per_output(m, y):
+            return super().exact_terms(z, y, w, m)
+        terms = self.terms(
+            scale_gradient(z, m), y
+        )  # DL4J masks after the activation only
+        return gradient_of(terms, times(terms, m))
+
+
+@LOSSES.add("cosine_proximity", java="LossCosineProximity")
+class CosineProximity(Loss):
+    """Minus the cosine of the angle between output and label.
+
+    score = -y·a / (max(‖y‖, 10⁻⁵)·max(‖a‖, 10⁻⁵))
+
+    Args:
+        activation: applied to the output first.
+
+    Shape:
+        output and labels ``[n, K]``.
+
+    Example:
+        >>> CosineProximity()(torch.tensor([[0.0, 3.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor(-1.)
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossCosineProximity
+    """
+
+    coupled = True
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        return -y * a / (_norm(y) * _norm(a))
+
+    def slope(self, a: Tensor, y: Tensor) -> Tensor:
+        square = (a * a).sum(1, keepdim=True)
+        inner = (y * a).sum(1, keepdim=True)
+        return (a * inner - y * square) / (_norm(y) * _norm(a) * square.clamp(min=1e-5))
+
+    def fault(self) -> str | None:
+        if self.link == "softmax":  # never that short
+            return None
+        return "DL4J's gradient has a floor of 1e-5 under ‖a‖², its score under ‖a‖"
+
+
+def _norm(v: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    return norm.clamp(min=1e-5)
+
+
+@LOSSES.add("mixture_density", java="LossMixtureDensity")
+class MixtureDensity(Loss):
+    """Negative log-likelihood of a mixture of M spherical Gaussians over W labels.
+
+    score = -ln Σᵢ αᵢ·exp(-‖y - μᵢ‖² / (2σᵢ²)) / (σᵢ·√(2π))ᵂ
+
+    where the output holds M logits of α (softmax), M values ln σ, and M·W means μ.
+
+    Args:
+        activation: applied to the output first; the formula wants ``"identity"``.
+        gaussians: M >= 1.
+        labels: W >= 1.
+
+    Shape:
+        output ``[n, (W + 2)·M]``, labels ``[n, W]``, mask ``[n]`` or ``[n, 1]``.
+
+    Example:
+        >>> MixtureDensity(gaussians=1, labels=1)(torch.zeros(1, 3), torch.zeros(1, 1))
+        tensor(0.9189)
+
+    Reference: Bishop, "Mixture density networks", 1994
+
+    DL4J: org.nd4j.linalg.lossfunctions.impl.LossMixtureDensity
+    """
+
+    json = {"gaussians": "mixtures", "labels": "labelWidth"}
+    output_masks = False
+
+    def __init__(
+        self,
+        activation: Any = "identity",
+        *,
+        gaussians: int,
+        labels: int,
+        dl4j_exact: bool = False,
+    ) -> None:
+        super().__init__(activation, dl4j_exact=dl4j_exact)
+        self.gaussians = int(number(self, "gaussians", gaussians, low=1))
+        self.labels = int(number(self, "labels", labels, low=1))
+
+    def scores(self, a: Tensor, y: Tensor) -> Tensor:
+        m, w = self.gaussians, self.labels
+        log_alpha = a[:, :m].log_softmax(1)
+        log_sigma = a[:, m : 2 * m]
+        mu = a[:, 2 * m :].reshape(-1, m, w)
+        distance = ((y.unsqueeze(1) - mu) ** 2).sum(2)
+        log_phi = -distance / (2 * (2 * log_sigma).exp()) - w * (
+            log_sigma + math.log(2 * math.pi) / 2
+        )
+        return -(log_alpha + log_phi).logsumexp(1, keepdim=True)
+
+    def exact_terms(
+        self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
+    ) -> Tensor:
+        return times(self.terms(z, y), m)
+
+    def encode(self, labels: Tensor, z: Tensor) -> Tensor:
+        m, w = self.gaussians, self.labels
+        if z.shape[1] != (w + 2) * m:
+            raise ValueError(
+                "MixtureDensity: output must have (labels + 2)·gaussians = "
+                f"{(w + 2) * m} columns, got {list(z.shape)}"
+            )
+        if labels.shape != (z.shape[0], w):
+            raise ValueError(
+                f"MixtureDensity: labels must be [n, labels] = {[z.shape[0], w]}, got "
+                f"{list(labels.shape)}"
+            )
+        return labels.to(z.dtype)

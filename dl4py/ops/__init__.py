@@ -1,0 +1,158 @@
+"""Elementwise formulas that torch lacks, defines differently or computes slowly.
+
+Each function here is the formula of one op, for f, f' and f''; importing the module
+replaces it by the op's fast entry: the same name and arguments without ``order``. All
+arguments are positional and have no defaults. Kernels in C++ (``csrc/activations.inl``)
+compute the same numbers; without them the formula runs itself. ``python -m dl4py.ops``
+says which of the two it is.
+
+>>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+>>> cube(x)
+tensor([-1.,  8.], grad_fn=<FastBackward>)
+
+The input may have any shape and strides, in float64, float32, float16 or bfloat16; the
+result is like it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dl4py.ops.philox import uniform
+from dl4py.ops.register import OPS as OPS
+from dl4py.ops.register import op
+
+
+def _zero(x: Tensor) -> Tensor:
+    # not zeros_like: that cuts the graph to higher derivatives
+    return x.masked_fill(torch.ones_like(x, dtype=torch.bool), 0)
+
+
+def _within(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x >= low) & (x <= high)).to(x.dtype)
+
+
+@op(fuse=True)
+def cube(x: Tensor, order: int) -> Tensor:
+    """f(x) = x³"""
+    if order == 0:
+        return x * x * x
+    return 3 * x * x if order == 1 else 6 * x
+
+
+@op()
+def rationaltanh(x: Tensor, order: int, a: float, c: float) -> Tensor:
+    """f(x) = a · sgn(x) · (1 - 1/q),  q = 1 + |v| + v² + c·v⁴,  v = 2x/3"""
+    # 1 - 1/q as (q - 1)/q, which does not cancel; the bound keeps v⁶ finite
+    bound = 1e50 if x.dtype == torch.float64 else 1e6
+    v = (2 / 3 * x).clamp(-bound, bound)
+    m = v.abs()
+    r = 1 + m + c * m * m * m
+    q = 1 + m * r
+    if order == 0:
+        return a * (v * r) / q
+    if order == 1:
+        return a * 2 / 3 * ((1 + 2 * m + 4 * c * m * m * m) / q) / q
+    poly = 6 + m * (6 - 12 * c + m * (4 * c + m * (18 * c + m * m * (20 * c * c))))
+    return -a * 4 / 9 * (v * poly) / q / q / q
+
+
+@op(active=lambda x: ~(x <= 0))
+def rectifiedtanh(x: Tensor, order: int) -> Tensor:
+    """f(x) = max(0, tanh x), its derivative 0 where inactive even for a NaN gradient"""
+    x = x.clamp(min=0)
+    if order == 0:
+        return torch.tanh(x)
+    e = torch.exp(-2 * x)
+    slope = 4 * e / ((1 + e) * (1 + e))  # 1 - tanh² cancels
+    return slope if order == 1 else -2 * torch.tanh(x) * slope
+
+
+@op()
+def hardsigmoid(x: Tensor, order: int, slope: float) -> Tensor:
+    """f(x) = min(1, max(0, slope·x + ½)),  f' = slope on -2.5 <= x <= 2.5"""
+    if order == 0:
+        return (slope * x + 0.5).clamp(0, 1)
+    return slope * _within(x, -2.5, 2.5) if order == 1 else _zero(x)
+
+
+@op()
+def gelu(x: Tensor, order: int, a: float) -> Tensor:
+    """f(x) = x · σ(a·x)"""
+    z = a * x
+    s, t = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - σ(z) cancels
+    if order == 0:
+        return x * s
+    return s + z * s * t if order == 1 else a * s * t * (2 + z * (t - s))
+
+
+@op()
+def hardtanh(x: Tensor, order: int) -> Tensor:
+    """f(x) = min(1, max(-1, x)),  f' = 1 on -1 <= x <= 1"""
+    if order == 0:
+        return x.clamp(-1, 1)
+    return _within(x, -1, 1) if order == 1 else _zero(x)
+
+
+@op()
+def leakyrelu(x: Tensor, order: int, alpha: float) -> Tensor:
+    """f(x) = x for x >= 0, alpha·x below"""
+    if order == 0:
+        return torch.where(x < 0, alpha * x, x)
+    return torch.where(x < 0, alpha, torch.ones_like(x)) if order == 1 else _zero(x)
+
+
+@op()
+def elu(x: Tensor, order: int, alpha: float) -> Tensor:
+    """f(x) = x for x >= 0, alpha·(eˣ - 1) below"""
+    m = x.clamp(max=0)  # keeps eˣ finite where it is not taken
+    if order == 0:
+        return torch.where(x >= 0, x, alpha * torch.expm1(m))
+    return torch.where(x >= 0, float(order == 1), alpha * torch.exp(m))
+
+
+@op()
+def softsign(x: Tensor, order: int) -> Tensor:
+    """f(x) = x / (1 + |x|)"""
+    r = 1 / (1 + x.abs())
+    if order == 0:
+        return x * r
+    return r * r if order == 1 else -2 * x.sign() * r * r * r
+
+
+@op()
+def rectifier(
+    x: Tensor, order: int, max: float, threshold: float, slope: float
+) -> Tensor:
+    """f(x) = min(max, x) for x >= threshold, min(max, slope·(x - threshold)) below
+
+    f' is 0 from max on. The plain ReLU (threshold 0, slope 0) has f'(0) = 0.
+    """
+    if order == 0:
+        low = slope * (x - threshold) if slope else torch.zeros_like(x)  # 0 · ∞
+        return torch.where(x < threshold, low, x).clamp(max=max)
+    if order == 2:
+        return _zero(x)
+    plain = threshold == 0 and slope == 0
+    below = (x <= threshold) if plain else (x < threshold)
+    return torch.where(below, slope, torch.ones_like(x)) * (x < max)
+
+
+@op()
+def rrelu(x: Tensor, order: int, seed: Tensor, lower: float, upper: float) -> Tensor:
+    """f(x) = x for x >= 0, s·x below, each s from U(lower, upper)
+
+    The slopes are a function of ``seed``, an int64 tensor without dimensions, and of an
+    element's place in row-major order; the backward pass draws them again.
+
+    >>> rrelu(torch.tensor([-1.0, -1.0, 2.0]), torch.tensor(1), 0.5, 0.5)
+    tensor([-0.5000, -0.5000,  2.0000])
+    """
+    if order == 2:
+        return _zero(x)
+    u = uniform(seed, x.numel() // max(seed.numel(), 1)).to(x.dtype).reshape(x.shape)
+    s = lower + u * (upper - lower)
+    if order == 0:
+        return torch.where(x < 0, s * x, x)
+    return torch.where(x < 0, s, torch.ones_like(x))
