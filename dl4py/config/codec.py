@@ -1,0 +1,187 @@
+"""Configuration ↔ DL4J's JSON, generic: every class states its Java name and its keys.
+
+An object is ``{"@class": its Java class, key: value …}``, keys in alphabetical order as
+Jackson writes them. Keys that a class does not know are kept and written back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dl4py.registry import (
+    DISTRIBUTIONS,
+    REGISTRIES,
+    Entry,
+    Named,
+    camel,
+    json_key,
+    parameters,
+)
+
+_UNKNOWN = "_unknown_json"  # attribute of an object read from JSON: keys nobody declared
+_TAGS = ("@class", "type")  # distributions are tagged by "type" in DL4J's files
+
+
+class DL4JFormatError(ValueError):
+    """A file or JSON text that is not what DL4J writes; the message names the place."""
+
+
+def unknown(value: object) -> dict[str, Any]:
+    """The JSON keys of ``value`` that its class does not declare."""
+    return dict(getattr(value, _UNKNOWN, {}))
+
+
+def replace(value: Any, **changes: Any) -> Any:
+    """:func:`dataclasses.replace` that keeps undeclared JSON keys."""
+    return _with_unknown(dataclasses.replace(value, **changes), unknown(value))
+
+
+def encode(value: Any, path: str = "$") -> Any:
+    """Plain JSON types for a configuration value."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _JAVA_FLOATS[str(value)]
+    if isinstance(value, Named):
+        return _tagged(value.entry, _named_fields(value, path), unknown(value))
+    entry = _entry(type(value))
+    if dataclasses.is_dataclass(value) and entry is not None:
+        fields = {
+            json_key(f): encode(getattr(value, f.name), f"{path}.{json_key(f)}")
+            for f in dataclasses.fields(value)
+        }
+        extra = getattr(value, "json_extra", dict)()
+        return _tagged(entry, {**fields, **extra}, unknown(value))
+    if isinstance(value, Mapping):
+        return {str(k): encode(v, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    raise TypeError(
+        f"{path}: {value!r} has no name in DL4J's JSON; register it "
+        "(@ACTIVATIONS.add('name') and so on) so that it can be written and read"
+    )
+
+
+def decode(value: Any, path: str = "$") -> Any:
+    """The configuration value that ``encode`` writes as ``value``."""
+    if isinstance(value, str):
+        return _PYTHON_FLOATS.get(value, value)
+    if isinstance(value, list):
+        return [decode(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    tag = next((t for t in _TAGS if isinstance(value.get(t), str)), None)
+    if tag is None:
+        if value.keys() == {"dataType", "shape", "data"}:
+            return tuple(float(decode(v)) for v in value["data"])
+        return {k: decode(v, f"{path}.{k}") for k, v in value.items()}
+    entry = _java_entry(value[tag])
+    if entry is None:
+        kind = path.rpartition(".")[2].partition("[")[0] or "object"
+        raise DL4JFormatError(f"{path}: unknown {kind} {value[tag]!r}")
+    content = {k: decode(v, f"{path}.{k}") for k, v in value.items() if k != tag}
+    try:
+        return _build(entry, content)
+    except (TypeError, ValueError) as error:
+        raise DL4JFormatError(f"{path}: {error}") from error
+
+
+_JAVA_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_PYTHON_FLOATS = {java: float(python) for python, java in _JAVA_FLOATS.items()}
+
+
+def _entry(item: object) -> Entry[Any] | None:
+    found = (registry.entry_of(item) for registry in REGISTRIES.values())
+    return next((entry for entry in found if entry is not None), None)
+
+
+def _java_entry(java: str) -> Entry[Any] | None:
+    found = (r.by_java(java) for r in REGISTRIES.values() if r.kind != "layer module")
+    exact = [e for e in found if e is not None]
+    simple = java.rpartition(".")[2].lower()
+    for entry in exact:
+        if entry.java is not None and entry.java.rpartition(".")[2].lower() == simple:
+            return entry
+    return next(iter(exact), None)
+
+
+def _tagged(
+    entry: Entry[Any], fields: Mapping[str, Any], extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    tag = "type" if DISTRIBUTIONS.entry_of(entry.item) is not None else "@class"
+    content = {**fields, **extra}
+    return {tag: entry.java or entry.key, **{k: content[k] for k in sorted(content)}}
+
+
+def _build(entry: Entry[Any], content: dict[str, Any]) -> Any:
+    if dataclasses.is_dataclass(entry.item) and isinstance(entry.item, type):
+        content = {**getattr(entry.item, "json_absent", {}), **content}
+        names = {json_key(f): f.name for f in dataclasses.fields(entry.item) if f.init}
+        known = {names[k]: v for k, v in content.items() if k in names}
+        rest = {k: v for k, v in content.items() if k not in names}
+        for key in getattr(entry.item, "json_derived", ()):
+            rest.pop(key, None)
+        return _with_unknown(entry.item(**known), rest)
+    return _build_named(entry, content)
+
+
+# ---- items that a configuration stores by name (activations, losses, updaters)
+
+
+def _argument_key(item: Any, name: str) -> str:
+    return str(getattr(item, "json", {}).get(name, camel(name)))
+
+
+def _schedule_key(key: str) -> str:
+    return "momentumISchedule" if key == "momentum" else key + "Schedule"
+
+
+def _named_fields(value: Named, path: str) -> dict[str, Any]:
+    item = value.entry.item
+    fields: dict[str, Any] = {}
+    for name, argument in value.args:
+        key = _argument_key(item, name)
+        if key == "weights":  # DL4J leaves the key out where there are none
+            if argument is not None:
+                data = [float(w) for w in argument]
+                fields[key] = {"dataType": "DOUBLE", "shape": [len(data)], "data": data}
+        elif _is_schedule(argument):
+            fields[key] = "NaN"
+            fields[_schedule_key(key)] = encode(argument, f"{path}.{key}")
+        else:
+            fields[key] = encode(argument, f"{path}.{key}")
+    return fields
+
+
+def _build_named(entry: Entry[Any], content: dict[str, Any]) -> Named:
+    kind = next(r.kind for r in REGISTRIES.values() if r.entry_of(entry.item) is entry)
+    args: dict[str, Any] = {}
+    rest = dict(content)
+    for name in parameters(entry.item):
+        key = _argument_key(entry.item, name)
+        number = rest.pop(key, inspect.Parameter.empty)
+        schedule = rest.pop(_schedule_key(key), None)
+        if schedule is None:
+            schedule = rest.pop(f"{key}Schedule", None)
+        if schedule is not None:
+            args[name] = schedule
+            if isinstance(number, float) and not math.isnan(number):
+                rest[key] = number
+        elif number is not inspect.Parameter.empty:
+            args[name] = number
+    named = REGISTRIES[kind].named(entry.key, **args)
+    return _with_unknown(named, rest)
+
+
+def _is_schedule(value: object) -> bool:
+    return REGISTRIES["schedule"].entry_of(type(value)) is not None
+
+
+def _with_unknown(value: Any, rest: Mapping[str, Any]) -> Any:
+    if rest:
+        object.__setattr__(value, _UNKNOWN, dict(rest))
+    return value

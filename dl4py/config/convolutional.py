@@ -1,0 +1,277 @@
+"""Layers on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dl4py.config.codec import replace
+from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent
+from dl4py.config.kinds import Choice, Integer, Many, Real, Sizes, field, flag
+from dl4py.config.layer import ConfigurationError, FeedForwardLayer, Layer
+from dl4py.registry import LAYERS
+
+NCHW = Choice("NCHW", "NHWC")
+MODES = Choice("Truncate", "Strict", "Same", "Causal")
+POOLING = Choice("MAX", "AVG", "SUM", "PNORM")
+
+
+def window_output(
+    mode: str, size: int, kernel: int, stride: int, padding: int, dilation: int
+) -> int:
+    """Length of an axis after a sliding window.
+
+    Same: ⌈size/stride⌉; Truncate and Strict: ⌊(size + 2·padding - k)/stride⌋ + 1 with
+    k = kernel + (kernel - 1)(dilation - 1), which Strict wants without remainder.
+
+    >>> window_output("Truncate", 28, 5, 1, 0, 1), window_output("Same", 28, 5, 2, 0, 1)
+    (24, 14)
+    """
+    if mode in ("Same", "Causal"):
+        return -(-size // stride)
+    spread = kernel + (kernel - 1) * (dilation - 1)
+    steps, rest = divmod(size + 2 * padding - spread, stride)
+    if steps < 0:
+        raise ConfigurationError(
+            f"kernel_size: a window of {spread} does not fit an input of {size} with "
+            f"padding {padding}; use a smaller kernel, more padding or mode 'Same'"
+        )
+    if mode == "Strict" and rest:
+        raise ConfigurationError(
+            f"convolution_mode: Strict needs (size + 2·padding - window) divisible by the "
+            f"stride, got ({size} + 2·{padding} - {spread}) / {stride}; use 'Truncate'"
+        )
+    return steps + 1
+
+
+class Window:
+    """What convolution and pooling share: a window that slides over the image."""
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    convolution_mode: str | None
+    format: str | None
+
+    def slide(self, given: InputType, channels: int | None) -> Convolutional:
+        if not isinstance(given, Convolutional):
+            raise ConfigurationError(f"input: expected images, got {given}")
+        height, width = (
+            window_output(str(self.convolution_mode), *values)
+            for values in zip(
+                (given.height, given.width),
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+                strict=True,
+            )
+        )
+        count = given.channels if channels is None else channels
+        return Convolutional(height, width, count, given.format)
+
+    def check_mode(self) -> None:
+        if self.convolution_mode == "Causal":
+            raise ConfigurationError(
+                "convolution_mode: Causal is for one-dimensional convolutions, expected "
+                "Truncate, Strict or Same"
+            )
+
+
+def in_format(layer: Any, given: InputType) -> Any:
+    """``layer`` with the data format of its input, unless it states one."""
+    known = given.format if isinstance(given, Convolutional) else "NCHW"
+    if layer.format is not None and layer.format != known:
+        raise ConfigurationError(
+            f"format: the layer before gives {known}, got {layer.format}"
+        )
+    return replace(layer, format=known)
+
+
+@LAYERS.add("convolution2d", "convolution", java="ConvolutionLayer")
+@dataclass(frozen=True, kw_only=True)
+class Convolution2D(FeedForwardLayer, Window):
+    """Two-dimensional convolution: act(W ⋆ x + b).
+
+    Args:
+        n_in, n_out: channels in and out.
+        kernel_size, stride, padding, dilation: one number, or (height, width).
+        convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (must divide) or ``"Same"``
+            (output ⌈size/stride⌉; the odd pixel of padding goes to the bottom and right,
+            ``padding`` is not used).
+        has_bias: whether there is a b.
+        format: ``"NCHW"``, or ``"NHWC"`` for channels last; parameters are the same.
+
+    DL4J: org.deeplearning4j.nn.conf.layers.ConvolutionLayer
+    """
+
+    kernel_size: tuple[int, ...] = field((5, 5), Sizes(2))
+    stride: tuple[int, ...] = field((1, 1), Sizes(2))
+    padding: tuple[int, ...] = field((0, 0), Sizes(2, 0))
+    dilation: tuple[int, ...] = field((1, 1), Sizes(2))
+    convolution_mode: str | None = field(None, MODES, inherit=True)
+    has_bias: bool = field(True, flag)
+    format: str | None = field(None, NCHW, json="cnn2dDataFormat")
+
+    positional: ClassVar[tuple[str, ...]] = ("kernel_size",)
+    family: ClassVar[str] = "cnn"
+    weights: ClassVar[tuple[str, ...]] = ("W",)
+    json_absent: ClassVar[dict[str, Any]] = {"convolutionMode": "Truncate"}
+
+    @property
+    def biases(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("b",) * self.has_bias
+
+    def with_input(self, given: InputType) -> Any:
+        channels = getattr(given, "channels", given.features)
+        return in_format(self.sized(channels), given)
+
+    def output(self, given: InputType) -> InputType:
+        return self.slide(given, self.n_out)
+
+    def check(self) -> None:
+        super().check()
+        self.check_mode()
+
+
+@LAYERS.add("subsampling", "pooling2d", java="SubsamplingLayer")
+@dataclass(frozen=True, kw_only=True)
+class Subsampling(Layer, Window):
+    """Pooling over a sliding window.
+
+    Args:
+        pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``: (Σ|x|ᵖ)^(1/p).
+        kernel_size, stride, padding, dilation, convolution_mode, format: as in
+            :class:`Convolution2D`.
+        pnorm: p.
+        eps: lower bound of the p-norm's sum.
+        avg_pool_include_pad_in_divisor: whether the mean counts padding.
+
+    DL4J: org.deeplearning4j.nn.conf.layers.SubsamplingLayer
+    """
+
+    pooling_type: str = field("MAX", POOLING)
+    kernel_size: tuple[int, ...] = field((1, 1), Sizes(2))
+    stride: tuple[int, ...] = field((2, 2), Sizes(2))
+    padding: tuple[int, ...] = field((0, 0), Sizes(2, 0))
+    dilation: tuple[int, ...] = field((1, 1), Sizes(2))
+    convolution_mode: str | None = field(None, MODES, inherit=True)
+    pnorm: int = field(0, Integer(0))
+    eps: float = field(1e-8, Real(0.0))
+    avg_pool_include_pad_in_divisor: bool = field(False, flag)
+    format: str | None = field(None, NCHW, json="cnn2dDataFormat")
+
+    positional: ClassVar[tuple[str, ...]] = (
+        "pooling_type", "kernel_size", "stride", "padding",
+    )
+    family: ClassVar[str] = "cnn"
+    json_absent: ClassVar[dict[str, Any]] = {
+        "avgPoolIncludePadInDivisor": True,
+        "convolutionMode": "Truncate",
+    }
+
+    def with_input(self, given: InputType) -> Any:
+        return in_format(self, given)
+
+    def output(self, given: InputType) -> InputType:
+        return self.slide(given, None)
+
+    def check(self) -> None:
+        self.check_mode()
+        if self.pooling_type == "PNORM" and self.pnorm < 1:
+            raise ValueError(f"pnorm: expected a whole number >= 1, got {self.pnorm}")
+
+
+@LAYERS.add("batch_normalization", java="BatchNormalization")
+@dataclass(frozen=True, kw_only=True)
+class BatchNormalization(FeedForwardLayer):
+    """Batch normalisation: γ·(x - μ)/√(σ² + ε) + β; the activation is not applied.
+
+    Statistics are the batch's while training (population variance) and running means
+    while testing: running ← decay·running + (1 - decay)·batch.
+
+    Args:
+        decay: torch's momentum is 1 - decay.
+        eps: ε.
+        gamma, beta: first values of γ and β, or their constant values when locked.
+        lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants only
+            if γ ≠ 1 **and** β ≠ 0.
+        use_log_std: the running variance is kept as log₁₀σ, as DL4J's new networks do.
+        minibatch: kept for DL4J's files; it changes nothing.
+
+    Reference: Ioffe and Szegedy, Batch Normalization, 2015.
+    DL4J: org.deeplearning4j.nn.conf.layers.BatchNormalization
+    """
+
+    decay: float = field(0.9, Real(0.0, 1.0))
+    eps: float = field(1e-5, Real(0.0))
+    gamma: float = field(1.0, Real())
+    beta: float = field(0.0, Real())
+    lock_gamma_beta: bool = field(False, flag)
+    use_log_std: bool = field(True, flag)
+    minibatch: bool = field(True, flag)
+    cudnn_allow_fallback: bool = field(True, flag)
+    format: str | None = field(None, NCHW, json="cnn2DFormat")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        free = () if self.lock_gamma_beta else ("gamma", "beta")
+        return (*free, "mean", "log10stdev" if self.use_log_std else "var")
+
+    def with_input(self, given: InputType) -> Any:
+        if isinstance(given, Recurrent):
+            raise ConfigurationError(
+                "input: DL4J's batch normalisation takes rows or images, got a time series"
+            )
+        channels = getattr(given, "channels", given.features)
+        sized = replace(self.sized(channels), n_out=channels)
+        return in_format(sized, given) if isinstance(given, Convolutional) else sized
+
+    def output(self, given: InputType) -> InputType:
+        return given
+
+    def check(self) -> None:
+        return None
+
+
+@LAYERS.add("global_pooling", java="GlobalPoolingLayer")
+@dataclass(frozen=True, kw_only=True)
+class GlobalPooling(Layer):
+    """Pooling over all time steps or pixels, masks respected.
+
+    Args:
+        pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``.
+        pooling_dimensions: the axes; default: time, or height and width.
+        pnorm: p of the p-norm.
+        collapse_dimensions: whether the pooled axes go away (else they stay as 1).
+
+    DL4J: org.deeplearning4j.nn.conf.layers.GlobalPoolingLayer
+    """
+
+    pooling_type: str = field("MAX", POOLING)
+    pooling_dimensions: tuple[int, ...] | None = field(None, Many(Integer(1)))
+    pnorm: int = field(2, Integer(1))
+    collapse_dimensions: bool = field(True, flag)
+
+    positional: ClassVar[tuple[str, ...]] = ("pooling_type",)
+
+    def with_input(self, given: InputType) -> Any:
+        last = getattr(given, "format", None) in ("NWC", "NHWC")
+        if not last or self.pooling_dimensions is not None:
+            return self
+        axes = (1, 2) if isinstance(given, Convolutional) else (1,)
+        return replace(self, pooling_dimensions=axes)
+
+    def output(self, given: InputType) -> InputType:
+        if isinstance(given, Convolutional):
+            if self.collapse_dimensions:
+                return FeedForward(given.channels)
+            return Convolutional(1, 1, given.channels, given.format)
+        if isinstance(given, Recurrent):
+            if self.collapse_dimensions:
+                return FeedForward(given.size)
+            return Recurrent(given.size, 1, given.format)
+        raise ConfigurationError(
+            f"input: expected time series or images, got {given}"
+        )

@@ -1,0 +1,159 @@
+"""Noise on a layer's input while training: DL4J's ``IDropout``.
+
+The classes are plain data; ``apply`` states the formula on whatever has tensor methods and
+draws through the network's :class:`~dl4py.random.Noise`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dl4py.config.kinds import Checked, Rate, field, flag
+from dl4py.registry import DROPOUTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dl4py.clock import Clock
+    from dl4py.random import Noise
+
+
+@dataclass(frozen=True)
+class InputNoise(Checked):
+    """Base of everything that disturbs a layer's input in training; identity in testing."""
+
+    rate_field: ClassVar[str] = "p"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rate = getattr(self, self.rate_field)
+        if callable(rate):  # DL4J keeps a schedule beside the number, which is then NaN
+            object.__setattr__(self, f"{self.rate_field}_schedule", rate)
+            object.__setattr__(self, self.rate_field, float("nan"))
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        """``x`` with one draw of the noise."""
+        raise NotImplementedError
+
+    def now(self, clock: Clock) -> float:
+        """The present rate."""
+        schedule = getattr(self, f"{self.rate_field}_schedule")
+        return clock.at(schedule or getattr(self, self.rate_field))
+
+
+@DROPOUTS.add("dropout", java="Dropout")
+@dataclass(frozen=True)
+class Dropout(InputNoise):
+    """Keep a value with probability p and scale it by 1/p, else 0.
+
+    Args:
+        p: probability of **keeping** a value, in (0, 1]; torch's is that of dropping.
+
+    Reference: Srivastava et al., Dropout, 2014.
+    DL4J: org.deeplearning4j.nn.conf.dropout.Dropout
+    """
+
+    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p_schedule: Any = field(None, json="pschedule")
+    helper_allow_fallback: bool = field(True, flag)
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        p = self.now(clock)
+        return x * noise.keep(x, p) / p
+
+
+@DROPOUTS.add("spatial_dropout", java="SpatialDropout")
+@dataclass(frozen=True)
+class SpatialDropout(InputNoise):
+    """Dropout of whole channels: one draw per example and entry of axis 1.
+
+    Args:
+        p: probability of **keeping** a channel, in (0, 1].
+
+    Reference: Tompson et al., Efficient Object Localization Using Convolutional Networks,
+        2015.
+    DL4J: org.deeplearning4j.nn.conf.dropout.SpatialDropout
+    """
+
+    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p_schedule: Any = field(None, json="pschedule")
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        if x.dim() < 3:
+            raise ValueError(
+                "SpatialDropout needs [n, channels, ...] with at least one axis after the "
+                f"channels, got shape {tuple(x.shape)}; use Dropout for rows"
+            )
+        p = self.now(clock)
+        kept = noise.keep(x[:, :, 0].flatten(2)[..., 0] if x.dim() > 3 else x[:, :, 0], p)
+        return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
+
+
+@DROPOUTS.add("alpha_dropout", java="AlphaDropout")
+@dataclass(frozen=True)
+class AlphaDropout(InputNoise):
+    """Dropout for SELU networks: keeps mean and variance.
+
+    x ← A·(x·d + α'·(1 - d)) + B with d ~ Bernoulli(p), α' = -λα,
+    A = 1/√(p + α'²·p·(1 - p)), B = -A·(1 - p)·α'
+
+    Args:
+        p: probability of **keeping** a value, in (0, 1].
+
+    Reference: Klambauer et al., Self-Normalizing Neural Networks, 2017.
+    DL4J: org.deeplearning4j.nn.conf.dropout.AlphaDropout
+    """
+
+    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p_schedule: Any = field(None, json="pschedule")
+    alpha: float = 1.6732632423543772
+    scale: float = field(1.0507009873554805, json="lambda")
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        p = self.now(clock)
+        alpha = -self.scale * self.alpha
+        a = (p + alpha**2 * p * (1 - p)) ** -0.5
+        b = -a * (1 - p) * alpha
+        d = noise.keep(x, p)
+        return a * (x * d + alpha * (1 - d)) + b
+
+
+@DROPOUTS.add("gaussian_dropout", java="GaussianDropout")
+@dataclass(frozen=True)
+class GaussianDropout(InputNoise):
+    """Multiplicative noise: x ← x·N(1, rate / (1 - rate)).
+
+    Args:
+        rate: as the probability of **dropping**, in [0, 1): the one of DL4J's that is.
+
+    Reference: Srivastava et al., Dropout, 2014, section 10.
+    DL4J: org.deeplearning4j.nn.conf.dropout.GaussianDropout
+    """
+
+    rate: Any = field(0.5, Rate(0.0, 1.0 - 1e-12))
+    rate_schedule: Any = field(None)
+
+    rate_field: ClassVar[str] = "rate"
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        rate = self.now(clock)
+        return x * noise.normal(x, 1.0, (rate / (1 - rate)) ** 0.5)
+
+
+@DROPOUTS.add("gaussian_noise", java="GaussianNoise")
+@dataclass(frozen=True)
+class GaussianNoise(InputNoise):
+    """Additive noise: x ← x + N(0, stddev²).
+
+    DL4J: org.deeplearning4j.nn.conf.dropout.GaussianNoise
+    """
+
+    stddev: Any = field(0.1, Rate(0.0))
+    stddev_schedule: Any = field(None)
+
+    rate_field: ClassVar[str] = "stddev"
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        stddev = self.now(clock)
+        return x + noise.normal(x, 0.0, stddev)

@@ -1,0 +1,94 @@
+"""What flows between layers, without the batch: DL4J's ``InputType``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dl4py.config.kinds import Checked, Choice, Integer, field
+
+
+@dataclass(frozen=True)
+class InputType(Checked):
+    """The shape of one example.
+
+    Example:
+        >>> InputType.feed_forward(4)
+        FeedForward(size=4)
+        >>> InputType.convolutional(28, 28, 1).features
+        784
+    """
+
+    @property
+    def features(self) -> int:
+        """Number of values in one example (or one time step)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def feed_forward(size: int) -> FeedForward:
+        """Rows of ``size`` numbers: arrays ``[n, size]``."""
+        return FeedForward(size)
+
+    @staticmethod
+    def recurrent(
+        size: int, length: int | None = None, format: str = "NCW"
+    ) -> Recurrent:
+        """Time series: ``[n, size, time]``, or ``[n, time, size]`` for ``"NWC"``."""
+        return Recurrent(size, length, format)
+
+    @staticmethod
+    def convolutional(
+        height: int, width: int, channels: int, format: str = "NCHW"
+    ) -> Convolutional:
+        """Images: ``[n, channels, height, width]``, or channels last for ``"NHWC"``."""
+        return Convolutional(height, width, channels, format)
+
+    @staticmethod
+    def convolutional_flat(height: int, width: int, channels: int) -> ConvolutionalFlat:
+        """Images as rows ``[n, channels · height · width]``."""
+        return ConvolutionalFlat(height, width, channels)
+
+    feedForward = feed_forward
+    convolutionalFlat = convolutional_flat
+
+
+@dataclass(frozen=True)
+class FeedForward(InputType):
+    size: int = field(kind=Integer(1))
+
+    @property
+    def features(self) -> int:
+        return self.size
+
+
+@dataclass(frozen=True)
+class Recurrent(InputType):
+    size: int = field(kind=Integer(1))
+    length: int | None = field(None, Integer(1))
+    format: str = field("NCW", Choice("NCW", "NWC"))
+
+    @property
+    def features(self) -> int:
+        return self.size
+
+
+@dataclass(frozen=True)
+class Convolutional(InputType):
+    height: int = field(kind=Integer(1))
+    width: int = field(kind=Integer(1))
+    channels: int = field(kind=Integer(1))
+    format: str = field("NCHW", Choice("NCHW", "NHWC"))
+
+    @property
+    def features(self) -> int:
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True)
+class ConvolutionalFlat(InputType):
+    height: int = field(kind=Integer(1))
+    width: int = field(kind=Integer(1))
+    channels: int = field(kind=Integer(1))
+
+    @property
+    def features(self) -> int:
+        return self.height * self.width * self.channels

@@ -1,0 +1,220 @@
+"""Kinds of configuration values: what a field accepts, and its one normal form.
+
+A field states its kind once (``field(kind=Integer(1))``); the builder, JSON decoding and the
+error messages read it from there. ``kind(value)`` returns the normal form or raises a
+``ValueError`` that says what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dl4py.config.codec import replace
+from dl4py.registry import Named, Registry, canonical, option, parameters
+
+Kind = Callable[[Any], Any]
+
+
+def field(
+    default: Any = dataclasses.MISSING,
+    kind: Kind | None = None,
+    *,
+    json: str | None = None,
+    inherit: bool = False,
+) -> Any:
+    """A configuration field.
+
+    Args:
+        default: the value when nothing is given.
+        kind: what values it takes; ``None`` accepts anything.
+        json: DL4J's key where it is not the camelCase of the name.
+        inherit: ``None`` means "as the network's global setting of the same name".
+    """
+    return option(default, json=json, kind=kind, inherit=inherit)
+
+
+class Checked:
+    """A frozen dataclass whose fields take their normal form when it is made."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            kind, value = f.metadata.get("kind"), getattr(self, f.name)
+            if kind is not None and value is not None:
+                try:
+                    object.__setattr__(self, f.name, kind(value))
+                except ValueError as error:
+                    name = type(self).__name__
+                    raise ValueError(f"{name}({f.name}=...) {error}") from None
+
+
+def _wrong(expected: str, value: object) -> ValueError:
+    return ValueError(f"must be {expected}, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """A whole number of at least ``minimum``."""
+
+    minimum: int = 0
+
+    def __call__(self, value: Any) -> int:
+        whole = isinstance(value, int) or (
+            isinstance(value, float) and value.is_integer()
+        )
+        if isinstance(value, bool) or not whole or value < self.minimum:
+            raise _wrong(f"a whole number >= {self.minimum}", value)
+        return int(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A finite number in [``minimum``, ``maximum``]."""
+
+    minimum: float = -math.inf
+    maximum: float = math.inf
+
+    def __call__(self, value: Any) -> float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise _wrong("a finite number", value)
+        if not self.minimum <= value <= self.maximum:
+            raise _wrong(f"in [{self.minimum:g}, {self.maximum:g}]", value)
+        return float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """A number as :class:`Real`, or a schedule of it."""
+
+    minimum: float = 0.0
+    maximum: float = math.inf
+
+    def __call__(self, value: Any) -> Any:
+        if callable(value) or value != value:  # NaN: DL4J's mark of "see the schedule"
+            return value
+        return Real(self.minimum, self.maximum)(value)
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong("True or False", value)
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong("a string", value)
+    return value
+
+
+class Choice:
+    """One of a few words, spelled as DL4J's enum; case and ``_`` do not matter."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: Any) -> str:
+        word = getattr(value, "name", value)
+        if isinstance(word, str):
+            for known in self.words:
+                if canonical(known) == canonical(word):
+                    return known
+        raise _wrong("one of " + ", ".join(self.words), value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """``count`` whole numbers; a single number stands for all of them."""
+
+    count: int = 2
+    minimum: int = 1
+
+    def __call__(self, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            value = [value] * self.count
+        if len(value) != self.count:
+            raise _wrong(f"{self.count} whole numbers", value)
+        return tuple(Integer(self.minimum)(v) for v in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A registered item with its arguments: an activation, a loss, an updater.
+
+    Takes a name, a :class:`~dl4py.registry.Named`, a registered class, and whatever else
+    torch users hold in its place: a module, a function, an optimizer class (kept as it is).
+    """
+
+    registry: Registry[Any]
+
+    def __call__(self, value: Any) -> Any:
+        value = getattr(value, "name", value) if _is_enum(value) else value
+        func = value.func if isinstance(value, functools.partial) else value
+        entry = self.registry.entry_of(func)
+        if entry is not None:  # Adam, or functools.partial(Adam, lr=0.01)
+            value = self.registry.named(entry.key, **getattr(value, "keywords", {}))
+        if isinstance(value, (str, Named)):
+            if isinstance(value, Named) and value.kind != self.registry.kind:
+                raise _wrong(f"a {self.registry.kind}", value)
+            given = self.registry.named(value)
+            defaults = {
+                name: default
+                for name, default in parameters(given.entry.item).items()
+                if default is not inspect.Parameter.empty
+            }
+            full = {**defaults, **given.kwargs}
+            check = getattr(given.entry.item, "check", None)
+            if check is not None:
+                check(**full)
+            origin = value if isinstance(value, Named) else given
+            return replace(origin, name=given.name, args=tuple(sorted(full.items())))
+        if callable(value):
+            return value
+        raise _wrong(f"the name of a {self.registry.kind}, a module or a function", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """An instance of a class in ``registry``, its name, or a callable in its place.
+
+    Args:
+        registry: where names are looked up.
+        number: makes an instance of a plain number (a retain probability, say).
+    """
+
+    registry: Registry[Any]
+    number: Callable[[float], Any] | None = None
+
+    def __call__(self, value: Any) -> Any:
+        value = getattr(value, "name", value) if _is_enum(value) else value
+        if isinstance(value, str):
+            value = self.registry[value]
+        if inspect.isclass(value):
+            value = value()
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if self.number is None:
+                raise _wrong(f"a {self.registry.kind}", value)
+            return self.number(float(value))
+        if callable(value) or self.registry.entry_of(type(value)) is not None:
+            return value
+        raise _wrong(f"a {self.registry.kind}", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Many:
+    """Any number of values of one kind, as a tuple; a single value stands for itself."""
+
+    kind: Kind
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(self.kind(v) for v in values)
+
+
+def _is_enum(value: object) -> bool:
+    return type(type(value)).__name__ == "EnumType"

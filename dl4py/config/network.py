@@ -1,0 +1,450 @@
+"""A whole network's configuration, DL4J's builder for it, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dl4py.config.codec import DL4JFormatError, decode, encode, replace
+from dl4py.config.convolutional import MODES
+from dl4py.config.feedforward import HasLoss
+from dl4py.config.inputs import FeedForward, InputType, Recurrent
+from dl4py.config.kinds import Choice, Data, Integer, field, flag
+from dl4py.config.layer import (
+    BaseLayer,
+    ConfigurationError,
+    FeedForwardLayer,
+    Layer,
+    LayerBuilder,
+    setter_of,
+)
+from dl4py.config.preprocessors import Preprocessor
+from dl4py.registry import PREPROCESSORS, Named, canonical, json_key, suggest
+
+if TYPE_CHECKING:
+    from dl4py.network import Network
+
+DATA_TYPES = Choice("FLOAT", "DOUBLE", "HALF", "BFLOAT16")
+_TORCH_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
+SGD = "STOCHASTIC_GRADIENT_DESCENT"
+ALGORITHMS = Choice(
+    SGD, "LINE_GRADIENT_DESCENT", "CONJUGATE_GRADIENT", "LBFGS", "HESSIAN_FREE"
+)
+
+
+def data_type(value: Any) -> str:
+    """DL4J's name of a data type, from its own name, torch's name or a torch dtype."""
+    name = str(value).removeprefix("torch.").lower()
+    return DATA_TYPES(_TORCH_NAMES.get(name, name))
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLayerConfiguration:
+    """A chain of layers, final: every value is filled in, normal and checked.
+
+    ``NeuralNetConfiguration.builder()`` makes one, and so does
+    ``NeuralNetConfiguration.from_json``.
+
+    Args:
+        layers: the layers from input to output.
+        preprocessors: layer index → what stands before that layer.
+        seed: of the initial parameters.
+        data_type: ``"FLOAT"``, ``"DOUBLE"``, ``"HALF"`` or ``"BFLOAT16"``.
+        mini_batch: whether gradients are divided by the number of examples.
+        minimize: whether the score is to go down.
+        optimization_algo: DL4J's name of the algorithm; the updaters belong to
+            ``STOCHASTIC_GRADIENT_DESCENT``.
+        iteration_count, epoch_count: how far a network has been trained.
+
+    DL4J: org.deeplearning4j.nn.conf.MultiLayerConfiguration
+    """
+
+    layers: tuple[Any, ...]
+    preprocessors: Mapping[int, Preprocessor] = field(dict)
+    seed: int = field(kind=_seed)
+    data_type: str = field("FLOAT", data_type)
+    mini_batch: bool = field(True, flag)
+    minimize: bool = field(True, flag)
+    optimization_algo: str = field(SGD, ALGORITHMS)
+    max_num_line_search_iterations: int = field(5, Integer(1))
+    step_function: Any = field(None)
+    backprop_type: str = field("Standard", Choice("Standard", "TruncatedBPTT"))
+    tbptt_fwd_length: int = field(20, Integer(1))
+    tbptt_back_length: int = field(20, Integer(1))
+    validate_output_layer_config: bool = field(True, flag)
+    iteration_count: int = field(0, Integer(0))
+    epoch_count: int = field(0, Integer(0))
+    cache_mode: str = field("NONE")
+    inference_workspace_mode: str = field("ENABLED")
+    training_workspace_mode: str = field("ENABLED")
+    extra: Mapping[str, Any] = field(dict)
+
+    # where DL4J writes a setting: beside every layer, or once, or both
+    _beside: ClassVar[tuple[str, ...]] = (
+        "cache_mode", "data_type", "epoch_count", "iteration_count",
+        "max_num_line_search_iterations", "mini_batch", "minimize",
+        "optimization_algo", "seed", "step_function",
+    )
+    _once: ClassVar[tuple[str, ...]] = (
+        "backprop_type", "cache_mode", "data_type", "epoch_count",
+        "inference_workspace_mode", "iteration_count", "tbptt_back_length",
+        "tbptt_fwd_length", "training_workspace_mode", "validate_output_layer_config",
+    )
+
+    def module(self, dl4j_exact: bool = False) -> Network:
+        """The network as a ``torch.nn.Module`` with freshly drawn parameters.
+
+        Args:
+            dl4j_exact: whether DL4J's faults are reproduced too.
+        """
+        from dl4py.builder import build  # the builder stands above the configuration
+
+        return build(self, dl4j_exact)
+
+    def lightning(self, dl4j_exact: bool = False, package: str | None = None) -> Any:
+        """The network as a LightningModule, ready for a ``Trainer``.
+
+        Args:
+            dl4j_exact: as in :meth:`module`.
+            package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that is
+                imported already, else ``"lightning"``.
+        """
+        from dl4py.builder import lightning  # the builder stands above the configuration
+
+        return lightning(self, dl4j_exact, package)
+
+    def to_json(self) -> str:
+        """DL4J's JSON of this configuration."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """:meth:`to_json` as plain Python types."""
+        shared = self._keys(self._beside)
+        beside = dict(self.extra.get("confs", {}))
+        confs = []
+        for i, layer in enumerate(self.layers):
+            path = f"$.confs[{i}].layer"
+            conf = {
+                **shared,
+                **beside,
+                "layer": encode(layer, path),
+                "variables": list(layer.variables),
+            }
+            confs.append({k: conf[k] for k in sorted(conf)})
+        content = {
+            **self._keys(self._once),
+            **{k: v for k, v in self.extra.items() if k != "confs"},
+            "confs": confs,
+            "inputPreProcessors": {
+                str(i): encode(p) for i, p in sorted(self.preprocessors.items())
+            },
+        }
+        return {k: content[k] for k in sorted(content)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> MultiLayerConfiguration:
+        """The configuration that :meth:`to_dict` writes as ``content``."""
+        confs = content.get("confs")
+        if not isinstance(confs, list) or not confs:
+            raise DL4JFormatError("$.confs: expected a list of layers")
+        keys = {json_key(f): f.name for f in fields(cls)}
+        layers = []
+        for i, conf in enumerate(confs):
+            path = f"$.confs[{i}].layer"
+            raw = conf.get("layer")
+            if not isinstance(raw, dict):
+                raise DL4JFormatError(f"{path}: expected an object")
+            layer = decode(raw, path)
+            if not isinstance(layer, Layer):
+                raise DL4JFormatError(f"{path}: unknown layer {raw.get('@class')!r}")
+            layers.append(_finished(layer, raw, conf.get("variables") or ()))
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for source, target in ((confs[0], {}), (content, extra)):
+            for key, value in source.items():
+                if key in ("confs", "layer", "variables", "inputPreProcessors"):
+                    continue
+                if key in keys:
+                    values[keys[key]] = decode(value, f"$.{key}")
+                else:
+                    target[key] = value
+            if source is confs[0] and target:
+                extra["confs"] = target
+        preprocessors = {
+            int(i): decode(p, f"$.inputPreProcessors.{i}")
+            for i, p in (content.get("inputPreProcessors") or {}).items()
+        }
+        return cls(
+            layers=tuple(layers), preprocessors=preprocessors, extra=extra, **values
+        )
+
+    def _keys(self, names: tuple[str, ...]) -> dict[str, Any]:
+        known = {f.name: f for f in fields(self)}
+        return {json_key(known[n]): encode(getattr(self, n)) for n in names}
+
+
+def _finished(layer: Layer, raw: Mapping[str, Any], variables: Any) -> Layer:
+    """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
+    if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
+        layer = replace(layer, use_log_std="var" not in variables)
+    try:
+        return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]
+    except ConfigurationError as error:
+        name = type(layer).__name__
+        raise DL4JFormatError(f"{name}: {error}") from error
+
+
+class NeuralNetConfiguration:
+    """Entry points in DL4J's words.
+
+    Example:
+        >>> from dl4py.config import Dense, Output
+        >>> conf = (
+        ...     NeuralNetConfiguration.builder()
+        ...     .seed(42)
+        ...     .updater("nesterovs", lr=0.1, momentum=0.9)
+        ...     .list()
+        ...     .layer(0, Dense.builder().n_in(4).n_out(3).activation("tanh").build())
+        ...     .layer(1, Output.builder("MCXENT").n_out(2).build())
+        ...     .build()
+        ... )
+        >>> [layer.n_in for layer in conf.layers]
+        [4, 3]
+
+    DL4J: org.deeplearning4j.nn.conf.NeuralNetConfiguration
+    """
+
+    @staticmethod
+    def builder() -> NetworkBuilder:
+        """A new chain of settings and layers."""
+        return NetworkBuilder()
+
+    @staticmethod
+    def from_json(text: str) -> MultiLayerConfiguration:
+        """The configuration in DL4J's JSON ``text``."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DL4JFormatError(f"$: not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise DL4JFormatError(f"$: expected an object, got {type(content).__name__}")
+        return MultiLayerConfiguration.from_dict(content)
+
+    Builder = builder
+    fromJson = from_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseLayer):
+    """What a network sets for all its layers."""
+
+    convolution_mode: str | None = field(None, MODES, inherit=True)
+
+
+DEFAULTS: dict[str, Any] = {  # DL4J's, where a network sets nothing
+    "activation": "sigmoid",
+    "weight_init": "xavier",
+    "updater": "sgd",
+    "bias_init": 0.0,
+    "gain_init": 1.0,
+    "gradient_normalization": "None",
+    "gradient_normalization_threshold": 1.0,
+    "regularization": (),
+    "regularization_bias": (),
+    "convolution_mode": "Truncate",
+}
+
+_OLD_SWITCHES = {"backprop": True, "pretrain": False, "iterations": 1}
+
+
+class NetworkBuilder:
+    """DL4J's ``NeuralNetConfiguration.Builder`` and its list form in one.
+
+    Every setting of a layer can be given for all layers (``activation``, ``weight_init``,
+    ``updater``, ``bias_updater``, ``dropout``, ``l1``, ``l2``, ``weight_decay``,
+    ``gradient_normalization``, ``constrain_weights`` …), every setting of the network for
+    itself (``seed``, ``data_type``, ``mini_batch``, ``optimization_algo`` …), in
+    snake_case or DL4J's camelCase. A layer's own value wins.
+    """
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Any] = {}
+        self._network: dict[str, Any] = {}
+        self._layers: dict[int, Any] = {}
+        self._preprocessors: dict[int, Any] = {}
+        self._input: InputType | None = None
+
+    def list(self) -> NetworkBuilder:
+        """DL4J's step from settings to layers; nothing to do here."""
+        return self
+
+    def layer(self, *values: Any) -> NetworkBuilder:
+        """Add a layer: ``layer(conf)`` or ``layer(index, conf)``."""
+        *index, layer = values
+        if isinstance(layer, LayerBuilder):
+            layer = layer.build()
+        if not isinstance(layer, Layer):
+            raise ConfigurationError(
+                f"layer(...): expected a layer configuration such as "
+                f"dl4py.config.Dense(n_out=3), got {layer!r}"
+            )
+        position = index[0] if index else len(self._layers)
+        if position in self._layers:
+            raise ConfigurationError(f"layer {position} was given twice")
+        self._layers[position] = layer
+        return self
+
+    def input_type(self, given: InputType) -> NetworkBuilder:
+        """What goes into the first layer; sizes and preprocessors follow from it."""
+        if not isinstance(given, InputType):
+            raise ConfigurationError(
+                f"input_type(...): expected InputType.feed_forward(4) or the like, "
+                f"got {given!r}"
+            )
+        self._input = given
+        return self
+
+    def input_pre_processor(self, index: int, value: Any) -> NetworkBuilder:
+        """Put a preprocessor of one's own before layer ``index``."""
+        self._preprocessors[index] = Data(PREPROCESSORS)(value)
+        return self
+
+    setInputType = set_input_type = inputType = input_type
+    inputPreProcessor = input_pre_processor
+
+    def __getattr__(self, name: str) -> Callable[..., NetworkBuilder]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        word = canonical(name)
+
+        def call(*args: Any, **kwargs: Any) -> NetworkBuilder:
+            setter(*args, **kwargs)
+            return self
+
+        if word in _OLD_SWITCHES:
+            setter = _old_switch(name, _OLD_SWITCHES[word])
+            return call
+        for cls, values in (
+            (MultiLayerConfiguration, self._network),
+            (Settings, self._settings),
+        ):
+            try:
+                setter = setter_of(cls, name, values)
+            except AttributeError:
+                continue
+            return call
+        known = {"layer", "list", "input_type", "input_pre_processor", "build"}
+        for cls in (MultiLayerConfiguration, Settings):
+            known |= {f.name for f in fields(cls)}
+        raise AttributeError(
+            f"NeuralNetConfiguration.builder() has no {name!r}: "
+            f"{suggest(name, known) or 'known: ' + ', '.join(sorted(known))}"
+        )
+
+    def build(self) -> MultiLayerConfiguration:
+        """The final configuration; every fault is reported here, with its layer."""
+        count = len(self._layers)
+        missing = set(range(count)) - self._layers.keys()
+        if not count or missing:
+            raise ConfigurationError(
+                f"layers must be numbered 0 to n-1, got {sorted(self._layers)}"
+            )
+        network = {}
+        kinds = {
+            f.name: f.metadata.get("kind")
+            for f in fields(MultiLayerConfiguration)
+        }
+        for name, value in self._network.items():
+            try:
+                network[name] = kinds[name](value) if kinds[name] else value
+            except (ValueError, TypeError) as error:
+                raise ConfigurationError(f"{name}: {error}") from error
+        network.setdefault("seed", time.time_ns() % 2**31)
+        try:
+            given_to_all = Settings(**self._settings).resolved(DEFAULTS)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"all layers: {error}") from error
+        settings = {f.name: getattr(given_to_all, f.name) for f in fields(Settings)}
+        # the parameters that constraints hold for are named per layer
+        settings["constraints"] = self._settings.get("constraints")
+        layers, preprocessors = self._chain(settings)
+        conf = MultiLayerConfiguration(
+            layers=layers, preprocessors=preprocessors, **network
+        )
+        if conf.validate_output_layer_config:
+            _check_output(len(layers) - 1, layers[-1])
+        return conf
+
+    def _chain(
+        self, settings: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[int, Preprocessor]]:
+        layers: list[Any] = []
+        preprocessors = dict(self._preprocessors)
+        given = self._input
+        for i in range(len(self._layers)):
+            layer = self._layers[i]
+            try:
+                layer = layer.resolved(settings)
+                layer = replace(layer, name=layer.name or f"layer{i}")
+                if given is None and i == 0:
+                    given = _implied(layer)
+                if given is not None:
+                    between = preprocessors.get(i) or layer.takes(given)
+                    if between is not None:
+                        preprocessors[i] = between
+                        given = between.output(given)
+                    layer = layer.with_input(given)
+                    given = layer.output(given)
+                elif isinstance(layer, FeedForwardLayer) and layer.n_in is None:
+                    raise ConfigurationError(
+                        "n_in: expected a whole number >= 1, got nothing; give it or set "
+                        "input_type(...)"
+                    )
+            except ValueError as error:
+                name = type(layer).__name__
+                raise ConfigurationError(f"layer {i} ({name}): {error}") from error
+            layers.append(layer)
+        return tuple(layers), preprocessors
+
+
+def _implied(layer: Layer) -> InputType | None:
+    """The input type that a first layer with ``n_in`` implies, if that is clear."""
+    size = getattr(layer, "n_in", None)
+    if size is None or layer.family not in ("ff", "rnn"):
+        return None
+    if layer.family == "rnn":
+        return Recurrent(size, None, getattr(layer, "format", None) or "NCW")
+    return FeedForward(size)
+
+
+def _old_switch(name: str, only: Any) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if value != only:
+            raise ConfigurationError(
+                f"{name}({value!r}): current DL4J and dl4py know only {name}({only!r})"
+            )
+
+    return check
+
+
+def _check_output(index: int, layer: Any) -> None:
+    """DL4J's check of combinations that cannot work."""
+    if not isinstance(layer, HasLoss):
+        return
+    activation = getattr(layer, "activation", None)
+    name = activation.name if isinstance(activation, Named) else None
+    if name == "softmax" and getattr(layer, "n_out", None) == 1:
+        raise ConfigurationError(
+            f"layer {index} ({type(layer).__name__}): activation: softmax of one output "
+            "is always 1, got n_out=1; use activation('sigmoid') with XENT, or "
+            "validate_output_layer_config(False)"
+        )

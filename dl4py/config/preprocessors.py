@@ -1,0 +1,186 @@
+"""What stands between two layers of different input type: DL4J's input preprocessors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dl4py.config.inputs import (
+    Convolutional,
+    ConvolutionalFlat,
+    FeedForward,
+    InputType,
+    Recurrent,
+)
+from dl4py.config.kinds import Checked, Choice, Integer, field
+from dl4py.registry import PREPROCESSORS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_RNN = Choice("NCW", "NWC")
+_CNN = Choice("NCHW", "NHWC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessor(Checked):
+    """Base of all preprocessors."""
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        """``x`` in the shape the next layer wants; ``n`` is the number of examples."""
+        raise NotImplementedError
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        """The mask that goes with it."""
+        return mask
+
+    def output(self, given: InputType) -> InputType:
+        """What comes out when ``given`` goes in."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image(Preprocessor):
+    height: int = field(kind=Integer(0), json="inputHeight")
+    width: int = field(kind=Integer(0), json="inputWidth")
+    channels: int = field(kind=Integer(0), json="numChannels")
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def image(self) -> InputType:
+        return Convolutional(self.height, self.width, self.channels)
+
+
+@PREPROCESSORS.add("cnn_to_feed_forward", java="CnnToFeedForwardPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class CnnToFeedForward(_Image):
+    """``[n, c, h, w]`` → ``[n, c·h·w]``, in C order."""
+
+    format: str = field("NCHW", _CNN)
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x.flatten(1)
+
+    def output(self, given: InputType) -> InputType:
+        return FeedForward(self.image.features)
+
+
+@PREPROCESSORS.add("feed_forward_to_cnn", java="FeedForwardToCnnPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardToCnn(_Image):
+    """``[n, c·h·w]`` → ``[n, c, h, w]``, in C order; images pass through."""
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x if x.dim() == 4 else x.reshape(n, *self._shape)
+
+    def output(self, given: InputType) -> InputType:
+        return self.image
+
+
+@PREPROCESSORS.add("rnn_to_feed_forward", java="RnnToFeedForwardPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class RnnToFeedForward(Preprocessor):
+    """``[n, size, time]`` → ``[time·n, size]``, one row a time step; rows pass through."""
+
+    format: str = field("NCW", _RNN, json="rnnDataFormat")
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x if x.dim() == 2 else rows(x, self.format)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        return mask.t().reshape(-1)
+
+    def output(self, given: InputType) -> InputType:
+        return FeedForward(given.features)
+
+
+@PREPROCESSORS.add("feed_forward_to_rnn", java="FeedForwardToRnnPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardToRnn(Preprocessor):
+    """``[time·n, size]`` → ``[n, size, time]``; series pass through."""
+
+    format: str = field("NCW", _RNN, json="rnnDataFormat")
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x if x.dim() == 3 else series(x, n, self.format)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        return mask.reshape(-1, n).t()
+
+    def output(self, given: InputType) -> InputType:
+        return Recurrent(given.features, None, self.format)
+
+
+@PREPROCESSORS.add("cnn_to_rnn", java="CnnToRnnPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class CnnToRnn(_Image):
+    """``[time·n, c, h, w]`` → ``[n, c·h·w, time]``."""
+
+    format: str = field("NCW", _RNN, json="rnnDataFormat")
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return series(x.flatten(1), n, self.format)
+
+    def output(self, given: InputType) -> InputType:
+        return Recurrent(self.image.features, None, self.format)
+
+
+@PREPROCESSORS.add("rnn_to_cnn", java="RnnToCnnPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class RnnToCnn(_Image):
+    """``[n, c·h·w, time]`` → ``[time·n, c, h, w]``."""
+
+    format: str = field("NCW", _RNN, json="rnnDataFormat")
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return rows(x, self.format).reshape(-1, *self._shape)
+
+    def output(self, given: InputType) -> InputType:
+        return self.image
+
+
+def rows(x: Tensor, format: str) -> Tensor:
+    """A series as rows; row = time step · n + example, DL4J's order."""
+    steps = x.permute(1, 0, 2) if format == "NWC" else x.permute(2, 0, 1)
+    return steps.flatten(0, 1)
+
+
+def series(x: Tensor, n: int, format: str) -> Tensor:
+    """Rows as the series of ``n`` examples: the inverse of :func:`rows`."""
+    steps = x.reshape(-1, n, x.shape[1])
+    return steps.permute(1, 0, 2) if format == "NWC" else steps.permute(1, 2, 0)
+
+
+def between(given: InputType, family: str) -> Preprocessor | None:
+    """The preprocessor that makes ``given`` fit a layer of ``family``, if one is needed."""
+    if family == "any":
+        return None
+    if isinstance(given, (Convolutional, ConvolutionalFlat)):
+        sizes = {
+            "height": given.height, "width": given.width, "channels": given.channels
+        }
+        if isinstance(given, ConvolutionalFlat):
+            return FeedForwardToCnn(**sizes) if family == "cnn" else None
+        if family == "ff":
+            return CnnToFeedForward(**sizes, format=given.format)
+        return CnnToRnn(**sizes) if family == "rnn" else None
+    if isinstance(given, Recurrent):
+        if family == "ff":
+            return RnnToFeedForward(format=given.format)
+        if family == "cnn":
+            raise ValueError(
+                "a convolution after a time series needs the image sizes: set a "
+                "RnnToCnn(height=..., width=..., channels=...) preprocessor"
+            )
+        return None
+    if family == "rnn":
+        return FeedForwardToRnn()
+    if family == "cnn":
+        raise ValueError(
+            "a convolution after rows of numbers needs the image sizes: use "
+            "InputType.convolutional_flat(height, width, channels)"
+        )
+    return None

@@ -1,0 +1,59 @@
+"""Layers that carry a state through time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dl4py.config.feedforward import NCW, in_format, series
+from dl4py.config.inputs import InputType
+from dl4py.config.kinds import Item, Real, field, flag
+from dl4py.config.layer import FeedForwardLayer, weight_init_of
+from dl4py.registry import ACTIVATIONS, LAYERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(FeedForwardLayer):
+    """Base of recurrent layers.
+
+    Args:
+        weight_init_recurrent: of the recurrent weight; default: as ``weight_init``.
+        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``.
+    """
+
+    weight_init_recurrent: Any = field(
+        None, weight_init_of, json="weightInitFnRecurrent"
+    )
+    format: str | None = field(None, NCW, json="rnnDataFormat")
+
+    family: ClassVar[str] = "rnn"
+    weights: ClassVar[tuple[str, ...]] = ("W", "RW")
+    biases: ClassVar[tuple[str, ...]] = ("b",)
+
+    def with_input(self, given: InputType) -> Any:
+        return in_format(super().with_input(given), given)
+
+    def output(self, given: InputType) -> InputType:
+        return series(self.n_out, given)
+
+
+@LAYERS.add("lstm", java="LSTM")
+@dataclass(frozen=True, kw_only=True)
+class LSTM(Recurrent):
+    """Long short-term memory without peepholes.
+
+    c = f⊙c₋₁ + i⊙act(x·W_c + h₋₁·R_c + b_c), h = o⊙act(c), with gates f, o, i.
+
+    Args:
+        activation: of candidate and cell; the network's global one by default (DL4J's
+            global default is sigmoid, so set tanh for the textbook cell).
+        gate_activation: of the three gates.
+        forget_gate_bias_init: first value of the forget gate's bias.
+
+    Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al., 2000.
+    DL4J: org.deeplearning4j.nn.conf.layers.LSTM
+    """
+
+    gate_activation: Any = field("sigmoid", Item(ACTIVATIONS), json="gateActivationFn")
+    forget_gate_bias_init: float = field(1.0, Real())
+    helper_allow_fallback: bool = field(True, flag)

@@ -1,0 +1,219 @@
+"""What shapes parameters besides the loss: l1, l2, weight decay, constraints.
+
+The classes are plain data and state their formula on whatever has tensor methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dl4py.config.kinds import Checked, Many, Rate, Real, field, flag, text
+from dl4py.registry import CONSTRAINTS, REGULARIZATIONS, SCHEDULES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dl4py.clock import Clock
+
+
+class _Coefficient:
+    """DL4J writes a coefficient as a schedule, a plain number as ``FixedSchedule``."""
+
+    def __call__(self, value: Any) -> Any:
+        rate = Rate()(value)
+        return rate if callable(rate) else SCHEDULES["fixed"](rate)
+
+
+@dataclass(frozen=True)
+class Regularization(Checked):
+    """One penalty on a parameter w."""
+
+    before_updater: ClassVar[bool] = True
+
+    def score(self, w: Tensor, clock: Clock) -> Tensor:
+        """What the penalty adds to the score."""
+        raise NotImplementedError
+
+    def gradient(self, w: Tensor, clock: Clock) -> Tensor:
+        """What it adds to the gradient (before the updater) or to the update (after)."""
+        raise NotImplementedError
+
+
+@REGULARIZATIONS.add("l1", java="L1Regularization")
+@dataclass(frozen=True)
+class L1(Regularization):
+    """Lasso: score c·Σ|w|, gradient c·sgn(w) with sgn(0) = 0.
+
+    DL4J: org.nd4j.linalg.learning.regularization.L1Regularization
+    """
+
+    l1: Any = field(kind=_Coefficient())
+
+    def score(self, w: Tensor, clock: Clock) -> Tensor:
+        return clock.at(self.l1) * w.abs().sum()
+
+    def gradient(self, w: Tensor, clock: Clock) -> Tensor:
+        return clock.at(self.l1) * w.sign()
+
+
+@REGULARIZATIONS.add("l2", java="L2Regularization")
+@dataclass(frozen=True)
+class L2(Regularization):
+    """Ridge: score ½·c·Σw², gradient c·w.
+
+    DL4J: org.nd4j.linalg.learning.regularization.L2Regularization
+    """
+
+    l2: Any = field(kind=_Coefficient())
+
+    def score(self, w: Tensor, clock: Clock) -> Tensor:
+        return 0.5 * clock.at(self.l2) * w.square().sum()
+
+    def gradient(self, w: Tensor, clock: Clock) -> Tensor:
+        return clock.at(self.l2) * w
+
+
+@REGULARIZATIONS.add("weight_decay", java="WeightDecay")
+@dataclass(frozen=True)
+class WeightDecay(Regularization):
+    """Decoupled decay: the update u grows by c·w, times the learning rate if ``apply_lr``.
+
+    The score counts ½·c·Σw² whatever ``apply_lr`` says, as DL4J's does. Updaters without
+    a learning rate (AdaDelta, NoOp) use 1.
+
+    Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
+    DL4J: org.nd4j.linalg.learning.regularization.WeightDecay
+    """
+
+    coeff: Any = field(kind=_Coefficient())
+    apply_lr: bool = field(True, flag, json="applyLR")
+
+    before_updater: ClassVar[bool] = False
+
+    def score(self, w: Tensor, clock: Clock) -> Tensor:
+        return 0.5 * clock.at(self.coeff) * w.square().sum()
+
+    def gradient(self, w: Tensor, clock: Clock) -> Tensor:
+        return clock.at(self.coeff) * w
+
+
+def combine(current: Sequence[Regularization], new: Any) -> tuple[Regularization, ...]:
+    """DL4J's rule: a second one of a kind replaces the first, L2 and decay exclude each other.
+
+    A coefficient of 0 removes.
+    """
+    rivals = (L2, WeightDecay) if isinstance(new, (L2, WeightDecay)) else (type(new),)
+    kept = tuple(r for r in current if not isinstance(r, rivals))
+    coefficient = getattr(new, {L1: "l1", L2: "l2"}.get(type(new), "coeff"))
+    return kept if coefficient == 0 else (*kept, new)
+
+
+@dataclass(frozen=True)
+class Constraint(Checked):
+    """A condition that parameters meet after every step.
+
+    Args:
+        dimensions: DL4J's axes over which a norm is taken; the scale is one number per
+            entry of the other axes. Default: all but the first, which is what DL4J's
+            pages advise: 1 for ``[n_in, n_out]``, 1, 2, 3 for convolutions.
+        params: DL4J's names of the constrained parameters; the builder's
+            ``constrain_weights``, ``constrain_bias`` and ``constrain_all_parameters``
+            fill them in.
+    """
+
+    epsilon: float = field(1e-6, Real(0.0))
+    dimensions: tuple[int, ...] | None = field(None, Many(int))
+    params: tuple[str, ...] | None = field(None, Many(text))
+
+    idempotent: ClassVar[bool] = True
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        """The constrained value of ``w``, an array in DL4J's shape."""
+        raise NotImplementedError
+
+    def norm(self, w: Tensor) -> Tensor:
+        axes = self.dimensions or tuple(range(1, w.dim())) or (0,)
+        if any(not 0 <= axis < w.dim() for axis in axes):
+            raise ValueError(
+                f"{type(self).__name__}(dimensions={axes}): a parameter of shape "
+                f"{tuple(w.shape)} has only axes 0 to {w.dim() - 1}"
+            )
+        return w.square().sum(axes, keepdim=True).sqrt()
+
+
+@CONSTRAINTS.add("max_norm", java="MaxNormConstraint")
+@dataclass(frozen=True)
+class MaxNorm(Constraint):
+    """Norms of at most c: w ← w · min(‖w‖, c) / (‖w‖ + ε).
+
+    DL4J applies it twice per step, which shrinks weights that are already inside the bound
+    by (‖w‖ / (‖w‖ + ε))² each time; ``dl4j_exact`` does so too, the default applies once.
+
+    DL4J: org.deeplearning4j.nn.conf.constraint.MaxNormConstraint
+    """
+
+    max_norm: float = field(1.0, Real(0.0))
+
+    idempotent: ClassVar[bool] = False
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        n = self.norm(w)
+        return w * (n.clamp(max=self.max_norm) / (n + self.epsilon))
+
+
+@CONSTRAINTS.add("min_max_norm", java="MinMaxNormConstraint")
+@dataclass(frozen=True)
+class MinMaxNorm(Constraint):
+    """Norms between ``min`` and ``max``, approached by ``rate``.
+
+    w ← w · (rate · clip(‖w‖, min, max) + (1 - rate) · ‖w‖) / (‖w‖ + ε)
+
+    With rate < 1, DL4J mixes the ratio with the norm itself and does it twice:
+    s = rate · clip(‖w‖) / (‖w‖ + ε) + (1 - rate) · (‖w‖ + ε); that is ``dl4j_exact``.
+
+    DL4J: org.deeplearning4j.nn.conf.constraint.MinMaxNormConstraint
+    """
+
+    min: float = field(0.0, Real(0.0))
+    max: float = field(1.0, Real(0.0))
+    rate: float = field(1.0, Real(0.0, 1.0))
+
+    idempotent: ClassVar[bool] = False
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        n = self.norm(w)
+        clipped, m = n.clamp(self.min, self.max), n + self.epsilon
+        if self.rate == 1:
+            return w * (clipped / m)
+        if dl4j_exact:
+            return w * (self.rate * clipped / m + (1 - self.rate) * m)
+        return w * ((self.rate * clipped + (1 - self.rate) * n) / m)
+
+
+@CONSTRAINTS.add("unit_norm", java="UnitNormConstraint")
+@dataclass(frozen=True)
+class UnitNorm(Constraint):
+    """Norms of 1: w ← w / ‖w‖; a zero weight stays zero (DL4J makes it NaN).
+
+    DL4J: org.deeplearning4j.nn.conf.constraint.UnitNormConstraint
+    """
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        n = self.norm(w)
+        return w / n.masked_fill(n == 0, 1.0)
+
+
+@CONSTRAINTS.add("non_negative", java="NonNegativeConstraint")
+@dataclass(frozen=True)
+class NonNegative(Constraint):
+    """No negative weights: w ← max(w, 0).
+
+    DL4J: org.deeplearning4j.nn.conf.constraint.NonNegativeConstraint
+    """
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        return w.clamp(min=0)
+
+
