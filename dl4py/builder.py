@@ -1,0 +1,77 @@
+"""From a configuration to a network."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import torch
+
+from dl4py.config import MultiLayerConfiguration
+from dl4py.layers import Layer
+from dl4py.network import INPUT, Network, Node
+from dl4py.registry import LAYERS, MODULES
+
+DTYPES = {
+    "FLOAT": torch.float32,
+    "DOUBLE": torch.float64,
+    "HALF": torch.float16,
+    "BFLOAT16": torch.bfloat16,
+}
+
+
+def build(conf: MultiLayerConfiguration, dl4j_exact: bool = False) -> Network:
+    """The network that ``conf`` describes, its parameters drawn from ``conf.seed``."""
+    generator = torch.Generator().manual_seed(conf.seed)
+    nodes: list[Node] = []
+    names: set[str] = set()
+    for i, layer in enumerate(conf.layers):
+        name = _unique(str(layer.name or f"layer{i}").replace(".", "_"), names)
+        module = module_of(layer).from_config(layer, dl4j_exact)
+        inputs = (nodes[-1].name if nodes else INPUT,)
+        nodes.append(Node(name, module, inputs, conf.preprocessors.get(i), layer))
+        module.to(DTYPES[conf.data_type]).reset_parameters(generator)
+    return Network(conf, nodes, dl4j_exact)
+
+
+def module_of(layer: Any) -> type[Layer]:
+    """The module class of a layer's configuration class."""
+    entry = LAYERS.entry_of(type(layer))
+    if entry is None or entry.key not in MODULES:
+        name = type(layer).__name__
+        raise ValueError(
+            f"{name} has no module: register the configuration with @LAYERS.add('name') "
+            "and the module with @MODULES.add('name')"
+        )
+    found: type[Layer] = MODULES[entry.key]
+    return found
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    while name in taken or hasattr(torch.nn.ModuleDict, name):
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def lightning(
+    conf: MultiLayerConfiguration, dl4j_exact: bool = False, package: str | None = None
+) -> Any:
+    """The network that ``conf`` describes as a LightningModule."""
+    return _lightning_class(package)(config=conf, dl4j_exact=dl4j_exact)
+
+
+def wrap(network: Network, package: str | None = None) -> Any:
+    """An existing network as a LightningModule."""
+    return _lightning_class(package)(config=network)
+
+
+def _lightning_class(package: str | None) -> Any:
+    # by name, since the trainers' floor is above this one
+    known = ("lightning", "pytorch_lightning")
+    if package is not None and package not in known:
+        raise ValueError(f"package must be one of {known}, got {package!r}")
+    imported = [name for name in known if name in sys.modules]
+    chosen = package or (imported[0] if imported else "lightning")
+    return importlib.import_module(f"dl4py.{chosen}").Network

@@ -1,0 +1,149 @@
+"""What every layer module has: its views in DL4J's layout, input noise, masks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dl4py import weight_init
+from dl4py.clock import Clock
+from dl4py.random import TORCH, Noise
+from dl4py.registry import DROPOUTS
+
+
+def _same(t: Tensor) -> Tensor:
+    return t
+
+
+@dataclass(frozen=True)
+class View:
+    """How DL4J sees one parameter or statistic of a layer.
+
+    Args:
+        name: DL4J's name of it, e.g. ``"W"``.
+        tensor: the module's attribute that holds it.
+        kind: ``"weight"``, ``"bias"``, ``"gain"`` or ``"statistic"``: decides updater,
+            penalties and first value. Statistics are buffers.
+        order: ``"c"`` or ``"f"``: how DL4J lays its array out in the flat vector.
+        shaped: from the module's tensor to DL4J's array, as a view of the same memory.
+        fans: (fan_in, fan_out) of the weight initialisation.
+        first: the first value where it is neither drawn nor ``bias_init``.
+        init: the attribute with the weight initialisation.
+    """
+
+    name: str
+    tensor: str
+    kind: str = "weight"
+    order: str = "c"
+    shaped: Callable[[Tensor], Tensor] = _same
+    fans: tuple[float, float] = (1.0, 1.0)
+    first: Callable[[Tensor], Any] | None = None
+    init: str = "weight_init"
+
+    def flat(self, t: Tensor) -> Tensor:
+        """``t`` (the tensor, or one like it) as DL4J's segment of the flat vector."""
+        t = self.shaped(t)
+        return (t.permute(*reversed(range(t.dim()))) if self.order == "f" else t).reshape(-1)
+
+    def fill(self, t: Tensor, segment: Tensor) -> None:
+        """Write DL4J's ``segment`` into ``t``, in place."""
+        target = self.shaped(t)
+        if self.order == "f":
+            target = target.permute(*reversed(range(target.dim())))
+        target.copy_(segment.reshape(target.shape))
+
+
+class Layer(nn.Module):
+    """Base of all layer modules.
+
+    ``forward(x, mask=None, state=None)`` returns the activations, or (activations, state)
+    where ``recurrent`` is true. Shapes are DL4J's; ``mask`` is ``[n]`` or ``[n, 1]`` for
+    rows, ``[n, time]`` for series, ``[n, 1, height, width]`` for images.
+
+    Args:
+        dropout: noise on the input while training: an instance of a class in
+            ``dl4py.config`` (``Dropout(p)`` with p the probability of **keeping**), or p.
+        dl4j_exact: whether DL4J's faults are reproduced too.
+    """
+
+    recurrent = False
+    noise: Noise = TORCH
+
+    def __init__(self, dropout: Any = None, dl4j_exact: bool = False) -> None:
+        super().__init__()
+        if isinstance(dropout, (int, float)) and dropout:
+            dropout = DROPOUTS["dropout"](float(dropout))
+        self.dropout = dropout or None
+        self.dl4j_exact = dl4j_exact
+        self.clock = Clock(dl4j_exact=dl4j_exact)
+        self.pending: dict[str, Tensor] = {}  # statistic → DL4J's pseudo-gradient
+
+    @classmethod
+    def from_config(cls, conf: Any, dl4j_exact: bool = False) -> Any:
+        """The module that a layer's configuration describes."""
+        names = inspect.signature(cls).parameters
+        known = {name: getattr(conf, name) for name in names if hasattr(conf, name)}
+        return cls(**{**known, "dl4j_exact": dl4j_exact})
+
+    def dl4j_views(self) -> Iterator[View]:
+        """The parameters and statistics in the order of DL4J's flat vector."""
+        return iter(())
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew, in DL4J's order."""
+        for view in self.dl4j_views():
+            t = getattr(self, view.tensor)
+            with torch.no_grad():
+                if view.first is not None:
+                    t.copy_(torch.as_tensor(view.first(t), dtype=t.dtype).expand_as(t))
+                elif view.kind == "weight":
+                    init = weight_init.get(getattr(self, view.init))
+                    init(t, *view.fans, generator=generator)
+                elif view.kind == "bias":
+                    t.fill_(getattr(self, "bias_init", 0.0))
+                elif view.kind == "gain":
+                    t.fill_(getattr(self, "gain_init", 1.0))
+
+    def disturb(self, x: Tensor) -> Tensor:
+        """The input with its training noise."""
+        if not self.training or self.dropout is None:
+            return x
+        noisy: Tensor = self.dropout.apply(x, self.noise, self.clock)
+        return noisy
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """The mask that leaves the layer when ``mask`` and an input of ``shape`` enter."""
+        return mask
+
+    def differs(self) -> list[str]:
+        """One line per way in which DL4J's own result would be another one."""
+        lines = []
+        for module in self.modules():
+            line = getattr(module, "differs", None) if module is not self else None
+            text = line() if callable(line) else None
+            if isinstance(text, str):
+                lines.append(text)
+        return lines
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}" if self.dropout else ""
+
+
+def masked_rows(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Rows of ``y`` times their mask, as DL4J does in every layer on rows.
+
+    Args:
+        mask: ``[n]``, ``[n, 1]``, or one number per output.
+    """
+    if mask is None:
+        return y
+    if mask.shape == y.shape:
+        return y * mask.to(y.dtype)
+    return y * mask.reshape(mask.shape[0], *(1,) * (y.dim() - 1)).to(y.dtype)
+
+

@@ -1,0 +1,91 @@
+"""The catalogue: small networks with everything the real DL4J computed for them.
+
+``tests/data/catalogue.zip`` holds the cases made of layers that exist, without their model
+files; ``python -m tests.catalogue`` makes it anew. Where the whole catalogue is at hand
+(``DL4PY_SHARED``), the tests go through all of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import re
+import sys
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.golden import HERE, SHARED
+
+COPY = HERE / "data" / "catalogue.zip"
+WHOLE = SHARED / "models"
+FAMILIES = re.compile(
+    "act_|loss_|updater_|schedule_|gradnorm_|constraint_|l1|l2|weight_|minibatch|"
+    "minimize|per_layer|batchnorm|conv2d_|lenet|subsampling_|globalpool_|embedding|"
+    "dense_|output_|lstm|rnn_|lmask_|fmask_|activation_|dropout_|nhwc_conv|dtype_"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    json: str
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def _read_whole(name: str) -> tuple[str, str, bytes]:
+    folder = WHOLE / name
+    with zipfile.ZipFile(folder / "model.zip") as model:
+        conf = model.read("configuration.json").decode()
+    return conf, (folder / "meta.json").read_text(), (folder / "case.npz").read_bytes()
+
+
+def _read_copy(name: str) -> tuple[str, str, bytes]:
+    with zipfile.ZipFile(COPY) as archive:
+        return (
+            archive.read(f"{name}/configuration.json").decode(),
+            archive.read(f"{name}/meta.json").decode(),
+            archive.read(f"{name}/case.npz"),
+        )
+
+
+def names() -> list[str]:
+    if WHOLE.is_dir():
+        return sorted(p.parent.name for p in WHOLE.glob("*/meta.json"))
+    return copied()
+
+
+def copied() -> list[str]:
+    with zipfile.ZipFile(COPY) as archive:
+        return sorted({name.split("/")[0] for name in archive.namelist()})
+
+
+@functools.lru_cache(maxsize=4)
+def load(name: str) -> Case:
+    conf, meta, arrays = (_read_whole if WHOLE.is_dir() else _read_copy)(name)
+    content = dict(np.load(io.BytesIO(arrays)))
+    return Case(name, conf, json.loads(meta), content)
+
+
+def make() -> None:
+    from tests.test_catalogue import MISSING, configuration
+
+    with zipfile.ZipFile(COPY, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in filter(FAMILIES.match, names()):
+            if configuration(load(name)) is MISSING:
+                continue
+            conf, meta, arrays = _read_whole(name)
+            for entry, data in (
+                ("configuration.json", conf), ("meta.json", meta), ("case.npz", arrays)
+            ):  # fmt: skip
+                info = zipfile.ZipInfo(f"{name}/{entry}", (1980, 1, 1, 0, 0, 0))
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, data)
+
+
+if __name__ == "__main__":
+    sys.exit(make())

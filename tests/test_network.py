@@ -1,0 +1,507 @@
+"""What a network promises beyond DL4J's numbers (those are in test_catalogue.py)."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dl4py
+from dl4py.config import (
+    LSTM,
+    BatchNormalization,
+    Convolution2D,
+    Dense,
+    Dropout,
+    Embedding,
+    GlobalPooling,
+    InputType,
+    MaxNorm,
+    MinMaxNorm,
+    NeuralNetConfiguration,
+    NonNegative,
+    Output,
+    RnnOutput,
+    Subsampling,
+    UnitNorm,
+)
+from dl4py.optimizer import normalised
+
+
+def builder(dtype="double"):
+    return NeuralNetConfiguration.builder().seed(3).data_type(dtype)
+
+
+def mlp(**settings):
+    chain = builder().updater("adam", lr=0.05)
+    for name, value in settings.items():
+        chain = getattr(chain, name)(value)
+    chain.layer(Dense(n_in=4, n_out=6, activation="tanh"))
+    return chain.layer(Output(n_out=3)).build()
+
+
+@pytest.fixture
+def batch():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(12, 4, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (12,), generator=g)]
+    return x, y
+
+
+class TestState:
+    def test_seed_decides_the_parameters(self):
+        a, b = mlp().module(), mlp().module()
+        assert torch.equal(a.params(), b.params())
+        assert not torch.equal(a.params(), mlp(seed=4).module().params())
+
+    def test_params_are_a_copy_in_dl4j_order(self):
+        net = mlp().module()
+        flat = net.params()
+        w = net.layers["layer0"].weight
+        assert torch.equal(flat[:24].reshape(6, 4), w)  # [n_in, n_out], column-major
+        flat.zero_()
+        assert float(w.detach().abs().sum()) > 0
+        net.set_params(torch.arange(float(flat.numel()), dtype=torch.float64))
+        assert torch.equal(net.params(), torch.arange(51, dtype=torch.float64))
+        with pytest.raises(ValueError, match="expected a vector of 51 numbers"):
+            net.set_params(torch.zeros(3))
+
+    def test_output_and_score_change_nothing(self, batch):
+        conf = mlp(dropout=0.5)
+        net = conf.module().train()
+        net.layers["layer0"].eval()
+        before = copy.deepcopy(net.state_dict())
+        net.output(batch[0])
+        net.score(*batch, training=True)
+        net.gradient_and_score(*batch)
+        net.feed_forward(batch[0])
+        assert net.training and not net.layers["layer0"].training
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        assert all(p.grad is None for p in net.parameters())
+
+    def test_batch_norm_counts_a_repeated_forward_once(self, batch):
+        chain = builder().layer(Dense(n_in=4, n_out=3)).layer(BatchNormalization())
+        once = chain.layer(Output(n_out=3)).build().module()
+        twice = copy.deepcopy(once)
+        for net, times in ((once, 1), (twice, 3)):
+            net.train()
+            for _ in range(times):
+                net.optimizer.zero_grad()
+                net.loss(*batch).backward()
+            net.optimizer.step()
+        assert torch.allclose(once.params(), twice.params(), rtol=0, atol=1e-15)
+
+    def test_copies(self, batch):
+        net = mlp().module()
+        net.fit(*batch)
+        for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            net_state = net.updater_state()
+            assert torch.equal(other.updater_state(), net_state)
+            mine = copy.deepcopy(net)
+            mine.fit(*batch), other.fit(*batch)
+            assert torch.equal(mine.params(), other.params())
+            assert torch.equal(net.updater_state(), net_state)
+
+    def test_optimizer_state_resumes_the_same_run(self, batch):
+        conf = mlp(gradient_normalization="ClipL2PerLayer", l2=0.01)
+        net = conf.module()
+        net.fit(*batch)
+        other = conf.module()
+        other.load_state_dict(net.state_dict())
+        saved = net.optimizer.state_dict()
+        other.optimizer.load_state_dict(copy.deepcopy(saved))
+        for _ in range(3):
+            assert net.fit(*batch) == other.fit(*batch)
+        assert torch.equal(net.params(), other.params())
+        assert other.clock.iteration == 4
+        with pytest.raises(ValueError, match="NetworkOptimizer"):
+            net.optimizer.load_state_dict({"state": {}, "param_groups": []})
+
+    def test_moving_to_a_dtype_keeps_training(self, batch):
+        chain = builder().layer(Dense(n_in=4, n_out=3)).layer(BatchNormalization())
+        net = chain.layer(Output(n_out=3)).build().module()
+        net.optimizer  # noqa: B018  made before the buffers are replaced
+        net.float()
+        net.fit(*(t.float() for t in batch))
+        assert float(net.layers["layer1"].mean.abs().sum()) > 0
+
+    def test_flat_updater_state_round_trip(self, batch):
+        net = mlp().module()
+        net.fit(*batch)
+        state = net.updater_state()
+        assert state.shape == (102,)  # two moments of 51 parameters
+        net.optimizer.set_flat_state(state * 2)
+        assert torch.equal(net.updater_state(), state * 2)
+        with pytest.raises(ValueError, match="vector of 102 numbers"):
+            net.optimizer.set_flat_state(state[:5])
+
+
+class TestLearning:
+    def test_gradient_is_the_sum_and_the_derivative_of_the_score(self, batch):
+        net = mlp().module()
+        g, score = net.gradient_and_score(*batch)
+        assert score == pytest.approx(net.score(*batch, training=True), rel=1e-14)
+        p = net.params()
+        for i in (0, 7, 30, 44):
+            ends = []
+            for sign in (1, -1):
+                q = p.clone()
+                q[i] += sign * 1e-6
+                net.set_params(q)
+                ends.append(net.score(*batch, training=True))
+            assert (ends[0] - ends[1]) / 2e-6 * 12 == pytest.approx(float(g[i]), rel=1e-6)
+
+    def test_loader_counts_epochs(self, batch):
+        net = mlp().module()
+        net.fit([batch, batch], epochs=3)
+        assert (net.clock.iteration, net.clock.epoch) == (6, 3)
+        net.fit(*batch)
+        assert (net.clock.iteration, net.clock.epoch) == (7, 3)
+
+    def test_groups_and_their_rates(self, batch):
+        conf = (
+            builder()
+            .updater("nesterovs", lr=dl4py.schedules.get("exponential", initial_value=0.1, gamma=0.5))
+            .bias_updater("sgd", lr=0.2)
+            .layer(Dense(n_in=4, n_out=3))
+            .layer(Output(n_out=3))
+            .build()
+        )  # fmt: skip
+        net = conf.module()
+        groups = {g["name"]: g for g in net.optimizer.param_groups}
+        assert list(groups) == ["layer0/weight", "layer0/bias", "layer1/weight", "layer1/bias"]
+        net.fit(*batch)
+        net.fit(*batch)
+        assert groups["layer0/weight"]["lr"] == 0.05
+        assert groups["layer0/bias"]["lr"] == 0.2
+
+    @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adagrad])
+    def test_a_torch_optimizer_instead_of_an_updater(self, optimizer, batch):
+        chain = builder().updater(optimizer, lr=0.05)
+        chain.layer(Dense(n_in=4, n_out=6, activation="tanh")).layer(Output(n_out=3))
+        net = chain.build().module()
+        twin = copy.deepcopy(net)
+        plain = optimizer(twin.parameters(), lr=0.05)
+        for _ in range(4):
+            net.fit(*batch)
+            plain.zero_grad()
+            twin.loss(*batch).backward()
+            plain.step()
+        assert torch.allclose(net.params(), twin.params(), rtol=1e-12)
+        again = copy.deepcopy(net)
+        again.optimizer.load_state_dict(net.optimizer.state_dict())
+
+    def test_functions_and_modules_instead_of_names(self, batch):
+        conf = (
+            builder()
+            .weight_init(lambda t, fan_in, fan_out, generator=None: nn.init.constant_(t, 0.1))
+            .layer(Dense(n_in=4, n_out=6, activation=torch.sin))
+            .layer(Dense(n_out=3, activation=nn.Hardswish()))
+            .layer(Output(n_out=3, activation="identity", loss=nn.MSELoss(reduction="none")))
+            .build()
+        )  # fmt: skip
+        net = conf.module()
+        assert net.layers["layer0"].weight[0, 0].item() == 0.1
+        z = net.output(batch[0])
+        expected = (z - batch[1]).square().sum(1).mean()
+        assert net.loss(*batch).item() == pytest.approx(float(expected))
+
+    def test_going_uphill(self, batch):
+        net = mlp(minimize=False).module()
+        first = net.fit(*batch)
+        assert net.fit(*batch) > first
+
+    def test_sum_instead_of_mean(self, batch):
+        x, y = batch
+        mean, total = mlp().module(), mlp(mini_batch=False).module()
+        assert total.loss(x, y).item() == pytest.approx(12 * mean.loss(x, y).item())
+
+
+class TestNormalisation:
+    """The five rules, in NumPy."""
+
+    G = [np.array([[3.0, -4.0], [0.0, 12.0]]), np.array([0.5, -0.2])]
+
+    @pytest.mark.parametrize("theta", [0.7, 100.0])
+    @pytest.mark.parametrize(
+        "mode, rule",
+        [
+            ("RenormalizeL2PerLayer", lambda g, n, m, t: g / n),
+            ("RenormalizeL2PerParamType", lambda g, n, m, t: g / m),
+            ("ClipElementWiseAbsoluteValue", lambda g, n, m, t: np.clip(g, -t, t)),
+            ("ClipL2PerLayer", lambda g, n, m, t: g * (t / n if n > t else 1)),
+            ("ClipL2PerParamType", lambda g, n, m, t: g * (t / m if m > t else 1)),
+        ],
+    )
+    def test_rule(self, mode, rule, theta):
+        n = np.sqrt(sum((g**2).sum() for g in self.G))
+        ours = normalised([torch.from_numpy(g) for g in self.G], mode, theta)
+        for g, u in zip(self.G, ours, strict=True):
+            expected = rule(g, n, np.sqrt((g**2).sum()), theta)
+            np.testing.assert_allclose(u.numpy(), expected, rtol=1e-12)
+
+    def test_a_norm_of_zero(self):
+        zero = [torch.zeros(3)]
+        assert torch.equal(normalised(zero, "RenormalizeL2PerLayer", 1.0)[0], zero[0])
+
+
+class TestConstraints:
+    W = torch.tensor([[3.0, 4.0], [0.3, -0.4], [0.0, 0.0]], dtype=torch.float64)
+
+    @pytest.mark.parametrize(
+        "constraint, norms",
+        [
+            (MaxNorm(max_norm=1.0), [1, 0.5, 0]),
+            (MinMaxNorm(min=0.8, max=1.0), [1, 0.8, 0]),
+            (MinMaxNorm(min=0.8, max=1.0, rate=0.5), [3, 0.65, 0]),
+            (UnitNorm(), [1, 1, 0]),
+            (NonNegative(), [5, 0.3, 0]),
+        ],
+    )
+    def test_norms_afterwards(self, constraint, norms):
+        w = constraint.apply(self.W)
+        expected = torch.tensor(norms, dtype=torch.float64)
+        assert torch.allclose(w.norm(dim=1), expected, rtol=1e-5)
+
+    def test_wrong_axis(self):
+        with pytest.raises(ValueError, match=r"MaxNorm\(dimensions=\(2,\)\)"):
+            MaxNorm(dimensions=(2,)).apply(self.W)
+
+    def test_holds_after_every_step(self, batch):
+        chain = builder().updater("sgd", lr=10.0).constrain_weights(MaxNorm(max_norm=0.5))
+        net = chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3)).build().module()
+        net.fit(*batch)
+        for layer in net.layers.values():
+            assert layer.weight.t().norm(dim=1).max().item() <= 0.5 + 1e-9
+
+
+class TestNoise:
+    @pytest.mark.parametrize("name", list(dl4py.registry.DROPOUTS))
+    def test_is_off_when_testing_and_keeps_the_mean(self, name):
+        x = torch.full((400, 3, 50), 2.0, dtype=torch.float64)
+        layer = dl4py.layers.DropoutLayer(dropout=dl4py.registry.DROPOUTS[name]())
+        torch.manual_seed(0)
+        noisy = layer(x)
+        assert not torch.equal(noisy, x)
+        if name != "alpha_dropout":  # keeps the mean of standardised values only
+            assert float(noisy.mean()) == pytest.approx(2.0, rel=0.05)
+        layer.eval()
+        assert torch.equal(layer(x), x)
+
+    def test_p_is_the_probability_of_keeping(self):
+        torch.manual_seed(0)
+        layer = dl4py.layers.DropoutLayer(dropout=0.8)
+        y = layer(torch.ones(100_000))
+        assert float((y > 0).float().mean()) == pytest.approx(0.8, abs=0.01)
+        assert float(y.max()) == pytest.approx(1.25)
+
+    def test_alpha_dropout_equals_torch(self):
+        x = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(0)
+        ours = dl4py.layers.DropoutLayer(
+            dropout=dl4py.config.AlphaDropout(0.7)
+        )(x)
+        theirs = nn.AlphaDropout(0.3)(x)
+        for moment in (torch.mean, torch.std):
+            assert float(moment(ours)) == pytest.approx(float(moment(theirs)), abs=0.01)
+
+    def test_spatial_dropout_takes_whole_channels(self):
+        layer = dl4py.layers.DropoutLayer(dropout=dl4py.config.SpatialDropout(0.5))
+        y = layer(torch.ones(8, 4, 3, 3)).flatten(2)
+        assert bool(((y == 0).all(2) | (y == 2).all(2)).all())
+        with pytest.raises(ValueError, match="SpatialDropout needs"):
+            layer(torch.ones(8, 4))
+
+    def test_scheduled_rate(self, batch):
+        half = dl4py.schedules.get("step", initial_value=1.0, decay_rate=1e-9, step=1)
+        chain = builder().layer(Dense(n_in=4, n_out=6, dropout=Dropout(half)))
+        net = chain.layer(Output(n_out=3)).build().module()
+        assert torch.equal(net.train()(batch[0]), net.output(batch[0]))  # keeps all
+        net.clock.iteration = 1
+        hidden = net.layers["layer0"](batch[0])
+        assert torch.equal(hidden[0], hidden[1])  # keeps nothing
+
+    def test_networks_draw_from_torchs_generator(self, batch):
+        net = mlp(dropout=0.5).module().train()
+        draws = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            draws.append(net(batch[0]))
+        assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+class TestLayersAgainstTorch:
+    def test_lstm(self):
+        ours = dl4py.layers.LSTM(3, 5, forget_gate_bias_init=0.7).double()
+        theirs = nn.LSTM(3, 5, batch_first=True).double()
+        order = [3, 1, 0, 2]  # DL4J's blocks are candidate, f, o, i; torch's i, f, c, o
+        with torch.no_grad():
+            for mine, his in (
+                (ours.weight, theirs.weight_ih_l0),
+                (ours.recurrent_weight, theirs.weight_hh_l0),
+                (ours.bias, theirs.bias_ih_l0),
+            ):
+                his.copy_(mine.view(4, 5, -1)[order].reshape(his.shape))
+            theirs.bias_hh_l0.zero_()
+        x = torch.randn(2, 3, 7, dtype=torch.float64)
+        y, (h, c) = ours(x)
+        z, (g, d) = theirs(x.transpose(1, 2))
+        assert torch.allclose(y.transpose(1, 2), z, atol=1e-14)
+        assert torch.allclose(h, g[0]) and torch.allclose(c, d[0], atol=1e-14)
+
+    def test_lstm_steps_equal_the_fused_kernel(self):
+        layer = dl4py.layers.LSTM(3, 5).double()
+        x = torch.randn(2, 3, 7, dtype=torch.float64)
+        fused, (h, c) = layer(x)
+        steps, _ = layer(x, torch.ones(2, 7))
+        assert torch.allclose(fused, steps, atol=1e-14)
+        first, state = layer(x[..., :4])
+        second, _ = layer(x[..., 4:], state=state)
+        assert torch.allclose(torch.cat([first, second], 2), fused, atol=1e-14)
+
+    def test_lstm_mask_is_a_fault_of_dl4j(self):
+        layer = dl4py.layers.LSTM(3, 5)
+        mask = torch.tensor([[1.0, 1, 1, 0, 0], [1, 0, 1, 1, 1]])
+        y, (h, _) = layer(torch.randn(2, 3, 5), mask)
+        assert float(y.detach()[0, :, 3:].abs().sum()) == 0
+        assert float(y.detach()[1, :, 1].abs().sum()) == 0
+        assert any("mask" in line for line in layer.differs())
+
+    @pytest.mark.parametrize("kind, torchs", [("MAX", nn.MaxPool2d), ("AVG", nn.AvgPool2d)])
+    def test_pooling(self, kind, torchs):
+        x = torch.randn(2, 3, 9, 8)
+        ours = dl4py.layers.Subsampling(
+            kind, (3, 2), (2, 1), 1, avg_pool_include_pad_in_divisor=True
+        )
+        assert torch.allclose(ours(x), torchs((3, 2), (2, 1), 1)(x), atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["SUM", "AVG", "PNORM"])
+    def test_dilated_pooling_sums_the_right_cells(self, kind):
+        x = torch.rand(1, 2, 7, 6, dtype=torch.float64) + 0.1
+        y = dl4py.layers.Subsampling(kind, 2, 1, 0, 2, pnorm=3)(x).numpy()
+        a = x.numpy()
+        cells = np.stack(
+            [a[:, :, i : i + 5, j : j + 4] for i in (0, 2) for j in (0, 2)]
+        )
+        expected = {
+            "SUM": cells.sum(0),
+            "AVG": cells.mean(0),
+            "PNORM": (cells**3).sum(0) ** (1 / 3),
+        }[kind]
+        np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+    def test_batch_norm(self):
+        ours = dl4py.layers.BatchNormalization(3, use_log_std=False, decay=0.8).double()
+        theirs = nn.BatchNorm2d(3, momentum=0.2).double()
+        x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+        assert torch.allclose(ours(x), theirs(x), atol=1e-12)
+        running = {n: getattr(ours, n) - g for n, g in ours.pending.items()}
+        assert torch.allclose(running["mean"], theirs.running_mean, atol=1e-12)
+        n = 4 * 5 * 5
+        unbiased = 0.8 + (running["var"] - 0.8) * n / (n - 1)
+        assert torch.allclose(unbiased, theirs.running_var, atol=1e-12)
+
+    def test_embedding(self):
+        layer = dl4py.layers.Embedding(5, 3, has_bias=True)
+        for index in (torch.tensor([[1], [4]]), torch.tensor([1.0, 4.0])):
+            expected = layer.weight.t()[[1, 4]] + layer.bias
+            assert torch.equal(layer(index), expected)
+        with pytest.raises(ValueError, match="must hold whole numbers"):
+            layer(torch.tensor([1.5]))
+        with pytest.raises(ValueError, match="indices must be in 0 to 4, got 1 to 5"):
+            layer(torch.tensor([1, 5]))
+        exact = dl4py.layers.Embedding(5, 3, dl4j_exact=True)
+        assert torch.equal(exact(torch.tensor([1.5])), exact(torch.tensor([1])))
+
+
+class TestTransforms:
+    NETS = {
+        "mlp": (lambda c: c.layer(Dense(n_in=4, n_out=3)), (4,)),
+        "cnn": (
+            lambda c: c.input_type(InputType.convolutional(8, 8, 2))
+            .layer(Convolution2D(n_out=3, kernel_size=3, activation="rationaltanh"))
+            .layer(Subsampling(kernel_size=2))
+            .layer(BatchNormalization()),
+            (2, 8, 8),
+        ),
+        "rnn": (
+            lambda c: c.input_type(InputType.recurrent(3))
+            .layer(LSTM(n_out=4, activation="tanh"))
+            .layer(GlobalPooling(pooling_type="avg")),
+            (3, 6),
+        ),
+    }
+
+    @pytest.mark.parametrize("name", list(NETS))
+    def test_compile_and_export(self, name):
+        add, shape = self.NETS[name]
+        net = add(builder("float")).layer(Output(n_out=2)).build().module().eval()
+        x = torch.rand(3, *shape)
+        expected = net.output(x)
+        compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+        assert torch.allclose(compiled(x), expected, atol=1e-6)
+        exported = torch.export.export(net, (x,)).module()
+        assert torch.allclose(exported(x), expected, atol=1e-6)
+
+    def test_autocast(self, batch):
+        net = mlp(data_type="float").module()
+        x, y = (t.float() for t in batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = net.loss(x, y)
+        assert loss.dtype == torch.float32
+        assert float(loss) == pytest.approx(float(net.loss(x, y)), rel=0.05)
+
+
+class TestBadInput:
+    def test_wrong_dtype_shape_and_labels(self, batch):
+        net = mlp().module()
+        before = net.params()
+        x, y = batch
+        for bad, message in (
+            ((x.float(), y), "computes in torch.float64, got torch.float32"),
+            ((x, y.argmax(1)), "SPARSE_MCXENT|sparse_mcxent"),
+            ((x, y[:, :2]), "labels"),
+            ((x, y[:5]), "labels"),
+        ):
+            with pytest.raises((ValueError, TypeError), match=message):
+                net.fit(*bad)
+        with pytest.raises(ValueError, match="labels are missing"):
+            net.fit(x)
+        assert torch.equal(before, net.params()) and net.clock.iteration == 0
+
+    def test_a_network_without_a_loss(self, batch):
+        net = builder().layer(Dense(n_in=4, n_out=3)).build().module()
+        assert net.output(batch[0]).shape == (12, 3)
+        with pytest.raises(ValueError, match="Dense, has no loss: end the network"):
+            net.loss(*batch)
+
+    def test_a_layer_without_a_module(self):
+        class Lost(Dense):
+            pass
+
+        with pytest.raises(ValueError, match="Lost has no module: register"):
+            builder().layer(Lost(n_in=2, n_out=2)).build().module()
+
+
+def test_series_and_label_masks():
+    chain = builder().layer(LSTM(n_in=3, n_out=4, activation="tanh"))
+    net = chain.layer(RnnOutput(n_out=2)).build().module()
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[torch.randint(2, (2, 5))].transpose(1, 2)
+    mask = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.float64)
+    out = net.output(x, labels_mask=mask)
+    assert float(out[0, :, 3:].abs().sum()) == 0
+    per_step = -(y * net.output(x).log()).sum(1)
+    expected = (per_step * mask).sum() / 2  # by examples, not by steps
+    assert net.score(x, y, labels_mask=mask) == pytest.approx(float(expected))
+
+
+def test_embedding_network():
+    chain = builder().layer(Embedding(n_in=7, n_out=4)).layer(Output(n_out=2))
+    net = chain.build().module()
+    x = torch.tensor([[1], [6], [0]])
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 1]]
+    first = net.fit(x, y)
+    assert all(net.fit(x, y) < first for _ in range(3))
