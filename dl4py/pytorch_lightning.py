@@ -1,0 +1,11 @@
+"""Networks for the ``pytorch_lightning`` package."""
+
+from __future__ import annotations
+
+import pytorch_lightning
+
+from dl4py.trainer import NetworkMixin
+
+
+class Network(NetworkMixin, pytorch_lightning.LightningModule):
+    """A network under ``pytorch_lightning.Trainer``; see its mixin."""

@@ -1,0 +1,112 @@
+"""What a LightningModule of a network does, the same for both Lightning packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dl4py.config import MultiLayerConfiguration
+from dl4py.network import Network
+from dl4py.optimizer import NetworkOptimizer
+
+if TYPE_CHECKING:
+    from lightning import LightningModule as _Base
+else:
+    _Base = object
+
+
+class NetworkMixin(_Base):
+    """A network under a ``Trainer``: ``conf.lightning()`` or ``net.lightning()``.
+
+    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``. Logged are
+    ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties included; for
+    labels of several classes ``val_accuracy`` and ``test_accuracy`` too. The parameters after
+    training equal those of ``Network.fit`` on the same batches.
+
+    Args:
+        conf: the configuration as DL4J's JSON in plain Python types, as a checkpoint holds
+            it.
+        dl4j_exact: whether DL4J's faults are reproduced too.
+        extra: what DL4J has no word for; nothing so far.
+        config: a configuration or a network, where it is not given as ``conf``.
+
+    Attributes:
+        network: the :class:`~dl4py.network.Network`.
+    """
+
+    def __init__(
+        self,
+        conf: Mapping[str, Any] | None = None,
+        dl4j_exact: bool = False,
+        extra: Mapping[str, Any] | None = None,
+        config: MultiLayerConfiguration | Network | None = None,
+    ) -> None:
+        super().__init__()
+        if config is None:
+            if conf is None:
+                raise ValueError(
+                    "this checkpoint's configuration holds functions or classes without a "
+                    "registered name and could not be saved; give it: "
+                    "load_from_checkpoint(path, config=...)"
+                )
+            config = MultiLayerConfiguration.from_dict(conf)
+        self.network = (
+            config if isinstance(config, Network) else config.module(dl4j_exact)
+        )
+        try:
+            plain: dict[str, Any] | None = self.network.conf.to_dict()
+        except TypeError:  # it trains, but only its user can describe it
+            plain = None
+        self.save_hyperparameters(
+            {
+                "conf": plain,
+                "dl4j_exact": self.network.dl4j_exact,
+                "extra": dict(extra or {}),
+            }
+        )
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """The network's output, in the current mode."""
+        y: Tensor = self.network(*batch)
+        return y
+
+    def configure_optimizers(self) -> NetworkOptimizer:
+        """The network's optimizer; schedules are inside it."""
+        self.network.use(optimizer := self.network.configure_optimizer())
+        return optimizer
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.network.loss(*batch)
+        self._log("train_loss", loss.detach(), batch)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.network.clock.epoch += 1
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x = batch[0] if isinstance(batch, (list, tuple)) else batch
+        return self.network.output(x)
+
+    def _evaluate(self, stage: str, batch: Any) -> None:
+        self._log(f"{stage}_loss", self.network.loss(*batch), batch)
+        x, labels, *masks = batch
+        if labels.dim() == 2 and labels.shape[1] > 1 and not masks:
+            hit = self.network.output(x).argmax(1) == labels.argmax(1)
+            self._log(f"{stage}_accuracy", hit.float().mean(), batch, penalised=False)
+
+    def _log(
+        self, name: str, value: Tensor, batch: Any, penalised: bool = True
+    ) -> None:
+        if penalised:
+            with torch.no_grad():
+                value = value + self.network.penalty()
+        self.log(name, value, prog_bar=True, batch_size=len(batch[0]))

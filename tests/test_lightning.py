@@ -1,0 +1,305 @@
+"""Networks under a Trainer: equal to ``fit``, checkpoints, both packages, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+
+import lightning
+import pytest
+import pytorch_lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import dl4py
+from dl4py.config import (
+    BatchNormalization,
+    Dense,
+    FeedForwardLayer,
+    NeuralNetConfiguration,
+    Output,
+)
+from dl4py.layers.feedforward import Affine
+from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES, UPDATERS
+
+PACKAGES = {"lightning": lightning, "pytorch_lightning": pytorch_lightning}
+
+
+def configuration(**settings):
+    step = dl4py.schedules.get("step", initial_value=0.05, decay_rate=0.5, step=3)
+    chain = NeuralNetConfiguration.builder().seed(5).updater("adam", lr=step).l2(1e-3)
+    chain.gradient_normalization("ClipL2PerLayer").data_type("double")
+    for name, value in settings.items():
+        chain = getattr(chain, name)(value)
+    chain.layer(Dense(n_in=4, n_out=6, activation="rationaltanh"))
+    return chain.layer(BatchNormalization()).layer(Output(n_out=3)).build()
+
+
+def loader(batch_size=10):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 4, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (30,), generator=g)]
+    return DataLoader(TensorDataset(x, y), batch_size=batch_size)
+
+
+def trainer(package, folder, **options):
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "accelerator": "cpu",
+        "default_root_dir": folder,
+    }
+    return package.Trainer(**{**quiet, "max_epochs": 2, **options})
+
+
+@pytest.mark.parametrize("name", list(PACKAGES))
+class TestBothPackages:
+    def test_equals_fit(self, name, tmp_path):
+        module = configuration().lightning(package=name)
+        assert isinstance(module, PACKAGES[name].LightningModule)
+        trainer(PACKAGES[name], tmp_path).fit(module, loader())
+        net = configuration().module()
+        net.fit(loader(), epochs=2)
+        assert torch.equal(module.network.params(), net.params())
+        assert torch.equal(module.network.updater_state(), net.updater_state())
+        assert (net.clock.iteration, net.clock.epoch) == (6, 2)
+        assert vars(module.network.clock) == vars(net.clock)
+
+    def test_checkpoint_loads_with_weights_only(self, name, tmp_path):
+        module = configuration().lightning(package=name)
+        t = trainer(PACKAGES[name], tmp_path)
+        t.fit(module, loader())
+        t.save_checkpoint(tmp_path / "a.ckpt")
+        saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
+        assert json.loads(json.dumps(saved["hyper_parameters"]["conf"]))
+        again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+        x, _ = next(iter(loader()))
+        assert torch.equal(again.network.output(x), module.network.output(x))
+        assert again.network.conf == module.network.conf
+
+    def test_resumes_where_it_stopped(self, name, tmp_path):
+        package = PACKAGES[name]
+        whole = configuration().lightning(package=name)
+        trainer(package, tmp_path, max_epochs=4).fit(whole, loader())
+        first = configuration().lightning(package=name)
+        t = trainer(package, tmp_path)
+        t.fit(first, loader())
+        t.save_checkpoint(tmp_path / "a.ckpt")
+        second = configuration(seed=99).lightning(package=name)
+        trainer(package, tmp_path, max_epochs=4).fit(
+            second, loader(), ckpt_path=tmp_path / "a.ckpt", weights_only=True
+        )
+        assert torch.equal(second.network.params(), whole.network.params())
+        assert second.network.clock.iteration == 12
+
+
+def test_logs_scores_and_accuracy(tmp_path):
+    module = configuration().lightning(package="lightning")
+    t = trainer(lightning, tmp_path, max_epochs=1)
+    t.fit(module, loader(), loader())
+    x, y = loader().dataset.tensors
+    logged = t.callback_metrics
+    assert {"train_loss", "val_loss", "val_accuracy"} <= set(logged)
+    assert float(logged["val_loss"]) == pytest.approx(module.network.score(x, y))
+    hits = module.network.output(x).argmax(1) == y.argmax(1)
+    assert float(logged["val_accuracy"]) == pytest.approx(hits.float().mean().item())
+    predictions = t.predict(module, loader())
+    assert torch.equal(torch.cat(predictions), module.network.output(x))
+
+
+def test_a_network_at_hand_is_trained_in_place(tmp_path):
+    net = configuration().module()
+    before = net.params()
+    trainer(lightning, tmp_path).fit(net.lightning("lightning"), loader())
+    assert not torch.equal(before, net.params())
+    net.fit(loader())  # goes on with the same optimizer
+    assert net.clock.iteration == 9
+
+
+def test_unregistered_functions_train_but_need_config_to_load(tmp_path):
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double")
+    chain.layer(Dense(n_in=4, n_out=6, activation=torch.sin)).layer(Output(n_out=3))
+    conf = chain.build()
+    module = conf.lightning(package="lightning")
+    t = trainer(lightning, tmp_path)
+    t.fit(module, loader())
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    load = type(module).load_from_checkpoint
+    with pytest.raises(ValueError, match="load_from_checkpoint"):
+        load(tmp_path / "a.ckpt", weights_only=True)
+    again = load(tmp_path / "a.ckpt", config=conf, weights_only=True)
+    assert torch.equal(again.network.params(), module.network.params())
+
+
+def test_package_names():
+    with pytest.raises(ValueError, match="package must be one of"):
+        configuration().lightning(package="ignite")
+
+
+@pytest.mark.parametrize(
+    "imported, expected",
+    [
+        ("", "lightning"),
+        ("import pytorch_lightning", "pytorch_lightning"),
+        ("import pytorch_lightning, lightning", "lightning"),
+    ],
+)
+def test_takes_the_package_that_is_imported(imported, expected):
+    code = f"""
+    {imported}
+    from dl4py.config import *
+    chain = NeuralNetConfiguration.builder().layer(Dense(n_in=2, n_out=2))
+    module = chain.layer(Output(n_out=2)).build().lightning()
+    print(type(module).__module__)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert run.stdout.strip() == f"dl4py.{expected}", run.stderr
+
+
+@LAYERS.add("gated_dense")
+@dataclass(frozen=True, kw_only=True)
+class GatedDense(FeedForwardLayer):
+    """A layer of a user's own: act(xW + b) · sharpness."""
+
+    sharpness: float = 1.0
+
+    family = "ff"
+    weights = ("W",)
+    biases = ("b",)
+
+
+@MODULES.add("gated_dense")
+class GatedDenseModule(Affine):
+    """Its module."""
+
+    def __init__(self, n_in, n_out, activation="tanh", *, sharpness=1.0, **options):
+        super().__init__(n_in, n_out, activation, **options)
+        self.sharpness = sharpness
+
+    @classmethod
+    def from_config(cls, conf, dl4j_exact=False):
+        return cls(
+            conf.n_in, conf.n_out, conf.activation, sharpness=conf.sharpness,
+            weight_init=conf.weight_init, bias_init=conf.bias_init,
+        )  # fmt: skip
+
+    def forward(self, x, mask=None, state=None):
+        z = nn.functional.linear(self.disturb(x), self.weight, self.bias)
+        return self.activation(z) * self.sharpness
+
+
+@ACTIVATIONS.add("wave")
+class Wave(dl4py.activations.Activation):
+    """sin(f·x)"""
+
+    def __init__(self, frequency=1.0, *, dl4j_exact=False):
+        super().__init__(dl4j_exact=dl4j_exact)
+        self.frequency = frequency
+
+    def forward(self, x):
+        return torch.sin(self.frequency * x)
+
+
+@LOSSES.add("quartic")
+class Quartic(dl4py.losses.Loss):
+    """(a - y)⁴"""
+
+    def scores(self, a, y):
+        return (a - y) ** 4
+
+
+@UPDATERS.add("sign_descent")
+class SignDescent(dl4py.updaters.Updater):
+    """p ← p - η·sgn(g)"""
+
+    def __init__(self, params, lr=0.01, dl4j_exact=False, **options):
+        super().__init__(params, {"lr": lr}, dl4j_exact, **options)
+
+    @classmethod
+    def update_(cls, batch):
+        for p, g in zip(batch.params, batch.grads, strict=True):
+            p.add_(g.sign(), alpha=-batch.hyper["lr"])
+
+
+def test_parts_of_ones_own_go_through_everything(tmp_path):
+    conf = (
+        NeuralNetConfiguration.builder()
+        .seed(1)
+        .data_type("double")
+        .updater("sign_descent", lr=0.02)
+        .layer(
+            GatedDense.builder().nIn(4).nOut(5).sharpness(1.5)
+            .activation("wave", frequency=2.0).build()
+        )
+        .layer(Output(n_out=3, loss="quartic", activation="identity"))
+        .build()
+    )  # fmt: skip
+    assert NeuralNetConfiguration.from_json(conf.to_json()) == conf
+    assert conf.to_dict()["confs"][0]["layer"]["@class"] == "gated_dense"
+    module = conf.lightning(package="lightning")
+    net = module.network
+    assert net.layers["layer0"].activation.frequency == 2.0
+    x, y = loader().dataset.tensors
+    before = net.score(x, y)
+    t = trainer(lightning, tmp_path, max_epochs=5)
+    t.fit(module, loader())
+    assert net.score(x, y) < before
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert torch.equal(again.network.output(x), net.output(x))
+
+
+KILLED = """
+import signal, sys, lightning, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+warnings.simplefilter("ignore")
+sys.path.insert(0, {root!r})
+from tests.test_lightning import configuration, loader
+from lightning.pytorch.callbacks import ModelCheckpoint
+model = configuration().lightning(package="lightning")
+keep = ModelCheckpoint({folder!r}, save_last=True, every_n_train_steps=1)
+t = lightning.Trainer(max_epochs=100000, accelerator="cpu", callbacks=[keep],
+                      logger=False, enable_progress_bar=False,
+                      enable_model_summary=False)
+t.fit(model, loader())
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_leaves_the_last_checkpoint_whole(how, tmp_path):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = KILLED.format(root=root, folder=str(tmp_path))
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    last = tmp_path / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    run.send_signal(how)
+    try:
+        run.wait(60)
+    finally:
+        run.kill()
+    saved = torch.load(last, weights_only=True)
+    assert saved["optimizer_states"][0]["clock"]["iteration"] >= 1
+    model = configuration().lightning(package="lightning")
+    more = saved["epoch"] + 2
+    trainer(lightning, tmp_path, max_epochs=more).fit(
+        model, loader(), ckpt_path=last, weights_only=True
+    )
+    assert model.network.clock.iteration > saved["global_step"]
