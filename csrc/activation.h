@@ -64,11 +64,16 @@ void launch(const Tensor& x, const Tensor* s, const Tensor* seed, Tensor& y, int
             bool each, P... p) {
   using C = typename Compute<T>::type;
   int64_t n_seeds = seed ? seed->numel() : 1;
-  run(F<C>{C(p)...},
-      Span<T>{static_cast<const T*>(x.data_ptr()), s ? static_cast<const T*>(s->data_ptr()) : nullptr,
-              static_cast<T*>(y.data_ptr()), x.numel() / n_seeds, order, each,
-              seed ? static_cast<const int64_t*>(seed->data_ptr()) : nullptr, n_seeds,
-              x.get_device_index()});
+  Span<T> all{.x = static_cast<const T*>(x.data_ptr()),
+              .s = s ? static_cast<const T*>(s->data_ptr()) : nullptr,
+              .y = static_cast<T*>(y.data_ptr()),
+              .n = x.numel() / n_seeds,
+              .order = order,
+              .each = each,
+              .seeds = seed ? static_cast<const int64_t*>(seed->data_ptr()) : nullptr,
+              .n_seeds = n_seeds,
+              .device = x.get_device_index()};
+  run(F<C>{C(p)...}, all);
 }
 
 template <template <class> class F, class... P>
@@ -137,14 +142,14 @@ using Seed = const Tensor&;
 }  // namespace dl4py
 
 // Registers functor F with its parameters' types, each double or Seed.
-#define DL4PY_ACTIVATION(F, ...) \
-  namespace dl4py {              \
-  DL4PY_KERNELS(F)               \
+#define DL4PY_ACTIVATION(F, ...)                         \
+  namespace dl4py {                                      \
+  DL4PY_KERNELS(F)                                       \
   DL4PY_IMPL(DL4PY_DEVICE, F __VA_OPT__(, ) __VA_ARGS__) \
   }
-#define DL4PY_IMPL(device, F, ...)                                        \
-  STABLE_TORCH_LIBRARY_IMPL(dl4py, device, m) {                           \
-    m.impl(#F, TORCH_BOX((&op<F __VA_OPT__(, ) __VA_ARGS__>)));           \
-    m.impl("_" #F, TORCH_BOX((&raw<F __VA_OPT__(, ) __VA_ARGS__>)));      \
+#define DL4PY_IMPL(device, F, ...)                                          \
+  STABLE_TORCH_LIBRARY_IMPL(dl4py, device, m) {                             \
+    m.impl(#F, TORCH_BOX((&op<F __VA_OPT__(, ) __VA_ARGS__>)));             \
+    m.impl("_" #F, TORCH_BOX((&raw<F __VA_OPT__(, ) __VA_ARGS__>)));        \
     m.impl("_" #F "_d", TORCH_BOX((&raw_d<F __VA_OPT__(, ) __VA_ARGS__>))); \
   }

@@ -91,17 +91,17 @@ HD void loops(F f, const Span<T>& a, uint64_t seed, int64_t first) {
 }
 
 // Templates cannot carry target_clones: the loop is inlined into these named kernels.
-#define DL4PY_KERNEL(F, T)                                                                  \
-  DL4PY_CLONES void kernel(F<T> f, const Span<T>& a, uint64_t seed, int64_t first) {        \
-    a.order == 0   ? loops<0>(f, a, seed, first)                                            \
-    : a.order == 1 ? loops<1>(f, a, seed, first)                                            \
-                   : loops<2>(f, a, seed, first);                                           \
+#define DL4PY_KERNEL(F, T)                                                           \
+  DL4PY_CLONES void kernel(F<T> f, const Span<T>& a, uint64_t seed, int64_t first) { \
+    a.order == 0   ? loops<0>(f, a, seed, first)                                     \
+    : a.order == 1 ? loops<1>(f, a, seed, first)                                     \
+                   : loops<2>(f, a, seed, first);                                    \
   }
 #define DL4PY_KERNELS(F) DL4PY_KERNEL(F, float) DL4PY_KERNEL(F, double)
 
-#define DL4PY_CONVERT(From, To)                                                   \
+#define DL4PY_CONVERT(From, To)                                                          \
   DL4PY_CLONES void convert(const From* __restrict from, To* __restrict to, int64_t n) { \
-    for (int64_t i = 0; i < n; ++i) to[i] = To(from[i]);                          \
+    for (int64_t i = 0; i < n; ++i) to[i] = To(from[i]);                                 \
   }
 DL4PY_CONVERT(Half, float)
 DL4PY_CONVERT(float, Half)

@@ -1,7 +1,7 @@
 // Philox4x32-10: random numbers as a function of key and counter, the same on every device.
 // Reference: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011).
 #pragma once
-#include "math.h"
+#include "exp.h"
 
 namespace dl4py {
 

@@ -23,7 +23,9 @@ class Clock:
         self.dl4j_exact = dl4j_exact
 
     def at(self, rate: Any) -> float:
-        """The present value of a number, a schedule or a callable ``(iteration, epoch)``."""
+        """The present value of a number, a schedule or a callable ``(iteration,
+        epoch)``.
+        """
         if not callable(rate):
             return float(rate)
         if SCHEDULES.entry_of(type(rate)) is not None:

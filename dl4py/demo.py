@@ -84,7 +84,9 @@ def run(out: Path, epochs: int) -> Evaluation:
     trainer.save_checkpoint(checkpoint)
     loaded = Network.load_from_checkpoint(checkpoint, weights_only=True)
     same = torch.equal(loaded.network.output(x_test), predictions)
-    print(f"checkpoint {checkpoint}: loaded, predictions {'equal' if same else 'DIFFER'}")
+    print(
+        f"checkpoint {checkpoint}: loaded, predictions {'equal' if same else 'DIFFER'}"
+    )
     if not same:
         raise RuntimeError("the loaded checkpoint predicts something else")
 

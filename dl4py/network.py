@@ -15,6 +15,7 @@ from dl4py.layers import Layer, Scored
 from dl4py.layers.base import View
 from dl4py.optimizer import NetworkOptimizer, penalties
 from dl4py.random import Noise
+from dl4py.registry import Named
 
 if TYPE_CHECKING:
     from dl4py.config import MultiLayerConfiguration
@@ -76,7 +77,7 @@ class Network(nn.Module):
             if isinstance(module, Layer):
                 module.clock = self.clock
             if module is not self and hasattr(module, "noise"):
-                module.noise = self.noise
+                setattr(module, "noise", self.noise)  # noqa: B010  a name of many classes
         self._optimizer: NetworkOptimizer | None = None
 
     # ---- forward
@@ -111,6 +112,11 @@ class Network(nn.Module):
                     f"input: the network computes in {first.dtype}, got {x.dtype}; "
                     f"convert with x.to({first.dtype}) or build with data_type(...)"
                 )
+        if first is not None and x.device != first.device:
+            raise ValueError(
+                f"input: the network is on {first.device}, got a tensor on {x.device}; "
+                f"move one of them with .to(...)"
+            )
         if x.dim() == 0:
             raise ValueError("input: expected a batch [n, ...], got a single number")
         return Flow(x, mask, x.shape[0])
@@ -148,7 +154,8 @@ class Network(nn.Module):
         features_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> list[Tensor]:
-        """Every layer's activations in test mode without gradient, the input left out."""
+        """Every layer's activations in test mode without gradient, the input left out.
+        """
         with self._mode(False), torch.no_grad():
             return list(self._activations(x, features_mask, labels_mask))
 
@@ -179,8 +186,9 @@ class Network(nn.Module):
     def divisor(self, n: int) -> int:
         """What sums over ``n`` examples are divided by."""
         last = self.scored
-        own = getattr(last.criterion, "divides", False) and not self.dl4j_exact
-        return n if (self.conf.mini_batch or last.always_divides) and not own else 1
+        if not last.criterion.additive and not self.dl4j_exact:
+            return 1  # one number of the whole batch; DL4J divides it again
+        return n if self.conf.mini_batch or last.always_divides else 1
 
     def _score_sum(
         self,
@@ -205,9 +213,11 @@ class Network(nn.Module):
         features_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> Tensor:
-        """What ``backward()`` is called on: the score without penalties, in the current mode.
+        """What ``backward()`` is called on: the score without penalties, in the current
+        mode.
 
-        The penalties' gradients are added by the optimizer, after gradient normalisation.
+        The penalties' gradients are added by the optimizer, after gradient
+        normalisation.
         """
         _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
         return total / self.divisor(n)
@@ -234,7 +244,8 @@ class Network(nn.Module):
         labels_mask: Tensor | None = None,
         training: bool = False,
     ) -> float:
-        """DL4J's score: (Σ over examples) / n plus penalties; leaves everything as it was.
+        """DL4J's score: (Σ over examples) / n plus penalties; leaves everything as it
+        was.
 
         Args:
             training: whether noise and batch statistics are on.
@@ -264,7 +275,11 @@ class Network(nn.Module):
             found = iter(torch.autograd.grad(total, free, allow_unused=True))
             parts = []
             for (node, view), t in zip(self.views(), tensors, strict=True):
-                g = next(found) if t.requires_grad else node.layer.pending.get(view.tensor)
+                g = (
+                    next(found)
+                    if t.requires_grad
+                    else node.layer.pending.get(view.tensor)
+                )
                 parts.append(view.flat(torch.zeros_like(t) if g is None else g))
             score = float((total / self.divisor(n) + self.penalty()).detach())
         return torch.cat(parts) if parts else total.new_zeros(0), score
@@ -343,7 +358,8 @@ class Network(nn.Module):
         """Train as DL4J's ``fit``: one step on a batch, or epochs over a loader.
 
         ``fit(x, labels)`` is one iteration. ``fit(loader, epochs=1)`` goes over batches
-        ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)`` and counts epochs.
+        ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)`` and counts
+        epochs.
 
         Returns:
             the score of the last batch before its step.
@@ -384,5 +400,18 @@ class Network(nn.Module):
         return wrap(self, package)
 
     def differs(self) -> list[str]:
-        """One line per way in which real DL4J would compute something else."""
-        return [f"{n.name}: {line}" for n in self.nodes for line in n.layer.differs()]
+        """One line per way in which ``dl4j_exact`` changes what this network computes."""
+        first = next(self.parameters(), None)
+        dtype = torch.float64 if first is None else first.dtype
+        lines = []
+        for node in self.nodes:
+            found = node.layer.differs(dtype)
+            found += [c.differs() for c in getattr(node.conf, "constraints", None) or ()]
+            for name in ("updater", "bias_updater"):
+                updater = getattr(node.conf, name, None)
+                if isinstance(updater, Named):
+                    found.append(updater.entry.item.difference(updater.kwargs))
+            lines += [f"{node.name}: {line}" for line in found if line]
+        if not self.conf.minimize:
+            lines.append("minimize=False: DL4J goes downhill all the same")
+        return list(dict.fromkeys(lines))

@@ -59,10 +59,10 @@ class Rule:
 class NetworkOptimizer(torch.optim.Optimizer):
     """The optimizer of a network; ``net.configure_optimizer()`` makes one.
 
-    Every parameter group is one layer × kind ("weight", "bias", "scale"); ``group["name"]``
-    says which, and ``group["lr"]`` is the present learning rate. A rate that is not on a
-    schedule may be changed there. The counters ``iteration`` and ``epoch`` are the
-    network's, and are saved with the state.
+    Every parameter group is one layer × kind ("weight", "bias", "scale");
+    ``group["name"]`` says which, and ``group["lr"]`` is the present learning rate. A
+    rate that is not on a schedule may be changed there. The counters ``iteration`` and
+    ``epoch`` are the network's, and are saved with the state.
     """
 
     def __init__(self, network: Network) -> None:
@@ -290,7 +290,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         counters = {"iteration": self.clock.iteration, "epoch": self.clock.epoch}
         return {**super().state_dict(), "clock": counters, "inner": inner}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         rest = dict(state_dict)
         counters, inner = rest.pop("clock", None), rest.pop("inner", None)
@@ -354,5 +354,3 @@ def _rule(conf: Any, view: View) -> Rule:
             "configuration from BaseLayer"
         )
     return Rule(chosen)
-
-

@@ -7,5 +7,6 @@ import pytorch_lightning
 from dl4py.trainer import NetworkMixin
 
 
-class Network(NetworkMixin, pytorch_lightning.LightningModule):
+# the mixin is typed against the other package
+class Network(NetworkMixin, pytorch_lightning.LightningModule):  # type: ignore[misc]
     """A network under ``pytorch_lightning.Trainer``; see its mixin."""

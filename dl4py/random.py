@@ -7,13 +7,16 @@ from torch import Tensor
 
 
 class Noise:
-    """Where random numbers come from: torch's generators, or one generator of one's own.
+    """Where random numbers come from: torch's generators, or one generator of one's
+    own.
 
-    A network hands one ``Noise`` to every module that draws, so that all its draws come from
-    one stream in DL4J's order. A module used alone draws from torch's default generator.
+    A network hands one ``Noise`` to every module that draws, so that all its draws come
+    from one stream in DL4J's order. A module used alone draws from torch's default
+    generator.
 
     Args:
-        generator: a CPU or CUDA generator; ``None`` is torch's default one of the device.
+        generator: a CPU or CUDA generator; ``None`` is torch's default one of the
+            device.
 
     Example:
         >>> a, b = (Noise(torch.Generator().manual_seed(1)) for _ in range(2))
@@ -33,7 +36,8 @@ class Noise:
         return torch.empty_like(like).normal_(mean, std, generator=self.generator)
 
     def keep(self, like: Tensor, p: float) -> Tensor:
-        """1 with probability ``p``, else 0, in the shape, dtype and device of ``like``."""
+        """1 with probability ``p``, else 0, in the shape, dtype and device of ``like``.
+        """
         return torch.empty_like(like).bernoulli_(p, generator=self.generator)
 
     def seed(self, like: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Name → item: the only place where strings become objects.
 
-An item registers itself with a decorator, and from then on every look-up (builder, JSON,
-command line, checkpoints, tests) knows it:
+An item registers itself with a decorator, and from then on every look-up (builder,
+JSON, command line, checkpoints, tests) knows it:
 
     @ACTIVATIONS.add("cube", java="ActivationCube")
     class Cube(Activation): ...
 
-Names are DL4J's enum constants or class names; case, spaces, ``_``, ``-`` and a trailing
-``Layer`` do not matter.
+Names are DL4J's enum constants or class names; case, spaces, ``_``, ``-`` and a
+trailing ``Layer`` do not matter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def camel(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered item: what it is, how it is called, which Java class it stands for."""
+    """One registered item: what it is, how it is called, which Java class it stands
+    for.
+    """
 
     item: T
     names: tuple[str, ...]
@@ -70,13 +72,20 @@ class Registry(Generic[T]):
         self.package = package
         self._entries: dict[str, Entry[T]] = {}
         self._java: dict[str, Entry[T]] = {}
+        self._announced: dict[str, str] = {}
+
+    def announce(self, *names: str, reason: str) -> None:
+        """Names that are to come: looking one up raises ``NotImplementedError``."""
+        self._announced.update({canonical(name): reason for name in names})
 
     def add(self, *names: str, java: str | None = None) -> Callable[[A], A]:
-        """Register the decorated class or function under ``names``; the first is its key.
+        """Register the decorated class or function under ``names``; the first is its
+        key.
 
         Args:
             names: DL4J's names of the item; ``_`` as in DL4J's enum.
-            java: DL4J's class, relative to the registry's package; needed only for items
+            java: DL4J's class, relative to the registry's package; needed only for
+                items
                 that DL4J's files know.
         """
         if not names:
@@ -119,11 +128,14 @@ class Registry(Generic[T]):
         return iter(dict.fromkeys(entry.key for entry in self._entries.values()))
 
     def entry_of(self, item: object) -> Entry[T] | None:
-        """The entry of a registered class or function, ``None`` if it is not registered."""
+        """The entry of a registered class or function, ``None`` if it is not
+        registered.
+        """
         return next((e for e in self._entries.values() if e.item is item), None)
 
     def by_java(self, name: str) -> Entry[T] | None:
-        """The entry of a Java class, by simple name: packages moved between releases."""
+        """The entry of a Java class, by simple name: packages moved between releases.
+        """
         simple = name.rpartition(".")[2]
         found = self._java.get(simple.lower())
         return found or self._entries.get(canonical(simple))
@@ -144,11 +156,20 @@ class Registry(Generic[T]):
         known = parameters(entry.item)
         for arg in args:
             if arg not in known:
-                hint = suggest(arg, known) or f"expected one of {', '.join(known) or 'none'}"
-                raise ValueError(f"{self.kind} {entry.key}: unknown argument {arg!r}: {hint}")
+                hint = (
+                    suggest(arg, known)
+                    or f"expected one of {', '.join(known) or 'none'}"
+                )
+                raise ValueError(
+                    f"{self.kind} {entry.key}: unknown argument {arg!r}: {hint}"
+                )
         return Named(self.kind, entry.key, tuple(sorted(args.items())))
 
     def _unknown(self, name: str) -> NoReturn:
+        if canonical(name) in self._announced:
+            raise NotImplementedError(
+                f"{self.kind} {name!r}: {self._announced[canonical(name)]}"
+            )
         names = {n.lower() for e in self._entries.values() for n in e.names}
         hint = suggest(name.lower(), names) or f"known: {', '.join(sorted(names))}"
         raise ValueError(f"unknown {self.kind} {name!r}: {hint}")
@@ -156,7 +177,8 @@ class Registry(Generic[T]):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Named:
-    """A registered item with its arguments, as plain data: what a configuration stores."""
+    """A registered item with its arguments, as plain data: what a configuration stores.
+    """
 
     kind: str
     name: str
@@ -187,18 +209,21 @@ _NOT_ARGUMENTS = {"self", "params", "dl4j_exact", "activation", "x"}
 def parameters(item: Any) -> dict[str, Any]:
     """Name → default of the arguments that describe an item.
 
-    What only an instance needs (``params`` of an optimizer, ``dl4j_exact``, the input) is
-    left out; a missing default is ``inspect.Parameter.empty``.
+    What only an instance needs (``params`` of an optimizer, ``dl4j_exact``, the input)
+    is left out; a missing default is ``inspect.Parameter.empty``.
     """
     target = item.__init__ if inspect.isclass(item) else item
     return {
         p.name: p.default
         for p in inspect.signature(target).parameters.values()
-        if p.name not in _NOT_ARGUMENTS and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        if p.name not in _NOT_ARGUMENTS
+        and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
 
 
-def option(default: Any = dataclasses.MISSING, *, json: str | None = None, **facts: Any) -> Any:
+def option(
+    default: Any = dataclasses.MISSING, *, json: str | None = None, **facts: Any
+) -> Any:
     """A dataclass field whose DL4J JSON key is not the camelCase of its name.
 
     Args:
@@ -231,9 +256,13 @@ LOSSES: Registry[Any] = Registry("loss", "org.nd4j.linalg.lossfunctions.impl")
 UPDATERS: Registry[Any] = Registry("updater", "org.nd4j.linalg.learning.config")
 SCHEDULES: Registry[Any] = Registry("schedule", "org.nd4j.linalg.schedule")
 WEIGHT_INITS: Registry[Any] = Registry("weight init", "org.deeplearning4j.nn.weights")
-DISTRIBUTIONS: Registry[Any] = Registry("distribution", "org.deeplearning4j.nn.conf.distribution")
+DISTRIBUTIONS: Registry[Any] = Registry(
+    "distribution", "org.deeplearning4j.nn.conf.distribution"
+)
 DROPOUTS: Registry[Any] = Registry("dropout", "org.deeplearning4j.nn.conf.dropout")
-CONSTRAINTS: Registry[Any] = Registry("constraint", "org.deeplearning4j.nn.conf.constraint")
+CONSTRAINTS: Registry[Any] = Registry(
+    "constraint", "org.deeplearning4j.nn.conf.constraint"
+)
 REGULARIZATIONS: Registry[Any] = Registry(
     "regularization", "org.nd4j.linalg.learning.regularization"
 )

@@ -21,13 +21,14 @@ else:
 class NetworkMixin(_Base):
     """A network under a ``Trainer``: ``conf.lightning()`` or ``net.lightning()``.
 
-    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``. Logged are
-    ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties included; for
-    labels of several classes ``val_accuracy`` and ``test_accuracy`` too. The parameters after
-    training equal those of ``Network.fit`` on the same batches.
+    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``. Logged
+    are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
+    included; for labels of several classes ``val_accuracy`` and ``test_accuracy`` too.
+    The parameters after training equal those of ``Network.fit`` on the same batches.
 
     Args:
-        conf: the configuration as DL4J's JSON in plain Python types, as a checkpoint holds
+        conf: the configuration as DL4J's JSON in plain Python types, as a checkpoint
+            holds
             it.
         dl4j_exact: whether DL4J's faults are reproduced too.
         extra: what DL4J has no word for; nothing so far.

@@ -1,8 +1,8 @@
 """The catalogue: small networks with everything the real DL4J computed for them.
 
-``tests/data/catalogue.zip`` holds the cases made of layers that exist, without their model
-files; ``python -m tests.catalogue`` makes it anew. Where the whole catalogue is at hand
-(``DL4PY_SHARED``), the tests go through all of it.
+``tests/data/catalogue.zip`` holds the cases made of layers that exist, without their
+model files; ``python -m tests.catalogue`` makes it anew. Where the whole catalogue is
+at hand (``DL4PY_SHARED``), the tests go through all of it.
 """
 
 from __future__ import annotations

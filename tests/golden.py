@@ -1,7 +1,8 @@
 """Numbers computed by the real DL4J, as plain Python objects.
 
-``tests/data/golden`` holds compact copies of the golden files, so that a clone tests itself.
-``python -m tests.golden`` makes the copies anew from the folder ``DL4PY_SHARED`` points at.
+``tests/data/golden`` holds compact copies of the golden files, so that a clone tests
+itself. ``python -m tests.golden`` makes the copies anew from the folder
+``DL4PY_SHARED`` points at.
 """
 
 from __future__ import annotations

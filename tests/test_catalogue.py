@@ -1,7 +1,8 @@
-"""Every network of the catalogue whose layers exist computes what the real DL4J computed.
+"""Every network of the catalogue whose layers exist computes what the real DL4J
+computed.
 
-Compared are the configuration's JSON, the output, every layer's activations, gradient and
-score of a batch, and parameters, updater state and scores after the recorded fits.
+Compared are the configuration's JSON, the output, every layer's activations, gradient
+and score of a batch, and parameters, updater state and scores after the recorded fits.
 """
 
 import json
@@ -42,7 +43,10 @@ NOT_COMPARED = {
         "training slopes come from ND4J's random numbers, which are not built yet",
     ),
     **{
-        f"schedule_{by}_Ramp": ({"all"}, "DL4J writes a RampSchedule without its fields")
+        f"schedule_{by}_Ramp": (
+            {"all"},
+            "DL4J writes a RampSchedule without its fields",
+        )
         for by in ("EPOCH", "ITERATION")
     },
 }

@@ -8,6 +8,8 @@ import torch
 
 import dl4py
 from dl4py.config import (
+    L1,
+    L2,
     LSTM,
     ActivationLayer,
     BatchNormalization,
@@ -18,12 +20,9 @@ from dl4py.config import (
     DL4JFormatError,
     Dropout,
     DropoutLayer,
-    Embedding,
     FeedForwardToCnn,
     GlobalPooling,
     InputType,
-    L1,
-    L2,
     LossLayer,
     MaxNorm,
     MultiLayerConfiguration,
@@ -157,7 +156,9 @@ class TestInheritance:
             .drop_out(0.8)
             .l1(0.1)
             .layer(Dense(n_in=3, n_out=3))
-            .layer(Dense(n_out=2, activation="relu", dropout=0.5, l1=0.2, updater="sgd"))
+            .layer(
+                Dense(n_out=2, activation="relu", dropout=0.5, l1=0.2, updater="sgd")
+            )
             .layer(Output(n_out=2))
             .build()
         )
@@ -391,7 +392,9 @@ class TestEveryLayer:
         }.get(layer.family, InputType.convolutional(8, 8, 5))
         out = layer.output(given)
         sizes = dataclasses.asdict(out)
-        expected = [sizes.get(k) for k in ("size", "channels", "length", "height", "width")]
+        expected = [
+            sizes.get(k) for k in ("size", "channels", "length", "height", "width")
+        ]
         assert list(y.shape[1:]) == [s for s in expected if s is not None]
 
     def test_builder_knows_every_field_in_both_spellings(self, key):

@@ -1,4 +1,6 @@
-"""Networks under a Trainer: equal to ``fit``, checkpoints, both packages, interruptions."""
+"""Networks under a Trainer: equal to ``fit``, checkpoints, both packages,
+interruptions.
+"""
 
 import json
 import os
@@ -79,7 +81,9 @@ class TestBothPackages:
         t.save_checkpoint(tmp_path / "a.ckpt")
         saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
         assert json.loads(json.dumps(saved["hyper_parameters"]["conf"]))
-        again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+        again = type(module).load_from_checkpoint(
+            tmp_path / "a.ckpt", weights_only=True
+        )
         x, _ = next(iter(loader()))
         assert torch.equal(again.network.output(x), module.network.output(x))
         assert again.network.conf == module.network.conf
@@ -275,7 +279,9 @@ t.fit(model, loader())
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings(
+    "ignore:You're resuming from a checkpoint that ended before"
+)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_leaves_the_last_checkpoint_whole(how, tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -151,7 +151,9 @@ class TestLearning:
                 q[i] += sign * 1e-6
                 net.set_params(q)
                 ends.append(net.score(*batch, training=True))
-            assert (ends[0] - ends[1]) / 2e-6 * 12 == pytest.approx(float(g[i]), rel=1e-6)
+            assert (ends[0] - ends[1]) / 2e-6 * 12 == pytest.approx(
+                float(g[i]), rel=1e-6
+            )
 
     def test_loader_counts_epochs(self, batch):
         net = mlp().module()
@@ -171,7 +173,12 @@ class TestLearning:
         )  # fmt: skip
         net = conf.module()
         groups = {g["name"]: g for g in net.optimizer.param_groups}
-        assert list(groups) == ["layer0/weight", "layer0/bias", "layer1/weight", "layer1/bias"]
+        assert list(groups) == [
+            "layer0/weight",
+            "layer0/bias",
+            "layer1/weight",
+            "layer1/bias",
+        ]
         net.fit(*batch)
         net.fit(*batch)
         assert groups["layer0/weight"]["lr"] == 0.05
@@ -270,8 +277,12 @@ class TestConstraints:
             MaxNorm(dimensions=(2,)).apply(self.W)
 
     def test_holds_after_every_step(self, batch):
-        chain = builder().updater("sgd", lr=10.0).constrain_weights(MaxNorm(max_norm=0.5))
-        net = chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3)).build().module()
+        chain = (
+            builder().updater("sgd", lr=10.0).constrain_weights(MaxNorm(max_norm=0.5))
+        )
+        net = (
+            chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3)).build().module()
+        )
         net.fit(*batch)
         for layer in net.layers.values():
             assert layer.weight.t().norm(dim=1).max().item() <= 0.5 + 1e-9
@@ -300,9 +311,7 @@ class TestNoise:
     def test_alpha_dropout_equals_torch(self):
         x = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(0)
-        ours = dl4py.layers.DropoutLayer(
-            dropout=dl4py.config.AlphaDropout(0.7)
-        )(x)
+        ours = dl4py.layers.DropoutLayer(dropout=dl4py.config.AlphaDropout(0.7))(x)
         theirs = nn.AlphaDropout(0.3)(x)
         for moment in (torch.mean, torch.std):
             assert float(moment(ours)) == pytest.approx(float(moment(theirs)), abs=0.01)
@@ -369,7 +378,9 @@ class TestLayersAgainstTorch:
         assert float(y.detach()[1, :, 1].abs().sum()) == 0
         assert any("mask" in line for line in layer.differs())
 
-    @pytest.mark.parametrize("kind, torchs", [("MAX", nn.MaxPool2d), ("AVG", nn.AvgPool2d)])
+    @pytest.mark.parametrize(
+        "kind, torchs", [("MAX", nn.MaxPool2d), ("AVG", nn.AvgPool2d)]
+    )
     def test_pooling(self, kind, torchs):
         x = torch.randn(2, 3, 9, 8)
         ours = dl4py.layers.Subsampling(
@@ -420,16 +431,20 @@ class TestTransforms:
     NETS = {
         "mlp": (lambda c: c.layer(Dense(n_in=4, n_out=3)), (4,)),
         "cnn": (
-            lambda c: c.input_type(InputType.convolutional(8, 8, 2))
-            .layer(Convolution2D(n_out=3, kernel_size=3, activation="rationaltanh"))
-            .layer(Subsampling(kernel_size=2))
-            .layer(BatchNormalization()),
+            lambda c: (
+                c.input_type(InputType.convolutional(8, 8, 2))
+                .layer(Convolution2D(n_out=3, kernel_size=3, activation="rationaltanh"))
+                .layer(Subsampling(kernel_size=2))
+                .layer(BatchNormalization())
+            ),
             (2, 8, 8),
         ),
         "rnn": (
-            lambda c: c.input_type(InputType.recurrent(3))
-            .layer(LSTM(n_out=4, activation="tanh"))
-            .layer(GlobalPooling(pooling_type="avg")),
+            lambda c: (
+                c.input_type(InputType.recurrent(3))
+                .layer(LSTM(n_out=4, activation="tanh"))
+                .layer(GlobalPooling(pooling_type="avg"))
+            ),
             (3, 6),
         ),
     }
@@ -451,7 +466,7 @@ class TestTransforms:
         with torch.autocast("cpu", torch.bfloat16):
             loss = net.loss(x, y)
         assert loss.dtype == torch.float32
-        assert float(loss) == pytest.approx(float(net.loss(x, y)), rel=0.05)
+        assert loss.item() == pytest.approx(net.loss(x, y).item(), rel=0.05)
 
 
 class TestBadInput:

@@ -550,7 +550,7 @@ class TestItems:
         ["HESSIAN_FREE", "conjugate_gradient", "LBFGS", "LineGradientDescent"],
     )
     def test_solvers_come_later(self, name):
-        with pytest.raises(NotImplementedError, match="not built yet: solvers"):
+        with pytest.raises(NotImplementedError, match="not built yet: the solvers"):
             updaters.get(name)
 
     def test_get_refuses(self):

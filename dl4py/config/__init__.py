@@ -1,4 +1,5 @@
-"""Networks as plain data: DL4J's fields in snake_case, and their JSON. No torch inside."""
+"""Networks as plain data: DL4J's fields in snake_case, and their JSON. No torch inside.
+"""
 
 from dl4py.config.codec import DL4JFormatError
 from dl4py.config.convolutional import (

@@ -22,7 +22,9 @@ from dl4py.registry import (
     parameters,
 )
 
-_UNKNOWN = "_unknown_json"  # attribute of an object read from JSON: keys nobody declared
+_UNKNOWN = (
+    "_unknown_json"  # attribute of an object read from JSON: keys nobody declared
+)
 _TAGS = ("@class", "type")  # distributions are tagged by "type" in DL4J's files
 
 
@@ -54,8 +56,8 @@ def encode(value: Any, path: str = "$") -> Any:
             json_key(f): encode(getattr(value, f.name), f"{path}.{json_key(f)}")
             for f in dataclasses.fields(value)
         }
-        extra = getattr(value, "json_extra", dict)()
-        return _tagged(entry, {**fields, **extra}, unknown(value))
+        derived = getattr(value, "json_extra", dict[str, Any])()
+        return _tagged(entry, {**fields, **derived}, unknown(value))
     if isinstance(value, Mapping):
         return {str(k): encode(v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -174,7 +176,8 @@ def _build_named(entry: Entry[Any], content: dict[str, Any]) -> Named:
         elif number is not inspect.Parameter.empty:
             args[name] = number
     named = REGISTRIES[kind].named(entry.key, **args)
-    return _with_unknown(named, rest)
+    _with_unknown(named, rest)
+    return named
 
 
 def _is_schedule(value: object) -> bool:

@@ -97,9 +97,10 @@ class Convolution2D(FeedForwardLayer, Window):
     Args:
         n_in, n_out: channels in and out.
         kernel_size, stride, padding, dilation: one number, or (height, width).
-        convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (must divide) or ``"Same"``
-            (output ⌈size/stride⌉; the odd pixel of padding goes to the bottom and right,
-            ``padding`` is not used).
+        convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (must divide) or
+            ``"Same"``
+            (output ⌈size/stride⌉; the odd pixel of padding goes to the bottom and
+            right, ``padding`` is not used).
         has_bias: whether there is a b.
         format: ``"NCHW"``, or ``"NHWC"`` for channels last; parameters are the same.
 
@@ -163,7 +164,10 @@ class Subsampling(Layer, Window):
     format: str | None = field(None, NCHW, json="cnn2dDataFormat")
 
     positional: ClassVar[tuple[str, ...]] = (
-        "pooling_type", "kernel_size", "stride", "padding",
+        "pooling_type",
+        "kernel_size",
+        "stride",
+        "padding",
     )
     family: ClassVar[str] = "cnn"
     json_absent: ClassVar[dict[str, Any]] = {
@@ -195,7 +199,8 @@ class BatchNormalization(FeedForwardLayer):
         decay: torch's momentum is 1 - decay.
         eps: ε.
         gamma, beta: first values of γ and β, or their constant values when locked.
-        lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants only
+        lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants
+            only
             if γ ≠ 1 **and** β ≠ 0.
         use_log_std: the running variance is kept as log₁₀σ, as DL4J's new networks do.
         minibatch: kept for DL4J's files; it changes nothing.
@@ -272,6 +277,4 @@ class GlobalPooling(Layer):
             if self.collapse_dimensions:
                 return FeedForward(given.size)
             return Recurrent(given.size, 1, given.format)
-        raise ConfigurationError(
-            f"input: expected time series or images, got {given}"
-        )
+        raise ConfigurationError(f"input: expected time series or images, got {given}")

@@ -1,11 +1,12 @@
 """Noise on a layer's input while training: DL4J's ``IDropout``.
 
-The classes are plain data; ``apply`` states the formula on whatever has tensor methods and
-draws through the network's :class:`~dl4py.random.Noise`.
+The classes are plain data; ``apply`` states the formula on whatever has tensor methods
+and draws through the network's :class:`~dl4py.random.Noise`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputNoise(Checked):
-    """Base of everything that disturbs a layer's input in training; identity in testing."""
+    """Base of everything that disturbs a layer's input in training; identity in
+    testing.
+    """
 
     rate_field: ClassVar[str] = "p"
 
@@ -71,7 +74,8 @@ class SpatialDropout(InputNoise):
     Args:
         p: probability of **keeping** a channel, in (0, 1].
 
-    Reference: Tompson et al., Efficient Object Localization Using Convolutional Networks,
+    Reference: Tompson et al., Efficient Object Localization Using Convolutional
+        Networks,
         2015.
     DL4J: org.deeplearning4j.nn.conf.dropout.SpatialDropout
     """
@@ -86,7 +90,9 @@ class SpatialDropout(InputNoise):
                 f"channels, got shape {tuple(x.shape)}; use Dropout for rows"
             )
         p = self.now(clock)
-        kept = noise.keep(x[:, :, 0].flatten(2)[..., 0] if x.dim() > 3 else x[:, :, 0], p)
+        kept = noise.keep(
+            x[:, :, 0].flatten(2)[..., 0] if x.dim() > 3 else x[:, :, 0], p
+        )
         return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
 
 
@@ -113,7 +119,7 @@ class AlphaDropout(InputNoise):
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         p = self.now(clock)
         alpha = -self.scale * self.alpha
-        a = (p + alpha**2 * p * (1 - p)) ** -0.5
+        a = 1 / math.sqrt(p + alpha**2 * p * (1 - p))
         b = -a * (1 - p) * alpha
         d = noise.keep(x, p)
         return a * (x * d + alpha * (1 - d)) + b
@@ -138,7 +144,7 @@ class GaussianDropout(InputNoise):
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         rate = self.now(clock)
-        return x * noise.normal(x, 1.0, (rate / (1 - rate)) ** 0.5)
+        return x * noise.normal(x, 1.0, math.sqrt(rate / (1 - rate)))
 
 
 @DROPOUTS.add("gaussian_noise", java="GaussianNoise")

@@ -137,7 +137,8 @@ class DropoutLayer(FeedForwardLayer):
 class Embedding(FeedForwardLayer):
     """One row of W per class index: act(W[index] + b).
 
-    The input holds indices, ``[n, 1]`` or ``[n]``: integers, or floats with whole values.
+    The input holds indices, ``[n, 1]`` or ``[n]``: integers, or floats with whole
+    values.
 
     Args:
         n_in: number of classes; it must be given, since the input is one column.
@@ -211,5 +212,3 @@ def series(size: int | None, given: InputType) -> Recurrent:
     if isinstance(given, Recurrent):
         return Recurrent(size, given.length, given.format)
     return Recurrent(size)
-
-

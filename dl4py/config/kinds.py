@@ -1,8 +1,8 @@
 """Kinds of configuration values: what a field accepts, and its one normal form.
 
-A field states its kind once (``field(kind=Integer(1))``); the builder, JSON decoding and the
-error messages read it from there. ``kind(value)`` returns the normal form or raises a
-``ValueError`` that says what was expected and what came.
+A field states its kind once (``field(kind=Integer(1))``); the builder, JSON decoding
+and the error messages read it from there. ``kind(value)`` returns the normal form or
+raises a ``ValueError`` that says what was expected and what came.
 """
 
 from __future__ import annotations
@@ -146,8 +146,10 @@ class Sizes:
 class Item:
     """A registered item with its arguments: an activation, a loss, an updater.
 
-    Takes a name, a :class:`~dl4py.registry.Named`, a registered class, and whatever else
-    torch users hold in its place: a module, a function, an optimizer class (kept as it is).
+    Takes a name, a :class:`~dl4py.registry.Named`, a registered class, and whatever
+    else
+    torch users hold in its place: a module, a function, an optimizer class (kept as it
+        is).
     """
 
     registry: Registry[Any]
@@ -168,14 +170,18 @@ class Item:
                 if default is not inspect.Parameter.empty
             }
             full = {**defaults, **given.kwargs}
-            check = getattr(given.entry.item, "check", None)
-            if check is not None:
-                check(**full)
+            item = given.entry.item
+            if hasattr(item, "check"):
+                item.check(**full)
+            elif inspect.isclass(item) and self.registry.kind != "updater":
+                item(**full)  # its constructor checks the values
             origin = value if isinstance(value, Named) else given
             return replace(origin, name=given.name, args=tuple(sorted(full.items())))
         if callable(value):
             return value
-        raise _wrong(f"the name of a {self.registry.kind}, a module or a function", value)
+        raise _wrong(
+            f"the name of a {self.registry.kind}, a module or a function", value
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +213,8 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Many:
-    """Any number of values of one kind, as a tuple; a single value stands for itself."""
+    """Any number of values of one kind, as a tuple; a single value stands for itself.
+    """
 
     kind: Kind
 

@@ -1,8 +1,9 @@
 """What every layer's configuration has, and how it comes to its final form.
 
-A layer is described by a frozen dataclass. While a network is being written down, ``None``
-in an inheritable field means "as set for the whole network"; :meth:`Layer.resolved` fills
-these in, brings every value into its normal form and checks it.
+A layer is described by a frozen dataclass. While a network is being written down,
+``None`` in an inheritable field means "as set for the whole network";
+:meth:`Layer.resolved` fills these in, brings every value into its normal form and
+checks it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ GRADIENT_NORMALIZATION = Choice(
 
 
 class ConfigurationError(ValueError):
-    """A value in a configuration that cannot be built; names layer, field, expected, given."""
+    """A value in a configuration that cannot be built; names layer, field, expected,
+    given.
+    """
 
 
 def dropout_of(value: Any) -> Any:
@@ -62,7 +65,8 @@ class Layer:
 
     Args:
         name: a name for summaries and messages.
-        dropout: noise on the layer's input while training; a number is the probability of
+        dropout: noise on the layer's input while training; a number is the probability
+            of
             **keeping** a value.
         constraints: conditions met after every step.
         gradient_normalization: one of DL4J's five rules, or ``"None"``.
@@ -151,7 +155,8 @@ class BaseLayer(Layer):
 
     Args:
         activation: a name, a torch module or a function.
-        weight_init: a name, a distribution, or a function ``init(tensor, fan_in, fan_out)``.
+        weight_init: a name, a distribution, or a function ``init(tensor, fan_in,
+            fan_out)``.
         updater, bias_updater: a name, or a torch optimizer class.
         l1, l2, weight_decay, l1_bias, l2_bias, weight_decay_bias: penalties; numbers or
             schedules.
@@ -178,7 +183,12 @@ class BaseLayer(Layer):
     weight_decay_bias: InitVar[Any] = None
 
     def __post_init__(
-        self, l1: Any, l2: Any, weight_decay: Any, l1_bias: Any, l2_bias: Any,
+        self,
+        l1: Any,
+        l2: Any,
+        weight_decay: Any,
+        l1_bias: Any,
+        l2_bias: Any,
         weight_decay_bias: Any,
     ) -> None:
         for name, terms in (
@@ -196,7 +206,9 @@ class BaseLayer(Layer):
 
     def check(self) -> None:
         if self.weight_noise is not None:
-            raise ValueError("weight_noise: DropConnect and WeightNoise are not built yet")
+            raise ValueError(
+                "weight_noise: DropConnect and WeightNoise are not built yet"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +247,9 @@ class FeedForwardLayer(BaseLayer):
 
 
 def _inherited(name: str, own: Any, given: Any) -> Any:
-    """DL4J's rule: one's own value wins; penalties of a class one has none of are added."""
+    """DL4J's rule: one's own value wins; penalties of a class one has none of are
+    added.
+    """
     if own is None or not name.startswith("regularization"):
         return given if own is None else own
     classes = {type(r) for r in own}
@@ -351,5 +365,3 @@ def setter_of(cls: type[Any], name: str, values: dict[str, Any]) -> Callable[...
             values[field_name] = args[0] if len(args) == 1 else args
 
     return put
-
-

@@ -90,14 +90,28 @@ class MultiLayerConfiguration:
 
     # where DL4J writes a setting: beside every layer, or once, or both
     _beside: ClassVar[tuple[str, ...]] = (
-        "cache_mode", "data_type", "epoch_count", "iteration_count",
-        "max_num_line_search_iterations", "mini_batch", "minimize",
-        "optimization_algo", "seed", "step_function",
+        "cache_mode",
+        "data_type",
+        "epoch_count",
+        "iteration_count",
+        "max_num_line_search_iterations",
+        "mini_batch",
+        "minimize",
+        "optimization_algo",
+        "seed",
+        "step_function",
     )
     _once: ClassVar[tuple[str, ...]] = (
-        "backprop_type", "cache_mode", "data_type", "epoch_count",
-        "inference_workspace_mode", "iteration_count", "tbptt_back_length",
-        "tbptt_fwd_length", "training_workspace_mode", "validate_output_layer_config",
+        "backprop_type",
+        "cache_mode",
+        "data_type",
+        "epoch_count",
+        "inference_workspace_mode",
+        "iteration_count",
+        "tbptt_back_length",
+        "tbptt_fwd_length",
+        "training_workspace_mode",
+        "validate_output_layer_config",
     )
 
     def module(self, dl4j_exact: bool = False) -> Network:
@@ -115,10 +129,13 @@ class MultiLayerConfiguration:
 
         Args:
             dl4j_exact: as in :meth:`module`.
-            package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that is
+            package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that
+                is
                 imported already, else ``"lightning"``.
         """
-        from dl4py.builder import lightning  # the builder stands above the configuration
+        from dl4py.builder import (
+            lightning,
+        )  # the builder stands above the configuration
 
         return lightning(self, dl4j_exact, package)
 
@@ -236,7 +253,9 @@ class NeuralNetConfiguration:
         except (ValueError, RecursionError) as error:
             raise DL4JFormatError(f"$: not JSON: {error}") from error
         if not isinstance(content, dict):
-            raise DL4JFormatError(f"$: expected an object, got {type(content).__name__}")
+            raise DL4JFormatError(
+                f"$: expected an object, got {type(content).__name__}"
+            )
         return MultiLayerConfiguration.from_dict(content)
 
     Builder = builder
@@ -269,11 +288,12 @@ _OLD_SWITCHES = {"backprop": True, "pretrain": False, "iterations": 1}
 class NetworkBuilder:
     """DL4J's ``NeuralNetConfiguration.Builder`` and its list form in one.
 
-    Every setting of a layer can be given for all layers (``activation``, ``weight_init``,
-    ``updater``, ``bias_updater``, ``dropout``, ``l1``, ``l2``, ``weight_decay``,
-    ``gradient_normalization``, ``constrain_weights`` …), every setting of the network for
-    itself (``seed``, ``data_type``, ``mini_batch``, ``optimization_algo`` …), in
-    snake_case or DL4J's camelCase. A layer's own value wins.
+    Every setting of a layer can be given for all layers (``activation``,
+    ``weight_init``, ``updater``, ``bias_updater``, ``dropout``, ``l1``, ``l2``,
+    ``weight_decay``, ``gradient_normalization``, ``constrain_weights`` …), every
+    setting of the network for itself (``seed``, ``data_type``, ``mini_batch``,
+    ``optimization_algo`` …), in snake_case or DL4J's camelCase. A layer's own value
+    wins.
     """
 
     def __init__(self) -> None:
@@ -360,12 +380,12 @@ class NetworkBuilder:
             )
         network = {}
         kinds = {
-            f.name: f.metadata.get("kind")
-            for f in fields(MultiLayerConfiguration)
+            f.name: f.metadata.get("kind") for f in fields(MultiLayerConfiguration)
         }
         for name, value in self._network.items():
+            kind = kinds[name]
             try:
-                network[name] = kinds[name](value) if kinds[name] else value
+                network[name] = value if kind is None else kind(value)
             except (ValueError, TypeError) as error:
                 raise ConfigurationError(f"{name}: {error}") from error
         network.setdefault("seed", time.time_ns() % 2**31)

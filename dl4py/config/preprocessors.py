@@ -1,9 +1,10 @@
-"""What stands between two layers of different input type: DL4J's input preprocessors."""
+"""What stands between two layers of different input type: DL4J's input preprocessors.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dl4py.config.inputs import (
     Convolutional,
@@ -83,7 +84,8 @@ class FeedForwardToCnn(_Image):
 @PREPROCESSORS.add("rnn_to_feed_forward", java="RnnToFeedForwardPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class RnnToFeedForward(Preprocessor):
-    """``[n, size, time]`` → ``[time·n, size]``, one row a time step; rows pass through."""
+    """``[n, size, time]`` → ``[time·n, size]``, one row a time step; rows pass through.
+    """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
@@ -155,12 +157,16 @@ def series(x: Tensor, n: int, format: str) -> Tensor:
 
 
 def between(given: InputType, family: str) -> Preprocessor | None:
-    """The preprocessor that makes ``given`` fit a layer of ``family``, if one is needed."""
+    """The preprocessor that makes ``given`` fit a layer of ``family``, if one is
+    needed.
+    """
     if family == "any":
         return None
     if isinstance(given, (Convolutional, ConvolutionalFlat)):
-        sizes = {
-            "height": given.height, "width": given.width, "channels": given.channels
+        sizes: dict[str, Any] = {
+            "height": given.height,
+            "width": given.width,
+            "channels": given.channels,
         }
         if isinstance(given, ConvolutionalFlat):
             return FeedForwardToCnn(**sizes) if family == "cnn" else None

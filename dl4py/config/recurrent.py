@@ -50,7 +50,8 @@ class LSTM(Recurrent):
         gate_activation: of the three gates.
         forget_gate_bias_init: first value of the forget gate's bias.
 
-    Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al., 2000.
+    Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al.,
+        2000.
     DL4J: org.deeplearning4j.nn.conf.layers.LSTM
     """
 

@@ -37,7 +37,8 @@ class Regularization(Checked):
         raise NotImplementedError
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
-        """What it adds to the gradient (before the updater) or to the update (after)."""
+        """What it adds to the gradient (before the updater) or to the update (after).
+        """
         raise NotImplementedError
 
 
@@ -78,10 +79,11 @@ class L2(Regularization):
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")
 @dataclass(frozen=True)
 class WeightDecay(Regularization):
-    """Decoupled decay: the update u grows by c·w, times the learning rate if ``apply_lr``.
+    """Decoupled decay: the update u grows by c·w, times the learning rate if
+    ``apply_lr``.
 
-    The score counts ½·c·Σw² whatever ``apply_lr`` says, as DL4J's does. Updaters without
-    a learning rate (AdaDelta, NoOp) use 1.
+    The score counts ½·c·Σw² whatever ``apply_lr`` says, as DL4J's does. Updaters
+    without a learning rate (AdaDelta, NoOp) use 1.
 
     Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
     DL4J: org.nd4j.linalg.learning.regularization.WeightDecay
@@ -100,7 +102,8 @@ class WeightDecay(Regularization):
 
 
 def combine(current: Sequence[Regularization], new: Any) -> tuple[Regularization, ...]:
-    """DL4J's rule: a second one of a kind replaces the first, L2 and decay exclude each other.
+    """DL4J's rule: a second one of a kind replaces the first, L2 and decay exclude each
+    other.
 
     A coefficient of 0 removes.
     """
@@ -127,11 +130,13 @@ class Constraint(Checked):
     dimensions: tuple[int, ...] | None = field(None, Many(int))
     params: tuple[str, ...] | None = field(None, Many(text))
 
-    idempotent: ClassVar[bool] = True
-
     def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
         """The constrained value of ``w``, an array in DL4J's shape."""
         raise NotImplementedError
+
+    def differs(self) -> str | None:
+        """What ``dl4j_exact`` changes, in one line."""
+        return None
 
     def norm(self, w: Tensor) -> Tensor:
         axes = self.dimensions or tuple(range(1, w.dim())) or (0,)
@@ -148,19 +153,21 @@ class Constraint(Checked):
 class MaxNorm(Constraint):
     """Norms of at most c: w ← w · min(‖w‖, c) / (‖w‖ + ε).
 
-    DL4J applies it twice per step, which shrinks weights that are already inside the bound
-    by (‖w‖ / (‖w‖ + ε))² each time; ``dl4j_exact`` does so too, the default applies once.
+    DL4J applies it twice per step, which shrinks weights that are already inside the
+    bound by (‖w‖ / (‖w‖ + ε))² each time; ``dl4j_exact`` does so too, the default
+    applies once.
 
     DL4J: org.deeplearning4j.nn.conf.constraint.MaxNormConstraint
     """
 
     max_norm: float = field(1.0, Real(0.0))
 
-    idempotent: ClassVar[bool] = False
-
     def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
         n = self.norm(w)
         return w * (n.clamp(max=self.max_norm) / (n + self.epsilon))
+
+    def differs(self) -> str:
+        return "MaxNorm: DL4J applies it twice a step, which shrinks weights in bounds"
 
 
 @CONSTRAINTS.add("min_max_norm", java="MinMaxNormConstraint")
@@ -180,8 +187,6 @@ class MinMaxNorm(Constraint):
     max: float = field(1.0, Real(0.0))
     rate: float = field(1.0, Real(0.0, 1.0))
 
-    idempotent: ClassVar[bool] = False
-
     def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
         n = self.norm(w)
         clipped, m = n.clamp(self.min, self.max), n + self.epsilon
@@ -190,6 +195,10 @@ class MinMaxNorm(Constraint):
         if dl4j_exact:
             return w * (self.rate * clipped / m + (1 - self.rate) * m)
         return w * ((self.rate * clipped + (1 - self.rate) * n) / m)
+
+    def differs(self) -> str:
+        mixed = "" if self.rate == 1 else " and mixes the ratio with the norm"
+        return f"MinMaxNorm: DL4J applies it twice a step{mixed}"
 
 
 @CONSTRAINTS.add("unit_norm", java="UnitNormConstraint")
@@ -215,5 +224,3 @@ class NonNegative(Constraint):
 
     def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
         return w.clamp(min=0)
-
-

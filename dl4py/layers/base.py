@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dl4py import weight_init
+from dl4py.activations import Activation
 from dl4py.clock import Clock
+from dl4py.losses import Loss
 from dl4py.random import TORCH, Noise
 from dl4py.registry import DROPOUTS
 
@@ -32,7 +34,8 @@ class View:
         order: ``"c"`` or ``"f"``: how DL4J lays its array out in the flat vector.
         shaped: from the module's tensor to DL4J's array, as a view of the same memory.
         fans: (fan_in, fan_out) of the weight initialisation.
-        first: the first value where it is neither drawn nor ``bias_init``.
+        first: the first value (a number, or a function of the tensor) where it is
+            neither drawn nor ``bias_init``.
         init: the attribute with the weight initialisation.
     """
 
@@ -42,13 +45,15 @@ class View:
     order: str = "c"
     shaped: Callable[[Tensor], Tensor] = _same
     fans: tuple[float, float] = (1.0, 1.0)
-    first: Callable[[Tensor], Any] | None = None
+    first: float | Callable[[Tensor], Tensor] | None = None
     init: str = "weight_init"
 
     def flat(self, t: Tensor) -> Tensor:
         """``t`` (the tensor, or one like it) as DL4J's segment of the flat vector."""
         t = self.shaped(t)
-        return (t.permute(*reversed(range(t.dim()))) if self.order == "f" else t).reshape(-1)
+        return (
+            t.permute(*reversed(range(t.dim()))) if self.order == "f" else t
+        ).reshape(-1)
 
     def fill(self, t: Tensor, segment: Tensor) -> None:
         """Write DL4J's ``segment`` into ``t``, in place."""
@@ -61,13 +66,14 @@ class View:
 class Layer(nn.Module):
     """Base of all layer modules.
 
-    ``forward(x, mask=None, state=None)`` returns the activations, or (activations, state)
-    where ``recurrent`` is true. Shapes are DL4J's; ``mask`` is ``[n]`` or ``[n, 1]`` for
-    rows, ``[n, time]`` for series, ``[n, 1, height, width]`` for images.
+    ``forward(x, mask=None, state=None)`` returns the activations, or (activations,
+    state) where ``recurrent`` is true. Shapes are DL4J's; ``mask`` is ``[n]`` or ``[n,
+    1]`` for rows, ``[n, time]`` for series, ``[n, 1, height, width]`` for images.
 
     Args:
         dropout: noise on the input while training: an instance of a class in
-            ``dl4py.config`` (``Dropout(p)`` with p the probability of **keeping**), or p.
+            ``dl4py.config`` (``Dropout(p)`` with p the probability of **keeping**), or
+            p.
         dl4j_exact: whether DL4J's faults are reproduced too.
     """
 
@@ -99,8 +105,10 @@ class Layer(nn.Module):
         for view in self.dl4j_views():
             t = getattr(self, view.tensor)
             with torch.no_grad():
-                if view.first is not None:
-                    t.copy_(torch.as_tensor(view.first(t), dtype=t.dtype).expand_as(t))
+                if callable(view.first):
+                    t.copy_(view.first(t))
+                elif view.first is not None:
+                    t.fill_(view.first)
                 elif view.kind == "weight":
                     init = weight_init.get(getattr(self, view.init))
                     init(t, *view.fans, generator=generator)
@@ -117,18 +125,15 @@ class Layer(nn.Module):
         return noisy
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """The mask that leaves the layer when ``mask`` and an input of ``shape`` enter."""
+        """The mask that leaves the layer when ``mask`` and an input of ``shape`` enter.
+        """
         return mask
 
-    def differs(self) -> list[str]:
-        """One line per way in which DL4J's own result would be another one."""
-        lines = []
-        for module in self.modules():
-            line = getattr(module, "differs", None) if module is not self else None
-            text = line() if callable(line) else None
-            if isinstance(text, str):
-                lines.append(text)
-        return lines
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        """One line per way in which ``dl4j_exact`` changes what the layer computes."""
+        parts = (m for m in self.modules() if isinstance(m, (Activation, Loss)))
+        lines = [part.differs(dtype) for part in parts]
+        return list(dict.fromkeys(line for line in lines if line))
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}" if self.dropout else ""
@@ -145,5 +150,3 @@ def masked_rows(y: Tensor, mask: Tensor | None) -> Tensor:
     if mask.shape == y.shape:
         return y * mask.to(y.dtype)
     return y * mask.reshape(mask.shape[0], *(1,) * (y.dim() - 1)).to(y.dtype)
-
-

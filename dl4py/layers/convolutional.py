@@ -97,8 +97,9 @@ class Convolution2D(Sliding):
         ``[n, n_in, h, w]`` → ``[n, n_out, h', w']``; channels last for ``"NHWC"``.
 
     Example:
-        >>> Convolution2D(1, 4, 5, convolution_mode="Same")(torch.zeros(2, 1, 8, 8)).shape
-        torch.Size([2, 4, 8, 8])
+        >>> layer = Convolution2D(1, 4, 5, convolution_mode="Same")
+        >>> layer(torch.zeros(2, 1, 8, 8)).shape
+        8)).shape torch.Size([2, 4, 8, 8])
 
     DL4J: org.deeplearning4j.nn.conf.layers.ConvolutionLayer
     """
@@ -140,7 +141,9 @@ class Convolution2D(Sliding):
         out = self.n_out * area / math.prod(self.stride)
         yield View("W", "weight", fans=(self.n_in * area, out))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         x = channels_first(self.disturb(x), self.format)
         left, right, top, bottom = self.margins(x)
         if (left, top) != (right, bottom):
@@ -194,7 +197,9 @@ class Subsampling(Sliding):
         self.pooling_type, self.pnorm, self.eps = pooling_type, pnorm, eps
         self.count_padding = avg_pool_include_pad_in_divisor
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         x = channels_first(x, self.format)
         if self.pooling_type == "MAX":
             y = pooled_max(self, x)
@@ -254,7 +259,8 @@ class BatchNormalization(Layer):
         decay: torch's momentum is 1 - decay.
         eps: ε.
         gamma, beta: first values, or the constants when locked.
-        lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants only
+        lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants
+            only
             if γ ≠ 1 **and** β ≠ 0; by default they are always applied.
         use_log_std: the running variance is kept as log₁₀σ.
         format: ``"NCHW"`` or ``"NHWC"``.
@@ -295,20 +301,23 @@ class BatchNormalization(Layer):
     def dl4j_views(self) -> Iterator[View]:
         if not self.locked:
             for name in ("gamma", "beta"):
-                value = self.first[name]
-                yield View(name, name, kind="scale", first=lambda _, v=value: v)
-        yield View("mean", "mean", kind="statistic", first=lambda _: 0.0)
-        unit = 0.0 if self.use_log_std else 1.0
-        yield View(
-            self.spread_name, self.spread_name, kind="statistic", first=lambda _: unit
-        )
+                yield View(name, name, kind="scale", first=self.first[name])
+        yield View("mean", "mean", kind="statistic", first=0.0)
+        name, unit = self.spread_name, 0.0 if self.use_log_std else 1.0
+        yield View(name, name, kind="statistic", first=unit)
+
+    def buffer(self, name: str) -> Tensor:
+        statistic: Tensor = getattr(self, name)
+        return statistic
 
     def variance(self) -> Tensor:
         """The running variance."""
-        spread: Tensor = getattr(self, self.spread_name)
+        spread = self.buffer(self.spread_name)
         return 10.0 ** (2 * spread) if self.use_log_std else spread
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         image = x.dim() == 4
         x = channels_first(x, self.format) if image else x
         axes = (0, 2, 3) if image else (0,)
@@ -317,7 +326,7 @@ class BatchNormalization(Layer):
             var, mean = torch.var_mean(x, axes, correction=0)
             self._remember(mean.detach(), var.detach())
         else:
-            mean, var = self.mean, self.variance()
+            mean, var = self.buffer("mean"), self.variance()
         scale = (var + self.eps).rsqrt()
         if not self.locked:
             y = F.batch_norm(
@@ -343,16 +352,16 @@ class BatchNormalization(Layer):
 
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         step = 1 - self.decay
-        self.pending["mean"] = step * (self.mean - mean)
+        self.pending["mean"] = step * (self.buffer("mean") - mean)
         if self.use_log_std:
             # DL4J averages the variance and then takes the logarithm
             after = self.decay * self.variance() + step * var
-            now: Tensor = getattr(self, self.spread_name)
+            now = self.buffer(self.spread_name)
             self.pending[self.spread_name] = now - 0.5 * torch.log10(after)
         else:
-            self.pending["var"] = step * (getattr(self, "var") - var)
+            self.pending["var"] = step * (self.buffer("var") - var)
 
-    def differs(self) -> list[str]:
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         gamma, beta = self.first["gamma"], self.first["beta"]
         if self.locked and (gamma == 1) != (beta == 0):
             return [
@@ -405,7 +414,9 @@ class GlobalPooling(Layer):
     def axes(self, x: Tensor) -> tuple[int, ...]:
         return self.pooling_dimensions or tuple(range(2, x.dim()))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         axes = self.axes(x)
         kept = [a for a in range(x.dim()) if a not in axes]
         flat = x.permute(*kept, *axes).flatten(len(kept))
@@ -422,9 +433,11 @@ class GlobalPooling(Layer):
     def _pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.pooling_type == "MAX":
             # one index, not amax: among equals DL4J sends the gradient to one
-            return x.masked_fill(mask == 0, -math.inf).max(-1)[0] if (
-                mask is not None
-            ) else x.max(-1)[0]
+            return (
+                x.masked_fill(mask == 0, -math.inf).max(-1)[0]
+                if (mask is not None)
+                else x.max(-1)[0]
+            )
         x = x if mask is None else x * mask
         if self.pooling_type == "PNORM":
             total = (x.abs() ** self.pnorm).sum(-1)

@@ -46,7 +46,9 @@ class Affine(Layer):
         self.reset_parameters()
 
     def dl4j_views(self) -> Iterator[View]:
-        yield View("W", "weight", order="f", shaped=Tensor.t, fans=(self.n_in, self.n_out))
+        yield View(
+            "W", "weight", order="f", shaped=Tensor.t, fans=(self.n_in, self.n_out)
+        )
         if self.bias is not None:
             yield View("b", "bias", kind="bias")
 
@@ -103,7 +105,9 @@ class Dense(Affine):
         if hasattr(self, "gain"):
             yield View("g", "gain", kind="gain")
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         x = self.disturb(x)
         if not self.has_layer_norm:
             z = F.linear(x, self.weight, self.bias)
@@ -124,8 +128,8 @@ def layer_norm(z: Tensor) -> Tensor:
 class Scored(nn.Module):
     """What layers with a loss share: from pre-activations and labels to a score.
 
-    ``always_divides`` says that the score is divided by the number of examples even where
-    the network's ``mini_batch`` is false, as DL4J's loss layers do.
+    ``always_divides`` says that the score is divided by the number of examples even
+    where the network's ``mini_batch`` is false, as DL4J's loss layers do.
     """
 
     always_divides = False
@@ -144,8 +148,11 @@ class Scored(nn.Module):
         y: Tensor = self.activation(z)
         return y
 
-    def score_sum(self, z: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The score of pre-activations ``z``, summed over outputs, time and examples."""
+    def score_sum(
+        self, z: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """The score of pre-activations ``z``, summed over outputs, time and examples.
+        """
         if mask is not None:
             mask = self.rows(mask, z)
         return self.criterion.score(
@@ -190,7 +197,9 @@ class Output(Affine, Scored):
     def pre_output(self, x: Tensor) -> Tensor:
         return F.linear(self.disturb(x), self.weight, self.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         return masked_rows(self.unmasked_output(self.pre_output(x)), mask)
 
 
@@ -224,7 +233,9 @@ class LossLayer(Layer, Scored):
     def pre_output(self, x: Tensor) -> Tensor:
         return self.disturb(x)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         return masked_rows(self.unmasked_output(self.pre_output(x)), mask)
 
 
@@ -241,7 +252,9 @@ class ActivationLayer(Layer):
         super().__init__(None, dl4j_exact)  # DL4J: no input noise in this layer
         self.activation = activations.get(activation, dl4j_exact=dl4j_exact)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         y: Tensor = self.activation(x)
         return y
 
@@ -253,7 +266,9 @@ class DropoutLayer(Layer):
     DL4J: org.deeplearning4j.nn.conf.layers.DropoutLayer
     """
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         return self.disturb(x)
 
 
@@ -295,7 +310,9 @@ class Embedding(Affine):
         if self.bias is not None:
             yield View("b", "bias", kind="bias")
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         rows = F.embedding(indices(x, self.n_in, self.dl4j_exact), self.weight.t())
         y: Tensor = self.activation(rows if self.bias is None else rows + self.bias)
         return masked_rows(y, mask)
@@ -372,7 +389,9 @@ class RnnOutput(Output):
         y: Tensor = self.activation(self.steps(z))
         return self.steps(y)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
         return masked_steps(self.unmasked_output(self.pre_output(x)), mask, self.format)
 
 

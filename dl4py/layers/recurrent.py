@@ -21,8 +21,9 @@ class LSTM(Layer):
 
     c = f⊙c₋₁ + i⊙act(x·W_c + h₋₁·R_c + b_c), h = o⊙act(c), with gates f, o, i.
 
-    With tanh and sigmoid the steps are torch's fused LSTM; other activations run step by
-    step. At masked steps h and c are 0; DL4J ignores the mask, and so does exact mode.
+    With tanh and sigmoid the steps are torch's fused LSTM; other activations run step
+    by step. At masked steps h and c are 0; DL4J ignores the mask, and so does exact
+    mode.
 
     Args:
         n_in, n_out: features in and out.
@@ -39,7 +40,8 @@ class LSTM(Layer):
         >>> y.shape, h.shape
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
 
-    Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al., 2000.
+    Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al.,
+        2000.
     DL4J: org.deeplearning4j.nn.conf.layers.LSTM
     """
 
@@ -115,7 +117,12 @@ class LSTM(Layer):
             return torch.cat([i, f, candidate, o])
 
         b = gates(self.bias)
-        weights = [gates(self.weight), gates(self.recurrent_weight), b, torch.zeros_like(b)]
+        weights = [
+            gates(self.weight),
+            gates(self.recurrent_weight),
+            b,
+            torch.zeros_like(b),
+        ]
         h, c = (s.unsqueeze(0) for s in state)
         y, h, c = torch.lstm(
             x, [h, c], weights, True, 1, 0.0, self.training, False, False
@@ -140,8 +147,9 @@ class LSTM(Layer):
             outputs.append(h)
         return torch.stack(outputs) if outputs else x.new_zeros(0, *h.shape), (h, c)
 
-    def differs(self) -> list[str]:
-        return [*super().differs(), "LSTM: DL4J ignores the features mask"]
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        line = "LSTM: DL4J ignores the features mask; by default h and c are 0 there"
+        return [*super().differs(dtype), line]
 
     def extra_repr(self) -> str:
         return f"{self.n_in} → {self.n_out}"

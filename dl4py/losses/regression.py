@@ -238,9 +238,8 @@ class Wasserstein(Loss):
     ) -> Tensor:
         if not per_output(m, y):
             return super().exact_terms(z, y, w, m)
-        terms = self.terms(
-            scale_gradient(z, m), y
-        )  # DL4J masks after the activation only
+        # DL4J masks the gradient after the activation only
+        terms = self.terms(scale_gradient(z, m), y)
         return gradient_of(terms, times(terms, m))
 
 

@@ -1,0 +1,100 @@
+"""The README's table of where DL4J's own numbers differ from the default.
+
+``python -m tests.differences`` prints it. An item says itself whether it differs; every
+item is asked with its default arguments and with each argument changed in turn.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from dl4py.registry import (
+    ACTIVATIONS,
+    CONSTRAINTS,
+    LOSSES,
+    MODULES,
+    SCHEDULES,
+    UPDATERS,
+    Registry,
+    parameters,
+)
+
+VALUES = {
+    "values": {0: 0.1},
+    "base_schedule": SCHEDULES["fixed"](0.1),
+    "num_iter": 3,
+    "gaussians": 2,
+    "labels": 1,
+    "n_in": 4,
+    "n_out": 3,
+    "activation": "tanh",
+    "shape": (3,),
+    "max_iter": 10,
+    "max_learning_rate": 0.1,
+    "cycle_length": 10,
+}
+
+
+def required(item: Any) -> dict[str, Any]:
+    known = parameters(item) if not dataclasses.is_dataclass(item) else {
+        f.name: f.default for f in dataclasses.fields(item)
+    }  # fmt: skip
+    missing = (inspect.Parameter.empty, dataclasses.MISSING)
+    return {n: VALUES.get(n, 0.1) for n, d in known.items() if d in missing}
+
+
+def variants(item: Any) -> Iterator[dict[str, Any]]:
+    needed = required(item)
+    yield needed
+    for name, default in parameters(item).items():
+        if isinstance(default, bool):
+            yield {**needed, name: not default}
+        elif isinstance(default, float):
+            yield {**needed, name: default / 2 or 0.5}
+        elif default is None and name not in ("dropout", "weights"):
+            yield {**needed, name: 0.5}
+    if "lr" in parameters(item):
+        yield {**needed, "lr": 0.0}
+    if "softmax_clip_eps" in parameters(item) or "clip_eps" in parameters(item):
+        yield {**needed, "activation": "softmax"}
+    if "lock_gamma_beta" in parameters(item):
+        yield {**needed, "lock_gamma_beta": True, "gamma": 1.5}
+    if "max" in parameters(item) and "threshold" in parameters(item):
+        yield {**needed, "max": 0.0, "threshold": 0.5}
+
+
+def lines_of(registry: Registry[Any], item: Any) -> Iterator[str]:
+    for args in variants(item):
+        try:
+            if registry is UPDATERS:
+                found = item.difference({**parameters(item), **args})
+            else:
+                found = item(**args).differs()
+        except (TypeError, ValueError):
+            continue  # this variant does not exist
+        yield from [found] if isinstance(found, str) else found or ()
+
+
+def table() -> str:
+    """The table in Markdown."""
+    rows = []
+    for registry in (ACTIVATIONS, LOSSES, UPDATERS, SCHEDULES, CONSTRAINTS, MODULES):
+        for key in registry:
+            item = registry[key]
+            if not item.__module__.startswith("dl4py.") or not inspect.isclass(item):
+                continue
+            seen = set()
+            for line in lines_of(registry, item):
+                text = re.sub(rf"^{item.__name__}(\([^)]*\))?: ", "", line)
+                of_a_part = registry is MODULES and text == line
+                if of_a_part or re.sub(r"[\d.e-]+", "", text) in seen:
+                    continue
+                seen.add(re.sub(r"[\d.e-]+", "", text))
+                rows.append(f"| `{key}` | {text.replace('|', chr(92) + '|')} |")
+    return "\n".join(["| item | DL4J's own |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,570 @@
+"""Every loss against its formula, its derivatives and DL4J's own numbers."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+import re
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from dl4py import losses
+from dl4py.losses import Loss
+from dl4py.registry import LOSSES, parameters
+from tests import golden
+from tests.references import activations as activation_reference
+from tests.references import losses as reference
+from tests.test_activations import parse
+
+TIGHT = {"rtol": 1e-6, "atol": 1e-8}  # the defaults let a 0.1 % error pass
+ROWS = golden.load("losses")
+WEIGHTS = [0.5, 1, 2, 0.25]  # of the rows named (weights)
+LINKS = ("softmax", "sigmoid", "softplus")  # all outputs positive, for the logarithms
+OWN = [key for key in LOSSES if LOSSES[key].__module__.startswith("dl4py")]
+CASES = {
+    f"{key}-{link}": (key, link, {"gaussians": 2, "labels": 2} if "mix" in key else {})
+    for key in OWN
+    for link in LINKS
+} | {
+    f"{key}-{link}-weights": (key, link, {"weights": WEIGHTS})
+    for key in OWN
+    if "weights" in parameters(LOSSES[key])
+    for link in LINKS
+}
+N, K = 5, 4
+
+
+def make(case: str, **more: Any) -> Loss:
+    key, link, args = CASES[case]
+    return losses.get(key, link, **args, **more)
+
+
+def data(case: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Pre-activations and labels of the form that the loss wants."""
+    key, _, args = CASES[case]
+    generator = torch.Generator().manual_seed(7)
+    width = {"fmeasure": 2, "mixture_density": 8}.get(key, K)
+    z = torch.randn(N, width, generator=generator, dtype=torch.float64).to(dtype)
+    soft = torch.rand(N, K, generator=generator, dtype=torch.float64)
+    binary = torch.tensor(
+        [[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1] * 4, [0, 1, 0, 1]]
+    )
+    labels = {
+        "fmeasure": F.one_hot(torch.tensor([0, 1, 1, 0, 1])),
+        "mixture_density": soft[:, :2],
+        "multi_label": binary,
+        "sparse_mcxent": torch.tensor([3, 0, 1, 1, 2]),
+    }
+    y = labels.get(key, soft / soft.sum(1, keepdim=True))
+    return z, y.to(dtype) if y.is_floating_point() else y
+
+
+MASKS = {
+    "none": None,
+    "[n]": torch.tensor([1, 0, 1, 0.5, 1]),
+    "[n, 1]": torch.tensor([[1], [1], [0], [0.25], [1]]),
+    "[n, K]": torch.linspace(0, 1, N * K).reshape(N, K).round(decimals=2),
+}
+
+
+def masks(case: str) -> list[Tensor | None]:
+    wide = LOSSES[CASES[case][0]].output_masks
+    return [mask for name, mask in MASKS.items() if wide or name != "[n, K]"]
+
+
+def gradient(loss: Loss, z: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    z = z.detach().requires_grad_()
+    return torch.autograd.grad(loss.score(z, y, mask, average=False), z)[0]
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class TestLoss:
+    @pytest.mark.parametrize(
+        "dtype, rtol", [(torch.float64, 1e-12), (torch.float32, 1e-6)]
+    )
+    def test_equals_reference(self, case: str, dtype: torch.dtype, rtol: float) -> None:
+        key, link, args = CASES[case]
+        loss = make(case)
+        z, y = data(case, dtype)
+        a = getattr(activation_reference, link)(z.double().numpy())
+        labels = y.double().numpy()
+        for mask in masks(case):
+            m = None if mask is None else mask.double().numpy().reshape(N, -1)
+            if not loss.additive:
+                expected = np.array(reference.fmeasure(a, labels, mask=m))
+                for average in (True, False):
+                    ours = loss.score(z, y, mask, average=average)
+                    np.testing.assert_allclose(ours.double().numpy(), expected, rtol)
+                continue
+            own = {k: v for k, v in args.items() if k != "weights"}
+            own |= {"softmax": True} if (key, link) == ("xent", "softmax") else {}
+            terms = getattr(reference, key)(a, labels, **own)
+            terms = terms * np.array(args.get("weights", 1.0)) * (1 if m is None else m)
+            atol = rtol * np.abs(terms).max()  # terms of both signs cancel
+            each = loss.per_example(z, y, mask).double().numpy()
+            np.testing.assert_allclose(each, terms.sum(1), rtol, atol)
+            total = loss.score(z, y, mask, average=False)
+            np.testing.assert_allclose(total.double().numpy(), terms.sum(), rtol, atol)
+            mean = loss(z, y, mask).double().numpy()
+            np.testing.assert_allclose(mean, terms.sum() / N, rtol, atol)
+
+    def test_derivatives(self, case: str) -> None:
+        loss = make(case)
+        z, y = data(case)
+        for mask in masks(case)[-1:]:
+            score = lambda z, mask=mask: loss.score(z, y, mask, average=False)  # noqa: E731
+            assert gradcheck(score, z.requires_grad_(), **TIGHT)
+            assert gradgradcheck(score, z, **TIGHT)
+
+    def test_saturated_gradients_are_finite(self, case: str) -> None:
+        z, y = data(case)
+        far = 30 if "softplus" in case else 500
+        for exact in (False, True):
+            for dtype in (torch.float64, torch.float32):
+                slope = gradient(
+                    make(case, dl4j_exact=exact), far * z.sign().to(dtype), y
+                )
+                assert slope.isfinite().all()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_dtypes(self, case: str, dtype: torch.dtype) -> None:
+        z, y = data(case)
+        z = z.to(dtype)
+        score = make(case)(z, y, torch.ones(N))
+        assert score.dtype == dtype  # labels, weights and masks follow the output
+        expected = make(case)(z.double(), y).float()
+        rtol = 20 * torch.finfo(dtype).eps
+        torch.testing.assert_close(score.float(), expected, rtol=rtol, atol=rtol)
+
+    def test_autocast_runs_in_float32(self, case: str) -> None:
+        z, y = data(case)
+        low = z.bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            score = make(case)(low, y)
+        assert score.dtype == torch.float32
+        torch.testing.assert_close(score, make(case)(low.float(), y))
+
+    def test_strided_and_empty(self, case: str) -> None:
+        z, y = data(case)
+        loss = make(case)
+        expected = loss(z, y)
+        strided = z.T.contiguous().T
+        torch.testing.assert_close(loss(strided, y), expected, rtol=1e-14, atol=1e-15)
+        wide = torch.cat([z, z], 1)[:, : z.shape[1]]
+        torch.testing.assert_close(loss(wide, y), expected, rtol=1e-14, atol=1e-15)
+        assert loss(z[:0], y[:0]) == 0
+        if loss.additive:
+            assert loss.per_example(z[:0], y[:0]).shape == (0,)
+
+    @pytest.mark.filterwarnings("ignore:<class 'torch.autograd:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_compile_and_transforms(self, case: str, exact: bool) -> None:
+        loss = make(case, dl4j_exact=exact)
+        z, y = data(case)
+        m = MASKS["[n, 1]"].double()
+        torch._dynamo.reset()
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        leaf = z.clone().requires_grad_()
+        score = compiled(leaf, y, m)
+        torch.testing.assert_close(score, loss(z, y, m))
+        slope = gradient(loss, z, y, m) / (N if loss.additive else 1)
+        torch.testing.assert_close(torch.autograd.grad(score, leaf)[0], slope)
+        torch.testing.assert_close(torch.func.grad(loss)(z, y, m), slope)
+        _, forward = torch.func.jvp(lambda z: loss(z, y, m), (z,), (z,))
+        torch.testing.assert_close(forward, (slope * z).sum())
+        twice = torch.func.vmap(loss)(*(torch.stack([t, t]) for t in (z, y, m)))
+        torch.testing.assert_close(twice, loss(z, y, m).expand(2))
+
+    def test_copies(self, case: str) -> None:
+        loss = make(case, dl4j_exact=True)
+        z, y = data(case)
+        for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+            assert repr(twin) == repr(loss)
+            assert torch.equal(twin(z, y), loss(z, y))
+        assert "dl4j_exact=True" in repr(loss) and not loss.state_dict()
+
+    def test_differs_says_the_truth(self, case: str) -> None:
+        plain, exact = make(case), make(case, dl4j_exact=True)
+        z, y = data(case)
+        ordinary = [MASKS["none"], MASKS["[n]"].ceil(), MASKS["[n, 1]"].ceil()]
+        note = plain.differs()
+        assert note is None or "\n" not in note
+        if not plain.additive:
+            assert note == plain.fault()  # its difference is the network's to make
+            assert all(same(plain, exact, z, y, mask) for mask in ordinary)
+        elif note is None:
+            assert all(same(plain, exact, 9 * z, y, mask) for mask in ordinary)
+        else:
+            fractional = MASKS["[n]"]
+            odd = [(z, y, None), (9 * z, y, None), (z, y, fractional)]
+            odd += [(99 * z, y, None), (-9 - z.abs(), y, None)]
+            odd += [(z, 2 * y, None)] if y.is_floating_point() else []
+            assert not all(same(plain, exact, *inputs) for inputs in odd)
+
+    def test_masked_labels_may_be_anything(self, case: str) -> None:
+        loss = make(case)
+        z, y = data(case)
+        m = torch.tensor([1.0, 1, 0, 1, 0])
+        padded = y.clone()
+        padded[m == 0] = math.nan if y.is_floating_point() else -100
+        assert torch.equal(loss(z, padded, m), loss(z, y, m))
+        assert torch.equal(gradient(loss, z, padded, m), gradient(loss, z, y, m))
+
+    def test_labels_and_masks_of_any_dtype(self, case: str) -> None:
+        loss = make(case)
+        z, _ = data(case)
+        y = data(case)[1].round().long()
+        for kind in (torch.int32, torch.uint8, torch.float32):
+            assert torch.equal(loss(z, y.to(kind)), loss(z, y.double()))
+        m = MASKS["[n]"].ceil()
+        assert torch.equal(loss(z, y, m.bool()), loss(z, y, m.double()))
+
+
+def same(plain: Loss, exact: Loss, z: Tensor, y: Tensor, mask: Tensor | None) -> bool:
+    pairs = [(f(z, y, mask), gradient(f, z, y, mask)) for f in (plain, exact)]
+    if plain.additive:
+        pairs = [
+            (*pair, f.per_example(z, y, mask))
+            for pair, f in zip(pairs, (plain, exact), strict=True)
+        ]
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    return all(torch.allclose(a, b, **close) for a, b in zip(*pairs, strict=True))
+
+
+# DL4J's numbers
+
+SIMPLE = {
+    "score_sum": lambda loss, *inputs: loss.score(*inputs, average=False),
+    "score_average": lambda loss, *inputs: loss(*inputs),
+    "score_array": lambda loss, *inputs: loss.per_example(*inputs).unsqueeze(1),
+    "gradient": lambda loss, *inputs: gradient(loss, *inputs),
+}
+INPUTS = {"loss", "activation", "labels_kind", "mask_kind", "class"} | {
+    "labels", "preOutput", "mask",
+}  # fmt: skip
+CRASHES = {
+    "Per output masking for MCXENT + softmax": "ours is the derivative of the score",
+    "Expected column vector mask array": "a cosine's terms can be masked all the same",
+    "Invalid mask array": "DL4J meant to mask the terms, so do we",
+    "Cannot compute score array for FMeasure": "refused by us too",
+}
+NAMES = sorted({row["loss"] for row in ROWS})
+
+
+def compare(row: dict[str, Any]) -> Counter[str]:
+    name, args = parse(row["loss"])
+    if "weights" in args:
+        args["weights"] = WEIGHTS
+    loss = losses.get(name, row["activation"], dl4j_exact=True, **args)
+    assert str(LOSSES.entry(name).java).endswith("." + row["class"])
+    inputs = [
+        None if row[key] is None else torch.tensor(row[key], dtype=torch.float64)
+        for key in ("preOutput", "labels", "mask")
+    ]
+    saturated = max(map(abs, itertools.chain(*row["preOutput"]))) > 20
+    # 1 - tanh² has the absolute error of one rounding unit; a weight / clip_eps is the
+    # largest factor on it
+    rtol, noise = (1e-6, 2 / 1e-5) if saturated else (1e-9, 1)
+    counts: Counter[str] = Counter()
+    for key, compute in SIMPLE.items():
+        if key not in row or row[key] is None:
+            continue
+        theirs = torch.tensor(row[key], dtype=torch.float64)
+        ours = compute(loss, *inputs).detach()
+        known = theirs.isfinite()
+        largest = float(theirs[known].abs().max()) if known.any() else 0.0
+        atol = torch.finfo(torch.float64).eps * max(noise, largest)
+        torch.testing.assert_close(ours[known], theirs[known], rtol=rtol, atol=atol)
+        counts["numbers"] += int(known.sum())
+        counts["not finite in DL4J"] += int((~known).sum())
+    for key in ("error", "score_array_error"):
+        if key in row:
+            (reason,) = [why for start, why in CRASHES.items() if start in row[key]]
+            counts[reason] += 1
+    assert set(row) <= INPUTS | set(SIMPLE) | {"error", "score_array_error"}
+    if "error" in row:
+        assert gradient(loss, *inputs).isfinite().all()
+    return counts
+
+
+class TestGolden:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_rows(self, name: str) -> None:
+        counts = sum((compare(row) for row in ROWS if row["loss"] == name), Counter())
+        assert counts["numbers"]
+
+    def test_every_row_is_there(self) -> None:
+        assert len(ROWS) == 2820 and len(NAMES) == 27
+        crashed = Counter(
+            why for row in ROWS for start, why in CRASHES.items()
+            if start in row.get("error", "") + row.get("score_array_error", "")
+        )  # fmt: skip
+        assert list(crashed[why] for why in CRASHES.values()) == [33, 39, 27, 24]
+        with_error = [
+            row for row in ROWS if "error" in row or "score_array_error" in row
+        ]
+        assert sum(crashed.values()) == len(with_error)
+
+
+class TestMasksAndWeights:
+    def test_fractional_output_masks_enter_dl4j_gradients_twice(self) -> None:
+        z, y, m = torch.randn(3, 2), torch.rand(3, 2), torch.rand(3, 2)
+        plain, exact = (
+            losses.get("mse", "sigmoid", dl4j_exact=e) for e in (False, True)
+        )
+        assert torch.equal(plain(z, y, m), exact(z, y, m))
+        slope = gradient(plain, z, y, m)
+        torch.testing.assert_close(gradient(exact, z, y, m), m * slope)
+        assert "masks" in plain.shared_difference
+
+    @pytest.mark.parametrize("key", OWN)
+    def test_weights_are_refused_where_dl4j_has_none(self, key: str) -> None:
+        args = {"gaussians": 1, "labels": 1} if "mix" in key else {}
+        if "weights" in parameters(LOSSES[key]):
+            assert losses.get(key, weights=WEIGHTS).weights == tuple(WEIGHTS)
+        else:
+            with pytest.raises(
+                ValueError, match="has no weights in DL4J, got weights="
+            ):
+                losses.get(key, weights=WEIGHTS, **args)
+
+
+class TestItems:
+    """What only one loss does."""
+
+    def test_saturated_xent_keeps_its_gradient(self) -> None:
+        z = torch.tensor([[-40.0, 40.0, 500.0]], dtype=torch.float64)
+        y = torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64)
+        loss = losses.get("xent", "sigmoid")
+        torch.testing.assert_close(loss(z, y), torch.tensor(80.0, dtype=torch.float64))
+        slope = torch.tensor([[-1.0, 1.0, 0.0]], dtype=torch.float64)
+        torch.testing.assert_close(gradient(loss, z, y), slope)
+        exact = losses.get("xent", "sigmoid", dl4j_exact=True)
+        capped = torch.tensor(-2 * math.log(1e-5) - math.log1p(-1e-5)).double()
+        torch.testing.assert_close(exact(z, y), capped)
+
+    def test_mcxent_of_labels_that_do_not_sum_to_one(self) -> None:
+        z, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+        assert gradient(losses.get("mcxent", "softmax"), z, y).tolist() == [[0, 0]]
+        exact = losses.get("mcxent", "softmax", dl4j_exact=True)
+        assert gradient(exact, z, y).tolist() == [[-0.5, -0.5]]
+
+    @pytest.mark.parametrize("exact", [False, True])
+    @pytest.mark.parametrize("key", ["mcxent", "poisson"])
+    def test_zero_labels_need_no_logarithm(self, key: str, exact: bool) -> None:
+        a, y = torch.tensor([[0.0, -1.0, 0.5]]), torch.tensor([[0.0, 0.0, 1.0]])
+        loss = losses.get(key, dl4j_exact=exact)
+        linear = a.sum() if key == "poisson" else 0.0
+        torch.testing.assert_close(loss(a, y), linear - torch.tensor(0.5).log())
+        slope = torch.tensor([[0.0, 0.0, -2.0]]) + (key == "poisson")
+        assert torch.equal(gradient(loss, a, y), slope)
+
+    def test_mae_per_example(self) -> None:
+        z, y = torch.zeros(1, 4), torch.ones(1, 4)
+        assert losses.get("mae").per_example(z, y) == 1
+        exact = losses.get("mae", dl4j_exact=True)
+        assert exact.per_example(z, y) == 4 and exact(z, y) == 1
+
+    def test_fmeasure_has_no_scores_per_example(self) -> None:
+        loss = losses.get("fmeasure", beta=2)
+        with pytest.raises(NotImplementedError, match="one number of the whole batch"):
+            loss.per_example(torch.ones(2, 1), torch.ones(2, 1))
+        assert loss(torch.zeros(2, 1), torch.zeros(2, 1)) == 0
+
+    def test_sparse_labels(self) -> None:
+        loss = losses.get("sparse_mcxent", "softmax")
+        z = torch.randn(2, 3)
+        expected = F.cross_entropy(z, torch.tensor([2, 0]))
+        for labels in (torch.tensor([2, 0]), torch.tensor([[2.0], [0.0]])):
+            torch.testing.assert_close(loss(z, labels), expected)
+        for wrong in ([3, 0], [-1, 0], [1.5, 0]):
+            with pytest.raises(ValueError, match=f"0 … 2, got {wrong[0]}"):
+                loss(z, torch.tensor(wrong))
+
+    def test_mixture_density_does_not_underflow(self) -> None:
+        loss = losses.get("mixture_density", gaussians=2, labels=1)
+        z = torch.zeros(1, 6)
+        far = loss(z, torch.tensor([[100.0]]))
+        torch.testing.assert_close(far, torch.tensor(5000 + math.log(2 * math.pi) / 2))
+
+
+class TestGet:
+    def test_torch_losses_and_functions(self) -> None:
+        z, y = torch.randn(3, 2), torch.rand(3, 2)
+        mean = losses.get(nn.MSELoss())
+        assert torch.equal(mean(z, y), F.mse_loss(z, y))
+        assert torch.equal(mean.score(z, y, average=False), 3 * F.mse_loss(z, y))
+        for loss in (
+            losses.get(nn.L1Loss, "tanh", reduction="none"),
+            losses.get(F.l1_loss, "tanh", reduction="none"),
+            losses.get(lambda a, y: (a - y).abs().sum(1), "tanh"),
+        ):
+            ours = losses.get("l1", "tanh")
+            m = torch.tensor([1.0, 0.0, 0.5])
+            torch.testing.assert_close(
+                loss.per_example(z, y, m), ours.per_example(z, y, m)
+            )
+            torch.testing.assert_close(loss(z, y, m), ours(z, y, m))
+        weighted = losses.get(nn.L1Loss(reduction="none"), weights=[1, 2])
+        expected = losses.get("l1", weights=[1, 2])
+        torch.testing.assert_close(weighted(z, y), expected(z, y))
+        assert repr(losses.get(F.l1_loss)).startswith("Custom(\n  l1_loss")
+        indices = torch.tensor([0, 1, 1])
+        assert losses.get(nn.CrossEntropyLoss())(z, indices) == F.cross_entropy(
+            z, indices
+        )
+
+    def test_one_number_takes_no_mask(self) -> None:
+        z, y = torch.randn(3, 2), torch.rand(3, 2)
+        loss = losses.get(nn.MSELoss())
+        with pytest.raises(ValueError, match="MSELoss returns one number.*reduction="):
+            loss(z, y, torch.ones(3))
+        with pytest.raises(NotImplementedError, match="MSELoss returns one number"):
+            loss.per_example(z, y)
+        odd = losses.get(lambda a, y: a[:2])
+        with pytest.raises(
+            ValueError, match=r"\[3, 2\], \[n\] or one number, got \[2, 2"
+        ):
+            odd(z, y)
+
+    def test_objects(self) -> None:
+        loss = losses.get("mse")
+        assert losses.get(loss) is loss
+        bent = losses.get(loss, "tanh")
+        assert "Tanh" in repr(bent) and "Tanh" not in repr(loss)
+        with pytest.raises(ValueError, match="already applies Tanh"):
+            losses.get(bent, "sigmoid")
+        with pytest.raises(ValueError, match="is an object already"):
+            losses.get(loss, weights=[1.0])
+        named = LOSSES.named("XENT", clip_eps=0.1, weights=(1.0, 2.0))
+        found = losses.get(named, "sigmoid")
+        assert (found.clip_eps, found.weights) == (0.1, (1.0, 2.0))
+
+    @pytest.mark.parametrize(
+        "wrong, args, error, message",
+        [
+            ("mcxnt", {}, ValueError, "did you mean 'mcxent'"),
+            ("mse", {"eps": 1}, ValueError, "unknown argument 'eps'"),
+            ("xent", {"clip_eps": 0.5}, ValueError, "XENT(clip_eps=...) must be < 0.5"),
+            ("xent", {"clip_eps": -1}, ValueError, "must be in [0, 0.5], got -1"),
+            (
+                "mcxent",
+                {"softmax_clip_eps": math.nan},
+                ValueError,
+                "in [0, 0.5], got nan",
+            ),
+            ("fmeasure", {"beta": 0}, ValueError, "FMeasure(beta=...) must be > 0"),
+            ("mse", {"weights": [1, math.nan]}, ValueError, "must be finite numbers"),
+            ("mse", {"weights": []}, ValueError, "must be finite numbers"),
+            (
+                "mixture_density",
+                {"gaussians": 0, "labels": 1},
+                ValueError,
+                ">= 1, got 0",
+            ),
+            (3, {}, TypeError, "loss must be a name, a loss, a torch loss module"),
+            (int, {}, TypeError, "loss must be a name, a loss, a torch loss module"),
+        ],
+    )
+    def test_one_clear_error(
+        self, wrong: Any, args: dict[str, Any], error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=re.escape(message)):
+            losses.get(wrong, **args)
+
+
+Z = torch.zeros(3, 4)
+BAD_CALLS: list[tuple[str, tuple[Any, ...], str]] = [
+    ("mcxent", (Z, torch.tensor([0, 1, 2])), "class indices need SPARSE_MCXENT, or"),
+    ("mcxent", (Z, torch.tensor([[0], [1], [2]])), "one_hot(labels, 4)"),
+    (
+        "mse",
+        (Z, torch.zeros(3, 5)),
+        "must be [n, K] = [3, 4] as the output, got [3, 5]",
+    ),
+    (
+        "mse",
+        (Z, torch.zeros(4, 4)),
+        "must be [n, K] = [3, 4] as the output, got [4, 4]",
+    ),
+    ("mse", (Z[:, :1], torch.zeros(3)), "use labels.reshape(output.shape)"),
+    ("mse", (Z[0], Z[0]), "output must be [n, K], got [4]: move"),
+    ("mse", (Z.long(), Z), "output must be floating, got torch.int64"),
+    ("mse", (Z, Z.to("meta")), "labels are on meta, the output is on cpu"),
+    ("mse", (Z, Z, torch.ones(3).to("meta")), "mask is on meta, the output is on cpu"),
+    ("mse", (Z, Z, torch.ones(4)), "mask must be [n] = [3], [n, 1] or [n, K] = [3, 4]"),
+    ("mse", (Z, Z, torch.ones(1, 4)), "got [1, 4]"),
+    ("mse", (Z, Z, torch.ones(3, 4, 1)), "got [3, 4, 1]"),
+    ("fmeasure", (Z, Z), "output must have 1 or 2 columns, got [3, 4]"),
+    ("fmeasure", (Z[:, :2], Z[:, :2], Z[:, :2]), "[n] = [3], [n, 1], got [3, 2]"),
+    ("sparse_mcxent", (Z, Z), "one-hot labels need MCXENT"),
+]
+
+
+@pytest.mark.parametrize("key, inputs, message", BAD_CALLS)
+def test_one_clear_error_per_call(
+    key: str, inputs: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        losses.get(key)(*inputs)
+
+
+def test_weights_of_the_wrong_length() -> None:
+    with pytest.raises(ValueError, match=r"one entry per output \(K = 4\), got 2"):
+        losses.get("mse", weights=[1, 2])(Z, Z)
+
+
+def test_mixture_density_shapes() -> None:
+    loss = losses.get("mixture_density", gaussians=2, labels=1)
+    with pytest.raises(ValueError, match=r"gaussians = 6 columns, got \[3, 4\]"):
+        loss(Z, Z[:, :1])
+    with pytest.raises(ValueError, match=r"labels\] = \[3, 1\], got \[3, 4\]"):
+        loss(torch.zeros(3, 6), Z)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([case for case in CASES if "weights" not in case]),
+    st.lists(st.booleans(), min_size=N, max_size=N),
+    st.permutations(range(N)),
+)
+def test_sums_over_examples(case: str, keep: list[bool], order: list[int]) -> None:
+    loss = make(case)
+    z, y = data(case)
+    chosen = torch.tensor(keep)
+    left_out = loss.score(z, y, chosen, average=False)
+    rest = loss.score(z[chosen], y[chosen], average=False)
+    torch.testing.assert_close(left_out, rest, rtol=1e-12, atol=1e-14)
+    permuted = loss(z[order], y[order])
+    torch.testing.assert_close(permuted, loss(z, y), rtol=1e-12, atol=1e-14)
+    if loss.additive:
+        parts = loss.per_example(z, y).sum() / N
+        torch.testing.assert_close(parts, loss(z, y), rtol=1e-12, atol=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([case for case in CASES if "weights" in case]), st.floats(-3, 3))
+def test_weights_are_linear(case: str, factor: float) -> None:
+    key, link, _ = CASES[case]
+    z, y = data(case)
+    plain = losses.get(key, link)(z, y)
+    ones = losses.get(key, link, weights=[1.0] * K)(z, y)
+    torch.testing.assert_close(ones, plain, rtol=1e-14, atol=0)
+    scaled = losses.get(key, link, weights=[factor] * K)(z, y)
+    torch.testing.assert_close(scaled, factor * plain, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,197 @@
+"""Where compiled kernels come from: wheel, cache, compiler, nowhere."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+
+import pytest
+
+from dl4py.ops import build, library
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHOW = ["-m", "dl4py.ops"]
+# nothing is loaded before the first call; then both passes work, and we see by what
+USE = """
+import torch
+from dl4py.ops import cube, library
+assert library._origin == {}
+x = torch.tensor([-2.0, 3.0], requires_grad=True)
+y = cube(x)
+y.sum().backward()
+assert y.tolist() == [-8, 27] and x.grad.tolist() == [12, 27]
+print(library.origin())
+"""
+
+
+def has_compiler(device: str) -> bool:
+    try:
+        return bool(build.compiler(device))
+    except build.BuildError:
+        return False
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler")
+
+
+class Process:
+    """Python in a process of its own, warnings as errors, with a cache of its own."""
+
+    def __init__(self, cache: pathlib.Path) -> None:
+        self.cache = cache
+        self.where = ROOT
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        full = {**os.environ, "TORCH_EXTENSIONS_DIR": str(self.cache)}
+        full |= {"PYTHONPATH": str(self.where), **env}
+        if "DL4PY_OPS" not in env:
+            full.pop("DL4PY_OPS", None)
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", *args],
+            env=full,
+            cwd=self.cache,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __call__(self, *args: str, **env: str) -> tuple[str, str]:
+        process = self.start(*args, **env)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        return out, err
+
+
+@pytest.fixture
+def python(tmp_path: pathlib.Path) -> Process:
+    return Process(tmp_path)
+
+
+def test_import_loads_and_builds_nothing(python: Process) -> None:
+    code = "import sys, dl4py, dl4py.ops as o; print(o.library._origin, *sys.modules)"
+    out, err = python("-c", code)
+    assert out.startswith("{} ") and not err
+    assert not {"torch.utils.cpp_extension", "setuptools"} & set(out.split())
+    assert not list(python.cache.iterdir())
+
+
+@needs_compiler
+def test_processes_share_one_build(python: Process) -> None:
+    folder = python.cache / "dl4py" / library.cache().name
+    folder.mkdir(parents=True)
+    name = build.library_name("cpu")
+    target = folder / name
+    target.with_suffix(".lock").touch()  # left by a process that was killed
+    both = [python.start("-c", USE) for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert (out, err, process.returncode) == (f"jit: {target}\n", "", 0)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        [name, target.with_suffix(".lock").name]
+    )
+    built = target.stat().st_mtime_ns
+    assert python(*SHOW)[0].startswith(f"cpu: jit: {target}\n")
+    assert target.stat().st_mtime_ns == built
+
+
+def test_off(python: Process) -> None:
+    out, err = python("-c", USE, DL4PY_OPS="off")
+    assert out == "fallback: DL4PY_OPS=off\n" and not err
+
+
+Break = Callable[[pathlib.Path], dict[str, str]]
+
+
+def damaged(cache: pathlib.Path) -> dict[str, str]:
+    target = cache / "dl4py" / library.cache().name / build.library_name("cpu")
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"no library")
+    return {}
+
+
+@pytest.mark.parametrize(
+    "break_it, reason",
+    [
+        (lambda cache: {"CXX": "/nowhere/g++"}, "no compiler found (/nowhere/g++)"),
+        (lambda cache: {"CXX": "", "PATH": "/nowhere"}, "no compiler found (g++ or"),
+        (lambda cache: {"CXX": "false"}, "the compiler failed, see "),
+        (lambda cache: {"TORCH_EXTENSIONS_DIR": os.devnull}, "Not a directory"),
+        (damaged, "file too short"),
+    ],
+    ids=["CXX", "PATH", "failing", "cache", "damaged"],
+)
+@pytest.mark.skipif(not has_compiler("cpu"), reason="no kernels for this system")
+def test_what_is_missing_costs_one_line(
+    python: Process, break_it: Break, reason: str
+) -> None:
+    out, err = python("-c", USE, **break_it(python.cache))
+    assert out.startswith("fallback: ") and reason in out
+    assert err.count("\n") == 1 and reason in err
+
+
+def wheel(folder: pathlib.Path, **env: str) -> pathlib.Path:
+    pytest.importorskip("pip")
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", str(ROOT), "-w", str(folder)]
+        + ["--no-build-isolation", "--no-deps", "--no-index", "-q"],
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+    )
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@needs_compiler
+def test_wheel_with_kernels(python: Process, tmp_path: pathlib.Path) -> None:
+    made = wheel(tmp_path / "wheel", DL4PY_BUILD_OPS="1")
+    assert "-py3-none-linux_" in made.name
+    python.where = tmp_path / "installed"
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(python.where)
+    out, err = python("-c", USE, CXX="/nowhere/g++")
+    name = build.library_name("cpu")
+    assert out == f"prebuilt: {python.where / 'dl4py' / '_lib' / name}\n" and not err
+
+
+def test_wheel_without_kernels_is_pure_python(tmp_path: pathlib.Path) -> None:
+    made = wheel(tmp_path, DL4PY_BUILD_OPS="")
+    assert made.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(made).namelist()
+    assert "dl4py/csrc/activations.inl" in names  # what the first call compiles
+    assert not [n for n in names if n.endswith(".so") or "_lib" in n]
+
+
+def test_formulas_pass_the_same_tests() -> None:
+    tests = ["tests/test_ops.py", "tests/test_ops_autograd.py"]
+    tests += ["-k", "not TestTransforms and not TestGraphs"]  # the same code either way
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            *tests,
+            "-k",
+            "not Transforms and not Graphs",
+        ],
+        env={**os.environ, "DL4PY_OPS": "off"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not has_compiler("cuda"), reason="no nvcc")
+def test_cuda_sources_compile(tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "activations.o"
+    line = [*build.command("cuda", "90"), "-c", "-o", str(target)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr and target.stat().st_size

@@ -1,0 +1,121 @@
+"""The package as a whole: what an import brings, the command, the README."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import dl4py
+from tests import importtime
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=options.pop("cwd", ROOT),
+        **options,
+    )
+
+
+def test_import_brings_neither_trainers_nor_compilers():
+    code = "import json, sys, dl4py; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(run("-c", code).stdout)
+    heavy = ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "ninja")
+    assert not [m for m in modules if m.split(".")[0] in heavy]
+    assert not [m for m in modules if m.startswith("torch.utils.cpp_extension")]
+
+
+def test_import_warns_of_nothing():
+    result = run("-W", "error", "-c", "import dl4py")
+    assert result.returncode == 0 and not result.stderr, result.stderr
+
+
+def test_import_time_command_measures():
+    times = importtime.measure(runs=1)
+    assert 0 < times < 10  # the figure itself is no unit test: python -m tests.importtime
+
+
+def test_every_public_name_is_there():
+    for name in dl4py.__all__:
+        assert getattr(dl4py, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        dl4py.nothing  # noqa: B018
+
+
+def test_version_is_stated_once():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{dl4py.__version__}"' in text
+
+
+@pytest.mark.parametrize("module", ["lightning", "pytorch_lightning"])
+def test_needs_only_one_of_the_trainer_packages(module):
+    other = "pytorch_lightning" if module == "lightning" else "lightning"
+    code = f"""
+import sys
+sys.modules[{other!r}] = None
+import dl4py
+from dl4py.config import *
+chain = NeuralNetConfiguration.builder().layer(Dense(n_in=2, n_out=2))
+print(type(chain.layer(Output(n_out=2)).build().lightning({module!r})).__module__)
+"""
+    result = run("-c", code)
+    if module == "pytorch_lightning" and "import of lightning halted" in result.stderr:
+        pytest.fail(result.stderr)
+    assert result.stdout.strip() == f"dl4py.{module}", result.stderr
+
+
+def test_demo(tmp_path):
+    folder = tmp_path / "out"
+    result = run("-m", "dl4py.cli", "demo", "--out", str(folder), "--epochs", "25")
+    assert result.returncode == 0, result.stderr
+    accuracy = float(re.search(r"test accuracy ([\d.]+)", result.stdout)[1])
+    assert accuracy > 0.9
+    assert "Confusion Matrix" in result.stdout and "predictions equal" in result.stdout
+    for name in ("training-curve.png", "confusion-matrix.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "iris.ckpt").stat().st_size > 1000
+
+
+def test_demo_refuses_nonsense():
+    result = run("-m", "dl4py.cli", "demo", "--epochs", "0")
+    assert result.returncode == 2 and "--epochs must be at least 1" in result.stderr
+
+
+class TestReadme:
+    TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
+
+    def test_python_blocks_run(self, tmp_path):
+        blocks = re.findall(r"```python\n(.*?)```", self.TEXT, re.S)
+        assert blocks
+        for block in blocks:
+            result = run("-c", block, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            assert result.returncode == 0, block + result.stderr
+
+    def test_ci_calls_the_test_command(self):
+        commands = re.findall(r"^python3 .*", self.TEXT, re.M)
+        assert len(commands) == 2
+        assert commands[0].endswith("dl4py demo")
+        assert commands[1].endswith("-m pytest")
+        assert "<!-- the test command -->" in self.TEXT
+
+    def test_table_of_differences_is_current(self):
+        from tests import differences
+
+        assert differences.table() in self.TEXT, "run python -m tests.differences"
+
+
+class TestStyle:
+    @pytest.mark.parametrize(
+        "command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)]
+    )
+    def test_tool_is_content(self, command):
+        result = run("-m", *command)
+        assert result.returncode == 0, result.stdout + result.stderr
