@@ -1,12 +1,11 @@
-"""Deeplearning4j's vocabulary, files and solvers as ordinary PyTorch objects.
+"""Deeplearning4j's activations, losses, updaters and layers as PyTorch objects.
 
 Three ways in:
 
 - ``dl4py.activations``, ``dl4py.losses``, ``dl4py.updaters``, ``dl4py.schedules``,
   ``dl4py.weight_init``, ``dl4py.layers``: single parts for an existing torch script;
-- ``dl4py.NeuralNetConfiguration.builder()``: a network in DL4J's words, as a module or
-a
-  LightningModule;
+- ``dl4py.NeuralNetConfiguration.builder()``: a network in DL4J's words, as a module
+  or a LightningModule;
 - ``dl4py.registry``: names for parts of one's own.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from typing import Any
@@ -21,17 +22,29 @@ DTYPES = {
 }
 
 
-def build(conf: MultiLayerConfiguration, dl4j_exact: bool = False) -> Network:
-    """The network that ``conf`` describes, its parameters drawn from ``conf.seed``."""
+def build(
+    conf: MultiLayerConfiguration, dl4j_exact: bool = False, draw: bool = True
+) -> Network:
+    """The network that ``conf`` describes, its parameters drawn from ``conf.seed``.
+
+    Args:
+        conf: what ``NeuralNetConfiguration.builder()`` builds.
+        dl4j_exact: whether DL4J's faults are reproduced too.
+        draw: whether parameters get values; else the network is on the meta device and
+            takes no memory until ``to_empty(device=...)``.
+    """
     generator = torch.Generator().manual_seed(conf.seed)
     nodes: list[Node] = []
     names: set[str] = set()
     for i, layer in enumerate(conf.layers):
         name = _unique(str(layer.name or f"layer{i}").replace(".", "_"), names)
-        module = module_of(layer).from_config(layer, dl4j_exact)
+        with contextlib.nullcontext() if draw else torch.device("meta"):
+            module = module_of(layer).from_config(layer, dl4j_exact)
         inputs = (nodes[-1].name if nodes else INPUT,)
         nodes.append(Node(name, module, inputs, conf.preprocessors.get(i), layer))
-        module.to(DTYPES[conf.data_type]).reset_parameters(generator)
+        module.to(DTYPES[conf.data_type])
+        if draw:
+            module.reset_parameters(generator)
     return Network(conf, nodes, dl4j_exact)
 
 
@@ -41,8 +54,8 @@ def module_of(layer: Any) -> type[Layer]:
     if entry is None or entry.key not in MODULES:
         name = type(layer).__name__
         raise ValueError(
-            f"{name} has no module: register the configuration with @LAYERS.add('name') "
-            "and the module with @MODULES.add('name')"
+            f"{name} has no module: register the configuration with "
+            "@LAYERS.add('name') and the module with @MODULES.add('name')"
         )
     found: type[Layer] = MODULES[entry.key]
     return found
@@ -58,12 +71,18 @@ def _unique(name: str, taken: set[str]) -> str:
 def lightning(
     conf: MultiLayerConfiguration, dl4j_exact: bool = False, package: str | None = None
 ) -> Any:
-    """The network that ``conf`` describes as a LightningModule."""
+    """The network that ``conf`` describes as a LightningModule.
+
+    Args:
+        conf, dl4j_exact: as in :func:`build`.
+        package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that is
+            imported already, else ``"lightning"``.
+    """
     return _lightning_class(package)(config=conf, dl4j_exact=dl4j_exact)
 
 
 def wrap(network: Network, package: str | None = None) -> Any:
-    """An existing network as a LightningModule."""
+    """An existing network as a LightningModule; ``package`` as in :func:`lightning`."""
     return _lightning_class(package)(config=network)
 
 
@@ -72,6 +91,6 @@ def _lightning_class(package: str | None) -> Any:
     known = ("lightning", "pytorch_lightning")
     if package is not None and package not in known:
         raise ValueError(f"package must be one of {known}, got {package!r}")
-    imported = [name for name in known if name in sys.modules]
+    imported = [name for name in known if sys.modules.get(name)]
     chosen = package or (imported[0] if imported else "lightning")
     return importlib.import_module(f"dl4py.{chosen}").Network

@@ -11,7 +11,7 @@ import dl4py
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``dl4py`` with command-line ``arguments``; returns the exit status."""
+    """Run ``dl4py`` with ``arguments`` (default: the process's); the exit status."""
     parser = argparse.ArgumentParser(prog="dl4py", description=dl4py.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=dl4py.__version__)

@@ -10,6 +10,11 @@ from dl4py.registry import SCHEDULES
 class Clock:
     """DL4J's zero-based iteration and epoch counters, shared by all parts of a network.
 
+    Args:
+        iteration: steps taken so far.
+        epoch: passes over the data finished so far.
+        dl4j_exact: whether schedules reproduce DL4J's faults too.
+
     Example:
         >>> Clock(iteration=3).at(lambda iteration, epoch: 0.1 / (1 + iteration))
         0.025
@@ -23,9 +28,7 @@ class Clock:
         self.dl4j_exact = dl4j_exact
 
     def at(self, rate: Any) -> float:
-        """The present value of a number, a schedule or a callable ``(iteration,
-        epoch)``.
-        """
+        """The present value of a number, a schedule or a function of both counters."""
         if not callable(rate):
             return float(rate)
         if SCHEDULES.entry_of(type(rate)) is not None:

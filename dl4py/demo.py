@@ -45,7 +45,12 @@ class Curve(lightning.Callback):
 
 
 def run(out: Path, epochs: int) -> Evaluation:
-    """Train, evaluate, draw, save, load, and say what came out."""
+    """Train, evaluate, draw, save, load, and say what came out.
+
+    Args:
+        out: folder for the pictures and the checkpoint; made where it is missing.
+        epochs: passes over the training rows, at least 1.
+    """
     out.mkdir(parents=True, exist_ok=True)
     features, labels = data.iris()
     x_train, x_test, y_train, y_test = data.train_test_split(
@@ -84,9 +89,8 @@ def run(out: Path, epochs: int) -> Evaluation:
     trainer.save_checkpoint(checkpoint)
     loaded = Network.load_from_checkpoint(checkpoint, weights_only=True)
     same = torch.equal(loaded.network.output(x_test), predictions)
-    print(
-        f"checkpoint {checkpoint}: loaded, predictions {'equal' if same else 'DIFFER'}"
-    )
+    verdict = "equal" if same else "DIFFER"
+    print(f"checkpoint {checkpoint}: loaded, predictions {verdict}")
     if not same:
         raise RuntimeError("the loaded checkpoint predicts something else")
 

@@ -8,5 +8,4 @@ from dl4py.trainer import NetworkMixin
 
 
 class Network(NetworkMixin, lightning.LightningModule):
-    """A network under ``lightning.Trainer``; see :class:`~dl4py.trainer.NetworkMixin`.
-    """
+    """A network under ``lightning.Trainer``; see its mixin."""

@@ -49,13 +49,24 @@ class Network(nn.Module):
     """A network of DL4J's layers as a ``torch.nn.Module``.
 
     ``conf.module()`` makes one. Calling it gives the output layer's activations
-    (probabilities, not logits); arrays have DL4J's shapes: ``[n, features]``,
-    ``[n, features, time]``, ``[n, channels, height, width]``.
+    (probabilities, not logits). Arrays have DL4J's shapes:
+    ``[n, features]``, ``[n, features, time]``, ``[n, channels, height, width]``.
 
     Args:
         conf: the configuration.
-        nodes: (name, layer, inputs, preprocessor) in order of evaluation.
+        nodes: the layers in order of evaluation, each with what it reads.
         dl4j_exact: whether DL4J's faults are reproduced too.
+
+    Every call on data takes ``features_mask``, which goes through the layers with the
+    input, and ``labels_mask``, which multiplies the output layer's activations and
+    weighs the labels.
+
+    Example:
+        >>> from dl4py.config import Dense, NeuralNetConfiguration, Output
+        >>> chain = NeuralNetConfiguration.builder().layer(Dense(n_in=4, n_out=5))
+        >>> net = chain.layer(Output(n_out=3)).build().module()
+        >>> net.output(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
 
     DL4J: org.deeplearning4j.nn.multilayer.MultiLayerNetwork
     """
@@ -77,10 +88,9 @@ class Network(nn.Module):
             if isinstance(module, Layer):
                 module.clock = self.clock
             if module is not self and hasattr(module, "noise"):
-                setattr(module, "noise", self.noise)  # noqa: B010  a name of many classes
+                # by name: layers and activations draw, and share no base that says so
+                setattr(module, "noise", self.noise)  # noqa: B010
         self._optimizer: NetworkOptimizer | None = None
-
-    # ---- forward
 
     def forward(
         self,
@@ -115,7 +125,7 @@ class Network(nn.Module):
         if first is not None and x.device != first.device:
             raise ValueError(
                 f"input: the network is on {first.device}, got a tensor on {x.device}; "
-                f"move one of them with .to(...)"
+                "move one of them with .to(...)"
             )
         if x.dim() == 0:
             raise ValueError("input: expected a batch [n, ...], got a single number")
@@ -154,8 +164,7 @@ class Network(nn.Module):
         features_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> list[Tensor]:
-        """Every layer's activations in test mode without gradient, the input left out.
-        """
+        """Every layer's activations in test mode without gradient, input excluded."""
         with self._mode(False), torch.no_grad():
             return list(self._activations(x, features_mask, labels_mask))
 
@@ -169,8 +178,6 @@ class Network(nn.Module):
         finally:
             for module, flag in flags:
                 module.training = flag
-
-    # ---- loss and score
 
     @property
     def scored(self) -> Scored:
@@ -213,11 +220,10 @@ class Network(nn.Module):
         features_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> Tensor:
-        """What ``backward()`` is called on: the score without penalties, in the current
-        mode.
+        """The score without penalties, in the current mode, with its graph.
 
-        The penalties' gradients are added by the optimizer, after gradient
-        normalisation.
+        It is what ``backward()`` is called on; the optimizer adds the penalties'
+        gradients after gradient normalisation.
         """
         _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
         return total / self.divisor(n)
@@ -244,8 +250,7 @@ class Network(nn.Module):
         labels_mask: Tensor | None = None,
         training: bool = False,
     ) -> float:
-        """DL4J's score: (Σ over examples) / n plus penalties; leaves everything as it
-        was.
+        """DL4J's score, (Σ over examples) / n plus penalties; it changes nothing.
 
         Args:
             training: whether noise and batch statistics are on.
@@ -275,26 +280,21 @@ class Network(nn.Module):
             found = iter(torch.autograd.grad(total, free, allow_unused=True))
             parts = []
             for (node, view), t in zip(self.views(), tensors, strict=True):
-                g = (
-                    next(found)
-                    if t.requires_grad
-                    else node.layer.pending.get(view.tensor)
-                )
+                pending = node.layer.pending
+                g = next(found) if t.requires_grad else pending.get(view.tensor)
                 parts.append(view.flat(torch.zeros_like(t) if g is None else g))
             score = float((total / self.divisor(n) + self.penalty()).detach())
         return torch.cat(parts) if parts else total.new_zeros(0), score
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
-        """Pending statistics as they were."""
+        """Pending statistics are afterwards what they were before."""
         kept = [(node.layer, dict(node.layer.pending)) for node in self.nodes]
         try:
             yield
         finally:
             for layer, pending in kept:
                 layer.pending = pending
-
-    # ---- parameters in DL4J's order
 
     def views(self) -> Iterator[tuple[Node, View]]:
         """Every parameter and statistic in the order of DL4J's flat vector."""
@@ -316,8 +316,8 @@ class Network(nn.Module):
         expected = self.num_params()
         if values.dim() != 1 or values.numel() != expected:
             raise ValueError(
-                f"set_params(values): expected a vector of {expected} numbers, got shape "
-                f"{tuple(values.shape)}"
+                f"set_params(values): expected a vector of {expected} numbers, got "
+                f"shape {tuple(values.shape)}"
             )
         start = 0
         with torch.no_grad():
@@ -325,8 +325,6 @@ class Network(nn.Module):
                 t = getattr(node.layer, view.tensor)
                 view.fill(t, values[start : start + t.numel()])
                 start += t.numel()
-
-    # ---- training without Lightning
 
     def configure_optimizer(self) -> NetworkOptimizer:
         """A new optimizer for this network, as its configuration says."""
@@ -357,9 +355,9 @@ class Network(nn.Module):
     ) -> float:
         """Train as DL4J's ``fit``: one step on a batch, or epochs over a loader.
 
-        ``fit(x, labels)`` is one iteration. ``fit(loader, epochs=1)`` goes over batches
-        ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)`` and counts
-        epochs.
+        ``fit(x, labels)`` is one iteration. ``fit(loader, epochs=1)`` goes that often
+        over batches ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``, and
+        only this form counts epochs.
 
         Returns:
             the score of the last batch before its step.
@@ -400,13 +398,14 @@ class Network(nn.Module):
         return wrap(self, package)
 
     def differs(self) -> list[str]:
-        """One line per way in which ``dl4j_exact`` changes what this network computes."""
+        """One line per way in which ``dl4j_exact`` changes what is computed."""
         first = next(self.parameters(), None)
         dtype = torch.float64 if first is None else first.dtype
         lines = []
         for node in self.nodes:
             found = node.layer.differs(dtype)
-            found += [c.differs() for c in getattr(node.conf, "constraints", None) or ()]
+            constraints = getattr(node.conf, "constraints", None) or ()
+            found += [constraint.differs() for constraint in constraints]
             for name in ("updater", "bias_updater"):
                 updater = getattr(node.conf, name, None)
                 if isinstance(updater, Named):

@@ -63,19 +63,21 @@ class NetworkOptimizer(torch.optim.Optimizer):
     ``group["name"]`` says which, and ``group["lr"]`` is the present learning rate. A
     rate that is not on a schedule may be changed there. The counters ``iteration`` and
     ``epoch`` are the network's, and are saved with the state.
+
+    Args:
+        network: the network; its configuration states updaters, penalties, gradient
+            normalisation and constraints.
+
+    Example:
+        >>> from dl4py.config import NeuralNetConfiguration, Output
+        >>> chain = NeuralNetConfiguration.builder().updater("adam", lr=0.01)
+        >>> net = chain.layer(Output(n_in=4, n_out=3)).build().module()
+        >>> [(g["name"], g["lr"]) for g in net.configure_optimizer().param_groups]
+        [('layer0/weight', 0.01), ('layer0/bias', 0.01)]
     """
 
     def __init__(self, network: Network) -> None:
-        if network.conf.optimization_algo != SGD:
-            raise NotImplementedError(
-                f"optimization_algo {network.conf.optimization_algo}: the solvers are not "
-                "built yet; use STOCHASTIC_GRADIENT_DESCENT and an updater"
-            )
-        if network.conf.backprop_type != "Standard":
-            raise NotImplementedError(
-                f"backprop_type {network.conf.backprop_type}: truncated back-propagation "
-                "through time is not built yet; use Standard"
-            )
+        self.conf = network.conf
         self.clock = network.clock
         self.dl4j_exact = network.dl4j_exact
         # DL4J's SGD goes downhill whatever ``minimize`` says
@@ -104,12 +106,11 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 group["lr"] = rule.inner.param_groups[0].get("lr", 1.0)
         super().__init__(groups or [{"params": [torch.zeros(0)], "name": "none"}], {})
 
-    # ---- a step
-
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None
     ) -> float | None:
         """One training iteration on the gradients of the mean loss."""
+        self._refuse_what_is_to_come()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -126,6 +127,18 @@ class NetworkOptimizer(torch.optim.Optimizer):
             for slot in self.slots:
                 slot.grad = None
         return loss
+
+    def _refuse_what_is_to_come(self) -> None:
+        if self.conf.optimization_algo != SGD:
+            raise NotImplementedError(
+                f"optimization_algo {self.conf.optimization_algo}: the solvers are not "
+                "built yet; use STOCHASTIC_GRADIENT_DESCENT and an updater"
+            )
+        if self.conf.backprop_type != "Standard":
+            raise NotImplementedError(
+                f"backprop_type {self.conf.backprop_type}: truncated back-propagation "
+                "through time is not built yet; use Standard"
+            )
 
     def _collect(self) -> None:
         for slot in self.slots:
@@ -231,8 +244,6 @@ class NetworkOptimizer(torch.optim.Optimizer):
                     for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
                         array.copy_(c.apply(array, self.dl4j_exact))
 
-    # ---- state
-
     def blocks(self) -> Iterator[tuple[Any, list[Slot]]]:
         """DL4J's updater blocks: runs of parameters with equal updaters, flat order."""
         last: Any = None
@@ -248,7 +259,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
         if run:
             yield last, run
 
-    def _segments(self) -> Iterator[tuple[str, Slot]]:
+    def segments(self) -> Iterator[tuple[str, Slot]]:
+        """(name of the state, its parameter) in the order of :meth:`flat_state`."""
         for key, slots in self.blocks():
             if key is None or not _is_ours(key[0]):
                 continue
@@ -262,12 +274,12 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def flat_state(self) -> Tensor:
         """All state as one vector in DL4J's block order, a copy."""
-        parts = [s.view.flat(self.state[s.tensor][n]) for n, s in self._segments()]
+        parts = [s.view.flat(self.state[s.tensor][n]) for n, s in self.segments()]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def set_flat_state(self, values: Tensor) -> None:
         """Write :meth:`flat_state`'s vector back."""
-        segments = list(self._segments())
+        segments = list(self.segments())
         expected = sum(slot.tensor.numel() for _, slot in segments)
         if values.dim() != 1 or values.numel() != expected:
             raise ValueError(
@@ -281,7 +293,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
             start += size
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("clock", "dl4j_exact", "uphill", "slots", "rules")  # torch drops them
+        # torch keeps only its own attributes
+        own = ("conf", "clock", "dl4j_exact", "uphill", "slots", "rules")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def state_dict(self) -> dict[str, Any]:
@@ -296,7 +309,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
         counters, inner = rest.pop("clock", None), rest.pop("inner", None)
         if counters is None or inner is None or len(inner) != len(self.rules):
             raise ValueError(
-                "state_dict: expected one that a NetworkOptimizer of the same network saved"
+                "state_dict: expected one that a NetworkOptimizer of the same network "
+                "saved"
             )
         super().load_state_dict(rest)
         for rule, saved in zip(self.rules, inner, strict=True):

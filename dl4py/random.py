@@ -7,8 +7,7 @@ from torch import Tensor
 
 
 class Noise:
-    """Where random numbers come from: torch's generators, or one generator of one's
-    own.
+    """Where random numbers come from: torch's generators, or one of one's own.
 
     A network hands one ``Noise`` to every module that draws, so that all its draws come
     from one stream in DL4J's order. A module used alone draws from torch's default
@@ -36,8 +35,7 @@ class Noise:
         return torch.empty_like(like).normal_(mean, std, generator=self.generator)
 
     def keep(self, like: Tensor, p: float) -> Tensor:
-        """1 with probability ``p``, else 0, in the shape, dtype and device of ``like``.
-        """
+        """1 with probability ``p``, else 0, in shape, dtype and device of ``like``."""
         return torch.empty_like(like).bernoulli_(p, generator=self.generator)
 
     def seed(self, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Name → item: the only place where strings become objects.
 
 An item registers itself with a decorator, and from then on every look-up (builder,
-JSON, command line, checkpoints, tests) knows it:
+JSON, checkpoints, tests) knows it:
 
     @ACTIVATIONS.add("cube", java="ActivationCube")
     class Cube(Activation): ...
@@ -45,9 +45,7 @@ def camel(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered item: what it is, how it is called, which Java class it stands
-    for.
-    """
+    """One registered item, its names, and the Java class it stands for."""
 
     item: T
     names: tuple[str, ...]
@@ -55,6 +53,7 @@ class Entry(Generic[T]):
 
     @property
     def key(self) -> str:
+        """The first of its names."""
         return self.names[0]
 
 
@@ -65,6 +64,13 @@ class Registry(Generic[T]):
         kind: the word used in error messages, e.g. ``"activation"``.
         package: the Java package of DL4J's own items; ``java=`` names of items are
             relative to it.
+
+    Example:
+        >>> colours = Registry("colour")
+        >>> @colours.add("DARK_BLUE")
+        ... def dark_blue(): ...
+        >>> colours["dark blue"] is dark_blue
+        True
     """
 
     def __init__(self, kind: str, package: str = "") -> None:
@@ -79,14 +85,13 @@ class Registry(Generic[T]):
         self._announced.update({canonical(name): reason for name in names})
 
     def add(self, *names: str, java: str | None = None) -> Callable[[A], A]:
-        """Register the decorated class or function under ``names``; the first is its
-        key.
+        """Register the decorated class or function under ``names``.
 
         Args:
-            names: DL4J's names of the item; ``_`` as in DL4J's enum.
+            names: DL4J's names of the item, ``_`` as in DL4J's enum; the first is its
+                key.
             java: DL4J's class, relative to the registry's package; needed only for
-                items
-                that DL4J's files know.
+                items that DL4J's files know.
         """
         if not names:
             raise ValueError(f"{self.kind}: add(...) needs at least one name")
@@ -128,14 +133,11 @@ class Registry(Generic[T]):
         return iter(dict.fromkeys(entry.key for entry in self._entries.values()))
 
     def entry_of(self, item: object) -> Entry[T] | None:
-        """The entry of a registered class or function, ``None`` if it is not
-        registered.
-        """
+        """The entry of a registered class or function, ``None`` for anything else."""
         return next((e for e in self._entries.values() if e.item is item), None)
 
     def by_java(self, name: str) -> Entry[T] | None:
-        """The entry of a Java class, by simple name: packages moved between releases.
-        """
+        """The entry of a Java class; its package may be that of another release."""
         simple = name.rpartition(".")[2]
         found = self._java.get(simple.lower())
         return found or self._entries.get(canonical(simple))
@@ -156,10 +158,8 @@ class Registry(Generic[T]):
         known = parameters(entry.item)
         for arg in args:
             if arg not in known:
-                hint = (
-                    suggest(arg, known)
-                    or f"expected one of {', '.join(known) or 'none'}"
-                )
+                expected = f"expected one of {', '.join(known) or 'none'}"
+                hint = suggest(arg, known) or expected
                 raise ValueError(
                     f"{self.kind} {entry.key}: unknown argument {arg!r}: {hint}"
                 )
@@ -177,7 +177,12 @@ class Registry(Generic[T]):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Named:
-    """A registered item with its arguments, as plain data: what a configuration stores.
+    """A registered item with its arguments, as a configuration stores it: plain data.
+
+    Args:
+        kind: the registry's word, e.g. ``"activation"``.
+        name: the item's key there.
+        args: (name, value) pairs in the order of the names.
     """
 
     kind: str
@@ -190,10 +195,12 @@ class Named:
 
     @property
     def kwargs(self) -> dict[str, Any]:
+        """The arguments by name."""
         return dict(self.args)
 
     @property
     def entry(self) -> Entry[Any]:
+        """The item's entry in its registry."""
         return REGISTRIES[self.kind].entry(self.name)
 
 
@@ -224,13 +231,13 @@ def parameters(item: Any) -> dict[str, Any]:
 def option(
     default: Any = dataclasses.MISSING, *, json: str | None = None, **facts: Any
 ) -> Any:
-    """A dataclass field whose DL4J JSON key is not the camelCase of its name.
+    """A dataclass field that carries facts for whoever reads the declaration.
 
     Args:
-        default: as in :func:`dataclasses.field`; a callable without arguments that is a
-            type makes a fresh value (``default=dict``).
-        json: the key in DL4J's JSON.
-        facts: anything else a reader of the declaration needs (units, ranges …).
+        default: as in :func:`dataclasses.field`; a type makes a fresh value for every
+            instance (``default=dict``).
+        json: the key in DL4J's JSON where it is not the camelCase of the name.
+        facts: anything else (kinds, units, ranges …).
     """
     metadata = {**({"json": json} if json else {}), **facts}
     if isinstance(default, type):

@@ -23,14 +23,15 @@ class NetworkMixin(_Base):
 
     Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``. Logged
     are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
-    included; for labels of several classes ``val_accuracy`` and ``test_accuracy`` too.
-    The parameters after training equal those of ``Network.fit`` on the same batches.
+    included; for rows of several classes without masks ``val_accuracy`` and
+    ``test_accuracy`` too. The parameters after training equal those of ``Network.fit``
+    on the same batches.
 
     Args:
         conf: the configuration as DL4J's JSON in plain Python types, as a checkpoint
-            holds
-            it.
-        dl4j_exact: whether DL4J's faults are reproduced too.
+            holds it.
+        dl4j_exact: whether DL4J's faults are reproduced too; a network given as
+            ``config`` has decided that already.
         extra: what DL4J has no word for; nothing so far.
         config: a configuration or a network, where it is not given as ``conf``.
 
@@ -49,8 +50,8 @@ class NetworkMixin(_Base):
         if config is None:
             if conf is None:
                 raise ValueError(
-                    "this checkpoint's configuration holds functions or classes without a "
-                    "registered name and could not be saved; give it: "
+                    "this checkpoint's configuration holds functions or classes "
+                    "without a registered name and could not be saved; give it: "
                     "load_from_checkpoint(path, config=...)"
                 )
             config = MultiLayerConfiguration.from_dict(conf)

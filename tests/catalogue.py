@@ -31,6 +31,8 @@ FAMILIES = re.compile(
 
 @dataclass(frozen=True)
 class Case:
+    """One network: its configuration, facts about it, and DL4J's numbers."""
+
     name: str
     json: str
     meta: dict[str, Any]
@@ -54,34 +56,36 @@ def _read_copy(name: str) -> tuple[str, str, bytes]:
 
 
 def names() -> list[str]:
+    """All cases at hand."""
     if WHOLE.is_dir():
         return sorted(p.parent.name for p in WHOLE.glob("*/meta.json"))
     return copied()
 
 
 def copied() -> list[str]:
+    """The cases in the copy."""
     with zipfile.ZipFile(COPY) as archive:
         return sorted({name.split("/")[0] for name in archive.namelist()})
 
 
 @functools.lru_cache(maxsize=4)
 def load(name: str) -> Case:
+    """A case by name."""
     conf, meta, arrays = (_read_whole if WHOLE.is_dir() else _read_copy)(name)
     content = dict(np.load(io.BytesIO(arrays)))
     return Case(name, conf, json.loads(meta), content)
 
 
 def make() -> None:
+    """Write the copy anew from the whole catalogue."""
     from tests.test_catalogue import MISSING, configuration
 
     with zipfile.ZipFile(COPY, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in filter(FAMILIES.match, names()):
             if configuration(load(name)) is MISSING:
                 continue
-            conf, meta, arrays = _read_whole(name)
-            for entry, data in (
-                ("configuration.json", conf), ("meta.json", meta), ("case.npz", arrays)
-            ):  # fmt: skip
+            entries = ("configuration.json", "meta.json", "case.npz")
+            for entry, data in zip(entries, _read_whole(name), strict=True):
                 info = zipfile.ZipInfo(f"{name}/{entry}", (1980, 1, 1, 0, 0, 0))
                 info.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(info, data)

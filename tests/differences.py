@@ -38,14 +38,17 @@ VALUES = {
 
 
 def required(item: Any) -> dict[str, Any]:
-    known = parameters(item) if not dataclasses.is_dataclass(item) else {
-        f.name: f.default for f in dataclasses.fields(item)
-    }  # fmt: skip
+    """A value for every argument without a default."""
+    if dataclasses.is_dataclass(item):
+        known = {f.name: f.default for f in dataclasses.fields(item)}
+    else:
+        known = parameters(item)
     missing = (inspect.Parameter.empty, dataclasses.MISSING)
     return {n: VALUES.get(n, 0.1) for n, d in known.items() if d in missing}
 
 
 def variants(item: Any) -> Iterator[dict[str, Any]]:
+    """Arguments to ask with: the defaults, and each of them changed in turn."""
     needed = required(item)
     yield needed
     for name, default in parameters(item).items():
@@ -66,6 +69,7 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
 
 
 def lines_of(registry: Registry[Any], item: Any) -> Iterator[str]:
+    """What the variants of an item say about themselves."""
     for args in variants(item):
         try:
             if registry is UPDATERS:

@@ -46,6 +46,7 @@ def load(name: str) -> Any:
 
 
 def make() -> None:
+    """Write the copies anew from the whole files."""
     DATA.mkdir(parents=True, exist_ok=True)
     for name, parts in FILES.items():
         content = json.loads((SHARED / "golden" / f"{name}.json").read_text())

@@ -9,11 +9,11 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
 FLOORS = {
     0: {"checked", "clock", "ops", "random", "registry"},
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config"},
-    2: {"layers"},
+    2: {"io", "layers"},
     3: {"builder", "network", "optimizer"},
     4: {
         "__init__", "cli", "data", "demo", "evaluation", "lightning",
-        "pytorch_lightning", "trainer",
+        "pytorch_lightning", "serializer", "trainer",
     },
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

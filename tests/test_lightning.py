@@ -1,6 +1,4 @@
-"""Networks under a Trainer: equal to ``fit``, checkpoints, both packages,
-interruptions.
-"""
+"""Networks under a Trainer: equal to ``fit``, checkpoints, packages, interruptions."""
 
 import json
 import os
@@ -191,10 +189,9 @@ class GatedDenseModule(Affine):
 
     @classmethod
     def from_config(cls, conf, dl4j_exact=False):
-        return cls(
-            conf.n_in, conf.n_out, conf.activation, sharpness=conf.sharpness,
-            weight_init=conf.weight_init, bias_init=conf.bias_init,
-        )  # fmt: skip
+        options = {"weight_init": conf.weight_init, "bias_init": conf.bias_init}
+        sizes = (conf.n_in, conf.n_out)
+        return cls(*sizes, conf.activation, sharpness=conf.sharpness, **options)
 
     def forward(self, x, mask=None, state=None):
         z = nn.functional.linear(self.disturb(x), self.weight, self.bias)
@@ -235,18 +232,16 @@ class SignDescent(dl4py.updaters.Updater):
 
 
 def test_parts_of_ones_own_go_through_everything(tmp_path):
+    gated = GatedDense.builder().nIn(4).nOut(5).sharpness(1.5)
     conf = (
         NeuralNetConfiguration.builder()
         .seed(1)
         .data_type("double")
         .updater("sign_descent", lr=0.02)
-        .layer(
-            GatedDense.builder().nIn(4).nOut(5).sharpness(1.5)
-            .activation("wave", frequency=2.0).build()
-        )
+        .layer(gated.activation("wave", frequency=2.0).build())
         .layer(Output(n_out=3, loss="quartic", activation="identity"))
         .build()
-    )  # fmt: skip
+    )
     assert NeuralNetConfiguration.from_json(conf.to_json()) == conf
     assert conf.to_dict()["confs"][0]["layer"]["@class"] == "gated_dense"
     module = conf.lightning(package="lightning")
@@ -278,9 +273,9 @@ t.fit(model, loader())
 """
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.filterwarnings(
-    "ignore:You're resuming from a checkpoint that ended before"
+    "ignore:Be aware that when using `ckpt_path`",
+    "ignore:You're resuming from a checkpoint that ended before",
 )
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_leaves_the_last_checkpoint_whole(how, tmp_path):

@@ -151,9 +151,8 @@ class TestLearning:
                 q[i] += sign * 1e-6
                 net.set_params(q)
                 ends.append(net.score(*batch, training=True))
-            assert (ends[0] - ends[1]) / 2e-6 * 12 == pytest.approx(
-                float(g[i]), rel=1e-6
-            )
+            slope = (ends[0] - ends[1]) / 2e-6
+            assert slope * 12 == pytest.approx(float(g[i]), rel=1e-6)
 
     def test_loader_counts_epochs(self, batch):
         net = mlp().module()
@@ -163,15 +162,10 @@ class TestLearning:
         assert (net.clock.iteration, net.clock.epoch) == (7, 3)
 
     def test_groups_and_their_rates(self, batch):
-        conf = (
-            builder()
-            .updater("nesterovs", lr=dl4py.schedules.get("exponential", initial_value=0.1, gamma=0.5))
-            .bias_updater("sgd", lr=0.2)
-            .layer(Dense(n_in=4, n_out=3))
-            .layer(Output(n_out=3))
-            .build()
-        )  # fmt: skip
-        net = conf.module()
+        rate = dl4py.schedules.get("exponential", initial_value=0.1, gamma=0.5)
+        chain = builder().updater("nesterovs", lr=rate).bias_updater("sgd", lr=0.2)
+        chain.layer(Dense(n_in=4, n_out=3)).layer(Output(n_out=3))
+        net = chain.build().module()
         groups = {g["name"]: g for g in net.optimizer.param_groups}
         assert list(groups) == [
             "layer0/weight",
@@ -201,14 +195,18 @@ class TestLearning:
         again.optimizer.load_state_dict(net.optimizer.state_dict())
 
     def test_functions_and_modules_instead_of_names(self, batch):
+        def constant(t, fan_in, fan_out, generator=None):
+            return nn.init.constant_(t, 0.1)
+
+        loss = nn.MSELoss(reduction="none")
         conf = (
             builder()
-            .weight_init(lambda t, fan_in, fan_out, generator=None: nn.init.constant_(t, 0.1))
+            .weight_init(constant)
             .layer(Dense(n_in=4, n_out=6, activation=torch.sin))
             .layer(Dense(n_out=3, activation=nn.Hardswish()))
-            .layer(Output(n_out=3, activation="identity", loss=nn.MSELoss(reduction="none")))
+            .layer(Output(n_out=3, activation="identity", loss=loss))
             .build()
-        )  # fmt: skip
+        )
         net = conf.module()
         assert net.layers["layer0"].weight[0, 0].item() == 0.1
         z = net.output(batch[0])
@@ -277,12 +275,10 @@ class TestConstraints:
             MaxNorm(dimensions=(2,)).apply(self.W)
 
     def test_holds_after_every_step(self, batch):
-        chain = (
-            builder().updater("sgd", lr=10.0).constrain_weights(MaxNorm(max_norm=0.5))
-        )
-        net = (
-            chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3)).build().module()
-        )
+        chain = builder().updater("sgd", lr=10.0)
+        chain.constrain_weights(MaxNorm(max_norm=0.5))
+        chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3))
+        net = chain.build().module()
         net.fit(*batch)
         for layer in net.layers.values():
             assert layer.weight.t().norm(dim=1).max().item() <= 0.5 + 1e-9

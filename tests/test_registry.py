@@ -1,3 +1,5 @@
+"""Names, aliases, arguments and JSON keys of registered items."""
+
 import dataclasses
 
 import pytest
@@ -65,5 +67,5 @@ def test_java_classes_are_unique(kind):
     registry = REGISTRIES[kind]
     java = [registry.entry(key).java for key in registry]
     java = [j for j in java if j is not None]
-    assert len(java) == len(set(java)) or kind in {"weight init"}
+    assert len(java) == len(set(java)) or kind == "weight init"
     assert list(registry), f"nothing is registered as {kind}"

@@ -1,5 +1,4 @@
-"""Networks as plain data: DL4J's fields in snake_case, and their JSON. No torch inside.
-"""
+"""Networks as plain data, without torch: DL4J's fields in snake_case and their JSON."""
 
 from dl4py.config.codec import DL4JFormatError
 from dl4py.config.convolutional import (
@@ -71,7 +70,6 @@ __all__ = [
     "GaussianNoise",
     "GlobalPooling",
     "InputType",
-    "LSTM",
     "Layer",
     "LossLayer",
     "MaxNorm",

@@ -22,9 +22,8 @@ from dl4py.registry import (
     parameters,
 )
 
-_UNKNOWN = (
-    "_unknown_json"  # attribute of an object read from JSON: keys nobody declared
-)
+# attribute of an object read from JSON: the keys that nobody declared
+_UNKNOWN = "_unknown_json"
 _TAGS = ("@class", "type")  # distributions are tagged by "type" in DL4J's files
 
 
@@ -43,7 +42,16 @@ def replace(value: Any, **changes: Any) -> Any:
 
 
 def encode(value: Any, path: str = "$") -> Any:
-    """Plain JSON types for a configuration value."""
+    """Plain JSON types for a configuration value.
+
+    Args:
+        value: a configuration, or anything that a field of one may hold.
+        path: where the value stands, for error messages.
+
+    Example:
+        >>> encode((1, float("inf")))
+        [1, 'Infinity']
+    """
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -69,7 +77,16 @@ def encode(value: Any, path: str = "$") -> Any:
 
 
 def decode(value: Any, path: str = "$") -> Any:
-    """The configuration value that ``encode`` writes as ``value``."""
+    """The configuration value that :func:`encode` writes as ``value``.
+
+    Args:
+        value: JSON in plain Python types.
+        path: where the value stands, for error messages.
+
+    Example:
+        >>> decode([1, "Infinity"])
+        [1, inf]
+    """
     if isinstance(value, str):
         return _PYTHON_FLOATS.get(value, value)
     if isinstance(value, list):
@@ -129,9 +146,6 @@ def _build(entry: Entry[Any], content: dict[str, Any]) -> Any:
             rest.pop(key, None)
         return _with_unknown(entry.item(**known), rest)
     return _build_named(entry, content)
-
-
-# ---- items that a configuration stores by name (activations, losses, updaters)
 
 
 def _argument_key(item: Any, name: str) -> str:

@@ -21,11 +21,15 @@ def window_output(
 ) -> int:
     """Length of an axis after a sliding window.
 
-    Same: ⌈size/stride⌉; Truncate and Strict: ⌊(size + 2·padding - k)/stride⌋ + 1 with
-    k = kernel + (kernel - 1)(dilation - 1), which Strict wants without remainder.
+    Same and Causal: ⌈size/stride⌉. Truncate and Strict:
+    ⌊(size + 2·padding - k)/stride⌋ + 1 with k = kernel + (kernel - 1)(dilation - 1),
+    which Strict wants without remainder.
 
-    >>> window_output("Truncate", 28, 5, 1, 0, 1), window_output("Same", 28, 5, 2, 0, 1)
-    (24, 14)
+    Example:
+        >>> window_output("Truncate", 28, kernel=5, stride=1, padding=0, dilation=1)
+        24
+        >>> window_output("Same", 28, kernel=5, stride=2, padding=0, dilation=1)
+        14
     """
     if mode in ("Same", "Causal"):
         return -(-size // stride)
@@ -38,8 +42,9 @@ def window_output(
         )
     if mode == "Strict" and rest:
         raise ConfigurationError(
-            f"convolution_mode: Strict needs (size + 2·padding - window) divisible by the "
-            f"stride, got ({size} + 2·{padding} - {spread}) / {stride}; use 'Truncate'"
+            "convolution_mode: Strict needs (size + 2·padding - window) divisible by "
+            f"the stride, got ({size} + 2·{padding} - {spread}) / {stride}; "
+            "use 'Truncate'"
         )
     return steps + 1
 
@@ -55,6 +60,7 @@ class Window:
     format: str | None
 
     def slide(self, given: InputType, channels: int | None) -> Convolutional:
+        """What the window makes of ``given``; ``None`` keeps the number of channels."""
         if not isinstance(given, Convolutional):
             raise ConfigurationError(f"input: expected images, got {given}")
         height, width = (
@@ -72,15 +78,16 @@ class Window:
         return Convolutional(height, width, count, given.format)
 
     def check_mode(self) -> None:
+        """Refuse the mode that images do not have."""
         if self.convolution_mode == "Causal":
             raise ConfigurationError(
-                "convolution_mode: Causal is for one-dimensional convolutions, expected "
-                "Truncate, Strict or Same"
+                "convolution_mode: Causal is for one-dimensional convolutions, "
+                "expected Truncate, Strict or Same"
             )
 
 
 def in_format(layer: Any, given: InputType) -> Any:
-    """``layer`` with the data format of its input, unless it states one."""
+    """``layer`` with the data format of its input; an error if it states another."""
     known = given.format if isinstance(given, Convolutional) else "NCHW"
     if layer.format is not None and layer.format != known:
         raise ConfigurationError(
@@ -96,13 +103,14 @@ class Convolution2D(FeedForwardLayer, Window):
 
     Args:
         n_in, n_out: channels in and out.
-        kernel_size, stride, padding, dilation: one number, or (height, width).
+        kernel_size, stride, dilation: one number >= 1, or (height, width).
+        padding: one number >= 0, or (height, width).
         convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (must divide) or
-            ``"Same"``
-            (output ⌈size/stride⌉; the odd pixel of padding goes to the bottom and
-            right, ``padding`` is not used).
+            ``"Same"`` (output ⌈size/stride⌉; the odd pixel of padding goes to the
+            bottom and right, ``padding`` is not used); default: the network's.
         has_bias: whether there is a b.
         format: ``"NCHW"``, or ``"NHWC"`` for channels last; parameters are the same.
+            Default: that of the input.
 
     DL4J: org.deeplearning4j.nn.conf.layers.ConvolutionLayer
     """
@@ -145,8 +153,8 @@ class Subsampling(Layer, Window):
         pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``: (Σ|x|ᵖ)^(1/p).
         kernel_size, stride, padding, dilation, convolution_mode, format: as in
             :class:`Convolution2D`.
-        pnorm: p.
-        eps: lower bound of the p-norm's sum.
+        pnorm: p, at least 1 where it is used.
+        eps: lower bound of the p-norm's sum, >= 0.
         avg_pool_include_pad_in_divisor: whether the mean counts padding.
 
     DL4J: org.deeplearning4j.nn.conf.layers.SubsamplingLayer
@@ -196,14 +204,14 @@ class BatchNormalization(FeedForwardLayer):
     while testing: running ← decay·running + (1 - decay)·batch.
 
     Args:
-        decay: torch's momentum is 1 - decay.
-        eps: ε.
+        decay: in [0, 1]; torch's momentum is 1 - decay.
+        eps: ε >= 0.
         gamma, beta: first values of γ and β, or their constant values when locked.
         lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants
-            only
-            if γ ≠ 1 **and** β ≠ 0.
+            only if γ ≠ 1 **and** β ≠ 0.
         use_log_std: the running variance is kept as log₁₀σ, as DL4J's new networks do.
-        minibatch: kept for DL4J's files; it changes nothing.
+        minibatch, cudnn_allow_fallback: kept for DL4J's files; they change nothing.
+        format: as in :class:`Convolution2D`.
 
     Reference: Ioffe and Szegedy, Batch Normalization, 2015.
     DL4J: org.deeplearning4j.nn.conf.layers.BatchNormalization
@@ -227,7 +235,8 @@ class BatchNormalization(FeedForwardLayer):
     def with_input(self, given: InputType) -> Any:
         if isinstance(given, Recurrent):
             raise ConfigurationError(
-                "input: DL4J's batch normalisation takes rows or images, got a time series"
+                "input: DL4J's batch normalisation takes rows or images, "
+                "got a time series"
             )
         channels = getattr(given, "channels", given.features)
         sized = replace(self.sized(channels), n_out=channels)
@@ -248,7 +257,7 @@ class GlobalPooling(Layer):
     Args:
         pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``.
         pooling_dimensions: the axes; default: time, or height and width.
-        pnorm: p of the p-norm.
+        pnorm: p of the p-norm, >= 1.
         collapse_dimensions: whether the pooled axes go away (else they stay as 1).
 
     DL4J: org.deeplearning4j.nn.conf.layers.GlobalPoolingLayer

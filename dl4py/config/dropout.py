@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputNoise(Checked):
-    """Base of everything that disturbs a layer's input in training; identity in
-    testing.
-    """
+    """Base of all noise on a layer's input while training; identity while testing."""
 
     rate_field: ClassVar[str] = "p"
 
@@ -51,7 +49,9 @@ class Dropout(InputNoise):
     """Keep a value with probability p and scale it by 1/p, else 0.
 
     Args:
-        p: probability of **keeping** a value, in (0, 1]; torch's is that of dropping.
+        p: probability of **keeping** a value, in (0, 1], or a schedule of it; torch's
+            is that of dropping.
+        helper_allow_fallback: kept for DL4J's files; it changes nothing.
 
     Reference: Srivastava et al., Dropout, 2014.
     DL4J: org.deeplearning4j.nn.conf.dropout.Dropout
@@ -72,11 +72,13 @@ class SpatialDropout(InputNoise):
     """Dropout of whole channels: one draw per example and entry of axis 1.
 
     Args:
-        p: probability of **keeping** a channel, in (0, 1].
+        p: probability of **keeping** a channel, in (0, 1], or a schedule of it.
+
+    Shape:
+        ``[n, channels, ...]`` with at least three axes in, the same shape out.
 
     Reference: Tompson et al., Efficient Object Localization Using Convolutional
-        Networks,
-        2015.
+        Networks, 2015.
     DL4J: org.deeplearning4j.nn.conf.dropout.SpatialDropout
     """
 
@@ -86,13 +88,11 @@ class SpatialDropout(InputNoise):
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         if x.dim() < 3:
             raise ValueError(
-                "SpatialDropout needs [n, channels, ...] with at least one axis after the "
-                f"channels, got shape {tuple(x.shape)}; use Dropout for rows"
+                "SpatialDropout needs [n, channels, ...] with at least one axis after "
+                f"the channels, got shape {tuple(x.shape)}; use Dropout for rows"
             )
         p = self.now(clock)
-        kept = noise.keep(
-            x[:, :, 0].flatten(2)[..., 0] if x.dim() > 3 else x[:, :, 0], p
-        )
+        kept = noise.keep(x.flatten(2)[..., 0], p)
         return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
 
 
@@ -105,7 +105,8 @@ class AlphaDropout(InputNoise):
     A = 1/√(p + α'²·p·(1 - p)), B = -A·(1 - p)·α'
 
     Args:
-        p: probability of **keeping** a value, in (0, 1].
+        p: probability of **keeping** a value, in (0, 1], or a schedule of it.
+        alpha, scale: α and λ of SELU.
 
     Reference: Klambauer et al., Self-Normalizing Neural Networks, 2017.
     DL4J: org.deeplearning4j.nn.conf.dropout.AlphaDropout
@@ -131,7 +132,8 @@ class GaussianDropout(InputNoise):
     """Multiplicative noise: x ← x·N(1, rate / (1 - rate)).
 
     Args:
-        rate: as the probability of **dropping**, in [0, 1): the one of DL4J's that is.
+        rate: in [0, 1), or a schedule of it: the one class where DL4J means the
+            probability of **dropping**.
 
     Reference: Srivastava et al., Dropout, 2014, section 10.
     DL4J: org.deeplearning4j.nn.conf.dropout.GaussianDropout
@@ -151,6 +153,9 @@ class GaussianDropout(InputNoise):
 @dataclass(frozen=True)
 class GaussianNoise(InputNoise):
     """Additive noise: x ← x + N(0, stddev²).
+
+    Args:
+        stddev: standard deviation, >= 0, or a schedule of it.
 
     DL4J: org.deeplearning4j.nn.conf.dropout.GaussianNoise
     """

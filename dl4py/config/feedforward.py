@@ -55,6 +55,7 @@ class Output(FeedForwardLayer, HasLoss):
     Args:
         loss: a name, a torch loss module or a function ``fn(output, labels)``.
         activation: DL4J's default is softmax whatever the loss.
+        has_bias: whether there is a b.
 
     DL4J: org.deeplearning4j.nn.conf.layers.OutputLayer
     """
@@ -100,6 +101,9 @@ class LossLayer(FeedForwardLayer, HasLoss):
 class ActivationLayer(Layer):
     """An activation as a layer of its own.
 
+    Args:
+        activation: a name, a torch module or a function; default: the network's.
+
     DL4J: org.deeplearning4j.nn.conf.layers.ActivationLayer
     """
 
@@ -112,6 +116,9 @@ class ActivationLayer(Layer):
 @dataclass(frozen=True, kw_only=True)
 class DropoutLayer(FeedForwardLayer):
     """Noise as a layer of its own; identity when testing.
+
+    Args:
+        dropout: the noise, or the probability of **keeping** a value.
 
     Example:
         >>> DropoutLayer(dropout=0.8).dropout  # keeps 8 of 10 values
@@ -137,12 +144,12 @@ class DropoutLayer(FeedForwardLayer):
 class Embedding(FeedForwardLayer):
     """One row of W per class index: act(W[index] + b).
 
-    The input holds indices, ``[n, 1]`` or ``[n]``: integers, or floats with whole
-    values.
+    The input holds indices, ``[n, 1]`` or ``[n]``: integers or whole floats.
 
     Args:
         n_in: number of classes; it must be given, since the input is one column.
         activation: DL4J's default is identity.
+        has_bias: whether there is a b.
 
     DL4J: org.deeplearning4j.nn.conf.layers.EmbeddingLayer
     """
@@ -173,8 +180,9 @@ class RnnOutput(FeedForwardLayer, HasLoss):
     """An output layer at every time step; the score is summed over time.
 
     Args:
-        loss, activation: as in :class:`Output`.
-        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``.
+        loss, activation, has_bias: as in :class:`Output`.
+        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``;
+            default: that of the input.
 
     DL4J: org.deeplearning4j.nn.conf.layers.RnnOutputLayer
     """

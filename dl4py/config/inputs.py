@@ -16,6 +16,8 @@ class InputType(Checked):
         FeedForward(size=4)
         >>> InputType.convolutional(28, 28, 1).features
         784
+
+    DL4J: org.deeplearning4j.nn.conf.inputs.InputType
     """
 
     @property
@@ -53,6 +55,8 @@ class InputType(Checked):
 
 @dataclass(frozen=True)
 class FeedForward(InputType):
+    """Rows of ``size`` numbers, ``[n, size]``."""
+
     size: int = field(kind=Integer(1))
 
     @property
@@ -62,6 +66,8 @@ class FeedForward(InputType):
 
 @dataclass(frozen=True)
 class Recurrent(InputType):
+    """Time series ``[n, size, length]``; ``length`` is ``None`` where it varies."""
+
     size: int = field(kind=Integer(1))
     length: int | None = field(None, Integer(1))
     format: str = field("NCW", Choice("NCW", "NWC"))
@@ -73,6 +79,8 @@ class Recurrent(InputType):
 
 @dataclass(frozen=True)
 class Convolutional(InputType):
+    """Images ``[n, channels, height, width]``, or channels last for ``"NHWC"``."""
+
     height: int = field(kind=Integer(1))
     width: int = field(kind=Integer(1))
     channels: int = field(kind=Integer(1))
@@ -85,6 +93,8 @@ class Convolutional(InputType):
 
 @dataclass(frozen=True)
 class ConvolutionalFlat(InputType):
+    """Images as rows ``[n, channels · height · width]``."""
+
     height: int = field(kind=Integer(1))
     width: int = field(kind=Integer(1))
     channels: int = field(kind=Integer(1))

@@ -101,12 +101,14 @@ class Rate:
 
 
 def flag(value: Any) -> bool:
+    """True or False."""
     if not isinstance(value, bool):
         raise _wrong("True or False", value)
     return value
 
 
 def text(value: Any) -> str:
+    """A string."""
     if not isinstance(value, str):
         raise _wrong("a string", value)
     return value
@@ -147,9 +149,8 @@ class Item:
     """A registered item with its arguments: an activation, a loss, an updater.
 
     Takes a name, a :class:`~dl4py.registry.Named`, a registered class, and whatever
-    else
-    torch users hold in its place: a module, a function, an optimizer class (kept as it
-        is).
+    else torch users hold in its place, which is kept as it is: a module, a function, an
+    optimizer class.
     """
 
     registry: Registry[Any]
@@ -213,8 +214,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Many:
-    """Any number of values of one kind, as a tuple; a single value stands for itself.
-    """
+    """A tuple of values of one kind; a single value stands for a tuple of one."""
 
     kind: Kind
 

@@ -43,9 +43,7 @@ GRADIENT_NORMALIZATION = Choice(
 
 
 class ConfigurationError(ValueError):
-    """A value in a configuration that cannot be built; names layer, field, expected,
-    given.
-    """
+    """A configuration that cannot be built; names layer, field, expected and given."""
 
 
 def dropout_of(value: Any) -> Any:
@@ -54,6 +52,7 @@ def dropout_of(value: Any) -> Any:
 
 
 def weight_init_of(value: Any) -> Any:
+    """DL4J's builder: a distribution stands for drawing from it."""
     if DISTRIBUTIONS.entry_of(type(value)) is not None:
         return WEIGHT_INITS["distribution"](value)
     return Data(WEIGHT_INITS)(value)
@@ -66,11 +65,10 @@ class Layer:
     Args:
         name: a name for summaries and messages.
         dropout: noise on the layer's input while training; a number is the probability
-            of
-            **keeping** a value.
+            of **keeping** a value.
         constraints: conditions met after every step.
         gradient_normalization: one of DL4J's five rules, or ``"None"``.
-        gradient_normalization_threshold: the threshold of the clipping rules.
+        gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
     """
 
     name: str | None = field(None, text, json="layerName")
@@ -155,13 +153,16 @@ class BaseLayer(Layer):
 
     Args:
         activation: a name, a torch module or a function.
-        weight_init: a name, a distribution, or a function ``init(tensor, fan_in,
-            fan_out)``.
-        updater, bias_updater: a name, or a torch optimizer class.
-        l1, l2, weight_decay, l1_bias, l2_bias, weight_decay_bias: penalties; numbers or
-            schedules.
+        weight_init: a name, a distribution, or a function
+            ``init(tensor, fan_in, fan_out)`` or ``init(tensor)``.
+        updater, bias_updater: a name, or a torch optimizer class; biases follow
+            ``updater`` unless they have their own.
+        regularization, regularization_bias: penalties on weights and on biases.
+        l1, l2, weight_decay, l1_bias, l2_bias, weight_decay_bias: the same by name;
+            numbers or schedules.
         bias_init: first value of biases.
         gain_init: first value of layer-norm gains.
+        weight_noise: not built yet.
     """
 
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)
@@ -247,9 +248,7 @@ class FeedForwardLayer(BaseLayer):
 
 
 def _inherited(name: str, own: Any, given: Any) -> Any:
-    """DL4J's rule: one's own value wins; penalties of a class one has none of are
-    added.
-    """
+    """DL4J's rule: one's own value wins, but penalties of other classes are added."""
     if own is None or not name.startswith("regularization"):
         return given if own is None else own
     classes = {type(r) for r in own}

@@ -62,8 +62,16 @@ class MultiLayerConfiguration:
         mini_batch: whether gradients are divided by the number of examples.
         minimize: whether the score is to go down.
         optimization_algo: DL4J's name of the algorithm; the updaters belong to
-            ``STOCHASTIC_GRADIENT_DESCENT``.
-        iteration_count, epoch_count: how far a network has been trained.
+            ``STOCHASTIC_GRADIENT_DESCENT``, and the solvers are not built yet.
+        max_num_line_search_iterations, step_function: for the solvers.
+        backprop_type: ``"Standard"``, or ``"TruncatedBPTT"``, which is not built yet.
+        tbptt_fwd_length, tbptt_back_length: time steps of a truncated piece, >= 1.
+        validate_output_layer_config: whether the builder refuses output layers that
+            cannot work.
+        iteration_count, epoch_count: how far a network has been trained, >= 0.
+        cache_mode, inference_workspace_mode, training_workspace_mode: kept for DL4J's
+            files; they change nothing.
+        extra: JSON keys that no field declares.
 
     DL4J: org.deeplearning4j.nn.conf.MultiLayerConfiguration
     """
@@ -130,12 +138,9 @@ class MultiLayerConfiguration:
         Args:
             dl4j_exact: as in :meth:`module`.
             package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that
-                is
-                imported already, else ``"lightning"``.
+                is imported already, else ``"lightning"``.
         """
-        from dl4py.builder import (
-            lightning,
-        )  # the builder stands above the configuration
+        from dl4py.builder import lightning  # above the configuration, as in module
 
         return lightning(self, dl4j_exact, package)
 
@@ -169,7 +174,11 @@ class MultiLayerConfiguration:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> MultiLayerConfiguration:
-        """The configuration that :meth:`to_dict` writes as ``content``."""
+        """The configuration that :meth:`to_dict` writes as ``content``.
+
+        Raises:
+            DL4JFormatError: naming the place in ``content``, if it is not that.
+        """
         confs = content.get("confs")
         if not isinstance(confs, list) or not confs:
             raise DL4JFormatError("$.confs: expected a list of layers")
@@ -247,7 +256,11 @@ class NeuralNetConfiguration:
 
     @staticmethod
     def from_json(text: str) -> MultiLayerConfiguration:
-        """The configuration in DL4J's JSON ``text``."""
+        """The configuration in DL4J's JSON ``text``.
+
+        Raises:
+            DL4JFormatError: naming the place in ``text``, if it is not that.
+        """
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -294,6 +307,8 @@ class NetworkBuilder:
     setting of the network for itself (``seed``, ``data_type``, ``mini_batch``,
     ``optimization_algo`` …), in snake_case or DL4J's camelCase. A layer's own value
     wins.
+
+    DL4J: org.deeplearning4j.nn.conf.NeuralNetConfiguration.Builder
     """
 
     def __init__(self) -> None:
@@ -314,7 +329,7 @@ class NetworkBuilder:
             layer = layer.build()
         if not isinstance(layer, Layer):
             raise ConfigurationError(
-                f"layer(...): expected a layer configuration such as "
+                "layer(...): expected a layer configuration such as "
                 f"dl4py.config.Dense(n_out=3), got {layer!r}"
             )
         position = index[0] if index else len(self._layers)
@@ -327,7 +342,7 @@ class NetworkBuilder:
         """What goes into the first layer; sizes and preprocessors follow from it."""
         if not isinstance(given, InputType):
             raise ConfigurationError(
-                f"input_type(...): expected InputType.feed_forward(4) or the like, "
+                "input_type(...): expected InputType.feed_forward(4) or the like, "
                 f"got {given!r}"
             )
         self._input = given
@@ -426,8 +441,8 @@ class NetworkBuilder:
                     given = layer.output(given)
                 elif isinstance(layer, FeedForwardLayer) and layer.n_in is None:
                     raise ConfigurationError(
-                        "n_in: expected a whole number >= 1, got nothing; give it or set "
-                        "input_type(...)"
+                        "n_in: expected a whole number >= 1, got nothing; give it "
+                        "or set input_type(...)"
                     )
             except ValueError as error:
                 name = type(layer).__name__
@@ -464,7 +479,7 @@ def _check_output(index: int, layer: Any) -> None:
     name = activation.name if isinstance(activation, Named) else None
     if name == "softmax" and getattr(layer, "n_out", None) == 1:
         raise ConfigurationError(
-            f"layer {index} ({type(layer).__name__}): activation: softmax of one output "
-            "is always 1, got n_out=1; use activation('sigmoid') with XENT, or "
+            f"layer {index} ({type(layer).__name__}): activation: softmax of one "
+            "output is always 1, got n_out=1; use activation('sigmoid') with XENT, or "
             "validate_output_layer_config(False)"
         )

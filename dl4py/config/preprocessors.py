@@ -1,5 +1,4 @@
-"""What stands between two layers of different input type: DL4J's input preprocessors.
-"""
+"""What stands between layers of different input type: DL4J's input preprocessors."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ class Preprocessor(Checked):
         raise NotImplementedError
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
-        """The mask that goes with it."""
+        """The mask for what :meth:`apply` returns."""
         return mask
 
     def output(self, given: InputType) -> InputType:
@@ -58,7 +57,10 @@ class _Image(Preprocessor):
 @PREPROCESSORS.add("cnn_to_feed_forward", java="CnnToFeedForwardPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class CnnToFeedForward(_Image):
-    """``[n, c, h, w]`` → ``[n, c·h·w]``, in C order."""
+    """``[n, c, h, w]`` → ``[n, c·h·w]``, in C order.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.CnnToFeedForwardPreProcessor
+    """
 
     format: str = field("NCHW", _CNN)
 
@@ -72,7 +74,10 @@ class CnnToFeedForward(_Image):
 @PREPROCESSORS.add("feed_forward_to_cnn", java="FeedForwardToCnnPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardToCnn(_Image):
-    """``[n, c·h·w]`` → ``[n, c, h, w]``, in C order; images pass through."""
+    """``[n, c·h·w]`` → ``[n, c, h, w]``, in C order; images pass through.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.FeedForwardToCnnPreProcessor
+    """
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 4 else x.reshape(n, *self._shape)
@@ -84,7 +89,9 @@ class FeedForwardToCnn(_Image):
 @PREPROCESSORS.add("rnn_to_feed_forward", java="RnnToFeedForwardPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class RnnToFeedForward(Preprocessor):
-    """``[n, size, time]`` → ``[time·n, size]``, one row a time step; rows pass through.
+    """``[n, size, time]`` → ``[time·n, size]``; rows pass through.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.RnnToFeedForwardPreProcessor
     """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
@@ -102,7 +109,10 @@ class RnnToFeedForward(Preprocessor):
 @PREPROCESSORS.add("feed_forward_to_rnn", java="FeedForwardToRnnPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardToRnn(Preprocessor):
-    """``[time·n, size]`` → ``[n, size, time]``; series pass through."""
+    """``[time·n, size]`` → ``[n, size, time]``; series pass through.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.FeedForwardToRnnPreProcessor
+    """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
@@ -119,7 +129,10 @@ class FeedForwardToRnn(Preprocessor):
 @PREPROCESSORS.add("cnn_to_rnn", java="CnnToRnnPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class CnnToRnn(_Image):
-    """``[time·n, c, h, w]`` → ``[n, c·h·w, time]``."""
+    """``[time·n, c, h, w]`` → ``[n, c·h·w, time]``.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.CnnToRnnPreProcessor
+    """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
@@ -133,7 +146,10 @@ class CnnToRnn(_Image):
 @PREPROCESSORS.add("rnn_to_cnn", java="RnnToCnnPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class RnnToCnn(_Image):
-    """``[n, c·h·w, time]`` → ``[time·n, c, h, w]``."""
+    """``[n, c·h·w, time]`` → ``[time·n, c, h, w]``.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.RnnToCnnPreProcessor
+    """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
@@ -157,8 +173,15 @@ def series(x: Tensor, n: int, format: str) -> Tensor:
 
 
 def between(given: InputType, family: str) -> Preprocessor | None:
-    """The preprocessor that makes ``given`` fit a layer of ``family``, if one is
-    needed.
+    """The preprocessor that makes ``given`` fit a layer of ``family``, or ``None``.
+
+    Args:
+        given: what comes in.
+        family: ``"ff"``, ``"cnn"``, ``"rnn"``, or ``"any"`` for whatever comes.
+
+    Example:
+        >>> between(Recurrent(5), "ff")
+        RnnToFeedForward(format='NCW')
     """
     if family == "any":
         return None
@@ -178,7 +201,7 @@ def between(given: InputType, family: str) -> Preprocessor | None:
             return RnnToFeedForward(format=given.format)
         if family == "cnn":
             raise ValueError(
-                "a convolution after a time series needs the image sizes: set a "
+                "a convolution after a time series needs the image sizes: set an "
                 "RnnToCnn(height=..., width=..., channels=...) preprocessor"
             )
         return None

@@ -18,7 +18,8 @@ class Recurrent(FeedForwardLayer):
 
     Args:
         weight_init_recurrent: of the recurrent weight; default: as ``weight_init``.
-        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``.
+        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``;
+            default: that of the input.
     """
 
     weight_init_recurrent: Any = field(
@@ -49,9 +50,10 @@ class LSTM(Recurrent):
             global default is sigmoid, so set tanh for the textbook cell).
         gate_activation: of the three gates.
         forget_gate_bias_init: first value of the forget gate's bias.
+        helper_allow_fallback: kept for DL4J's files; it changes nothing.
 
     Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al.,
-        2000.
+        Learning to Forget, 2000.
     DL4J: org.deeplearning4j.nn.conf.layers.LSTM
     """
 

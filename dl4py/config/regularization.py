@@ -28,7 +28,7 @@ class _Coefficient:
 
 @dataclass(frozen=True)
 class Regularization(Checked):
-    """One penalty on a parameter w."""
+    """Base of penalties on a parameter w; ``before_updater`` says when they act."""
 
     before_updater: ClassVar[bool] = True
 
@@ -37,8 +37,7 @@ class Regularization(Checked):
         raise NotImplementedError
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
-        """What it adds to the gradient (before the updater) or to the update (after).
-        """
+        """What it adds: to the gradient before the updater, else to the update."""
         raise NotImplementedError
 
 
@@ -46,6 +45,9 @@ class Regularization(Checked):
 @dataclass(frozen=True)
 class L1(Regularization):
     """Lasso: score c·Σ|w|, gradient c·sgn(w) with sgn(0) = 0.
+
+    Args:
+        l1: c >= 0, or a schedule of it.
 
     DL4J: org.nd4j.linalg.learning.regularization.L1Regularization
     """
@@ -64,6 +66,9 @@ class L1(Regularization):
 class L2(Regularization):
     """Ridge: score ½·c·Σw², gradient c·w.
 
+    Args:
+        l2: c >= 0, or a schedule of it.
+
     DL4J: org.nd4j.linalg.learning.regularization.L2Regularization
     """
 
@@ -79,11 +84,14 @@ class L2(Regularization):
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")
 @dataclass(frozen=True)
 class WeightDecay(Regularization):
-    """Decoupled decay: the update u grows by c·w, times the learning rate if
-    ``apply_lr``.
+    """Decoupled weight decay: the update grows by η·c·w, or by c·w.
 
-    The score counts ½·c·Σw² whatever ``apply_lr`` says, as DL4J's does. Updaters
-    without a learning rate (AdaDelta, NoOp) use 1.
+    The score counts ½·c·Σw² in both cases, as DL4J's does. Updaters without a learning
+    rate (AdaDelta, NoOp) use η = 1.
+
+    Args:
+        coeff: c >= 0, or a schedule of it.
+        apply_lr: whether the learning rate η is a factor.
 
     Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
     DL4J: org.nd4j.linalg.learning.regularization.WeightDecay
@@ -102,10 +110,15 @@ class WeightDecay(Regularization):
 
 
 def combine(current: Sequence[Regularization], new: Any) -> tuple[Regularization, ...]:
-    """DL4J's rule: a second one of a kind replaces the first, L2 and decay exclude each
-    other.
+    """``current`` with ``new``, by the rule of DL4J's builder.
 
-    A coefficient of 0 removes.
+    A second one of a kind replaces the first, L2 and weight decay exclude each other,
+    and a coefficient of 0 removes.
+
+    Example:
+        >>> terms = combine((L1(0.3), L2(0.1)), WeightDecay(0.2))
+        >>> [type(term).__name__ for term in terms]
+        ['L1', 'WeightDecay']
     """
     rivals = (L2, WeightDecay) if isinstance(new, (L2, WeightDecay)) else (type(new),)
     kept = tuple(r for r in current if not isinstance(r, rivals))
@@ -118,6 +131,7 @@ class Constraint(Checked):
     """A condition that parameters meet after every step.
 
     Args:
+        epsilon: ε >= 0, added to a norm that divides.
         dimensions: DL4J's axes over which a norm is taken; the scale is one number per
             entry of the other axes. Default: all but the first, which is what DL4J's
             pages advise: 1 for ``[n_in, n_out]``, 1, 2, 3 for convolutions.
@@ -139,6 +153,7 @@ class Constraint(Checked):
         return None
 
     def norm(self, w: Tensor) -> Tensor:
+        """Norms over ``dimensions``, which stay as axes of length 1."""
         axes = self.dimensions or tuple(range(1, w.dim())) or (0,)
         if any(not 0 <= axis < w.dim() for axis in axes):
             raise ValueError(
@@ -154,8 +169,11 @@ class MaxNorm(Constraint):
     """Norms of at most c: w ← w · min(‖w‖, c) / (‖w‖ + ε).
 
     DL4J applies it twice per step, which shrinks weights that are already inside the
-    bound by (‖w‖ / (‖w‖ + ε))² each time; ``dl4j_exact`` does so too, the default
-    applies once.
+    bound by (‖w‖ / (‖w‖ + ε))² each time; a network with ``dl4j_exact`` does so too,
+    the default applies it once.
+
+    Args:
+        max_norm: c >= 0.
 
     DL4J: org.deeplearning4j.nn.conf.constraint.MaxNormConstraint
     """
@@ -177,8 +195,12 @@ class MinMaxNorm(Constraint):
 
     w ← w · (rate · clip(‖w‖, min, max) + (1 - rate) · ‖w‖) / (‖w‖ + ε)
 
-    With rate < 1, DL4J mixes the ratio with the norm itself and does it twice:
-    s = rate · clip(‖w‖) / (‖w‖ + ε) + (1 - rate) · (‖w‖ + ε); that is ``dl4j_exact``.
+    With rate < 1, DL4J mixes the ratio with the norm itself, which is ``dl4j_exact``:
+    w ← w · (rate · clip(‖w‖) / (‖w‖ + ε) + (1 - rate) · (‖w‖ + ε)), twice per step.
+
+    Args:
+        min, max: the bounds, >= 0.
+        rate: in [0, 1]; 1 takes norms to their bound at once.
 
     DL4J: org.deeplearning4j.nn.conf.constraint.MinMaxNormConstraint
     """

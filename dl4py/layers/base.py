@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class View:
     Args:
         name: DL4J's name of it, e.g. ``"W"``.
         tensor: the module's attribute that holds it.
-        kind: ``"weight"``, ``"bias"``, ``"gain"`` or ``"statistic"``: decides updater,
-            penalties and first value. Statistics are buffers.
+        kind: ``"weight"``, ``"bias"``, ``"gain"``, ``"scale"`` or ``"statistic"``:
+            decides updater, penalties and first value. Statistics are buffers.
         order: ``"c"`` or ``"f"``: how DL4J lays its array out in the flat vector.
         shaped: from the module's tensor to DL4J's array, as a view of the same memory.
         fans: (fan_in, fan_out) of the weight initialisation.
@@ -51,9 +52,9 @@ class View:
     def flat(self, t: Tensor) -> Tensor:
         """``t`` (the tensor, or one like it) as DL4J's segment of the flat vector."""
         t = self.shaped(t)
-        return (
-            t.permute(*reversed(range(t.dim()))) if self.order == "f" else t
-        ).reshape(-1)
+        if self.order == "f":
+            t = t.permute(*reversed(range(t.dim())))
+        return t.reshape(-1)
 
     def fill(self, t: Tensor, segment: Tensor) -> None:
         """Write DL4J's ``segment`` into ``t``, in place."""
@@ -67,13 +68,13 @@ class Layer(nn.Module):
     """Base of all layer modules.
 
     ``forward(x, mask=None, state=None)`` returns the activations, or (activations,
-    state) where ``recurrent`` is true. Shapes are DL4J's; ``mask`` is ``[n]`` or ``[n,
-    1]`` for rows, ``[n, time]`` for series, ``[n, 1, height, width]`` for images.
+    state) where ``recurrent`` is true. Shapes are DL4J's; masks are ``[n]`` or
+    ``[n, 1]`` for rows, ``[n, time]`` for series, ``[n, 1, height, width]`` for images.
 
     Args:
         dropout: noise on the input while training: an instance of a class in
-            ``dl4py.config`` (``Dropout(p)`` with p the probability of **keeping**), or
-            p.
+            ``dl4py.config``, or a number p for ``Dropout(p)``, p being the probability
+            of **keeping** a value.
         dl4j_exact: whether DL4J's faults are reproduced too.
     """
 
@@ -104,6 +105,8 @@ class Layer(nn.Module):
         """Draw all parameters anew, in DL4J's order."""
         for view in self.dl4j_views():
             t = getattr(self, view.tensor)
+            if t.is_meta:
+                continue  # nothing to draw into
             with torch.no_grad():
                 if callable(view.first):
                     t.copy_(view.first(t))
@@ -125,8 +128,7 @@ class Layer(nn.Module):
         return noisy
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """The mask that leaves the layer when ``mask`` and an input of ``shape`` enter.
-        """
+        """The mask that goes on when ``mask`` and an input of ``shape`` come in."""
         return mask
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
@@ -135,14 +137,33 @@ class Layer(nn.Module):
         lines = [part.differs(dtype) for part in parts]
         return list(dict.fromkeys(line for line in lines if line))
 
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        """Those of :meth:`differs` that show in test mode on ordinary data."""
+        return [
+            str(part.differs(dtype))
+            for part in self.modules()
+            if isinstance(part, Activation) and not _predicts_as_dl4j(part, dtype)
+        ]
+
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}" if self.dropout else ""
+
+
+def _predicts_as_dl4j(part: Activation, dtype: torch.dtype) -> bool:
+    """Whether exact mode changes what an activation gives when testing."""
+    if part.dl4j_exact or part.differs(dtype) is None:
+        return True
+    exact, plain = copy.deepcopy(part).eval(), copy.deepcopy(part).eval()
+    exact.dl4j_exact = True
+    x = torch.linspace(-4, 4, 81, dtype=dtype)
+    return torch.equal(exact(x), plain(x))
 
 
 def masked_rows(y: Tensor, mask: Tensor | None) -> Tensor:
     """Rows of ``y`` times their mask, as DL4J does in every layer on rows.
 
     Args:
+        y: ``[n, size]``.
         mask: ``[n]``, ``[n, 1]``, or one number per output.
     """
     if mask is None:

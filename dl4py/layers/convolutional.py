@@ -18,15 +18,17 @@ Pair = tuple[int, int]
 
 
 def channels_first(x: Tensor, format: str) -> Tensor:
+    """Images in ``format`` as ``[n, channels, height, width]``."""
     return x.permute(0, 3, 1, 2) if format == "NHWC" else x
 
 
 def channels_first_sizes(shape: torch.Size, format: str) -> tuple[int, int]:
-    """Height and width."""
+    """Height and width of images in ``format``."""
     return (shape[1], shape[2]) if format == "NHWC" else (shape[2], shape[3])
 
 
 def channels_as_given(y: Tensor, format: str) -> Tensor:
+    """Images ``[n, channels, height, width]`` in ``format``."""
     return y.permute(0, 2, 3, 1) if format == "NHWC" else y
 
 
@@ -71,7 +73,7 @@ class Sliding(Layer):
         return left, right, top, bottom
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """Masks ``[n, 1, h, w]`` are pooled by the window; rows stay."""
+        """Masks ``[n, 1, h, w]`` are max-pooled unless the stride is 1; others stay."""
         if mask is None or mask.dim() != 4 or self.stride == (1, 1):
             return mask
         full = mask.float().expand(-1, -1, *channels_first_sizes(shape, self.format))
@@ -89,9 +91,13 @@ class Convolution2D(Sliding):
 
     Args:
         n_in, n_out: channels in and out.
-        convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (the same, checked when
-            built) or ``"Same"`` (output ⌈size/stride⌉; the odd pixel of padding goes to
-            the bottom and right).
+        kernel_size, stride, padding, dilation: one number, or (height, width).
+        activation, weight_init, bias_init, has_bias: as in
+            :class:`~dl4py.layers.Dense`.
+        convolution_mode: ``"Truncate"`` (floor), ``"Strict"`` (the same, checked by the
+            builder) or ``"Same"`` (output ⌈size/stride⌉; the odd pixel of padding goes
+            to the bottom and right).
+        format: ``"NCHW"`` or ``"NHWC"``.
 
     Shape:
         ``[n, n_in, h, w]`` → ``[n, n_out, h', w']``; channels last for ``"NHWC"``.
@@ -99,7 +105,7 @@ class Convolution2D(Sliding):
     Example:
         >>> layer = Convolution2D(1, 4, 5, convolution_mode="Same")
         >>> layer(torch.zeros(2, 1, 8, 8)).shape
-        8)).shape torch.Size([2, 4, 8, 8])
+        torch.Size([2, 4, 8, 8])
 
     DL4J: org.deeplearning4j.nn.conf.layers.ConvolutionLayer
     """
@@ -164,12 +170,19 @@ class Subsampling(Sliding):
 
     Args:
         pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``: (Σ|x|ᵖ)^(1/p).
-        pnorm: p.
+        kernel_size, stride, padding, dilation, convolution_mode, format: as in
+            :class:`Convolution2D`.
+        pnorm: p, at least 1 where it is used.
         eps: lower bound of the p-norm's sum.
         avg_pool_include_pad_in_divisor: whether the mean counts padding.
 
     Shape:
         ``[n, c, h, w]`` → ``[n, c, h', w']``; channels last for ``"NHWC"``.
+
+    Example:
+        >>> Subsampling("SUM", 2)(torch.ones(1, 1, 4, 2))
+        tensor([[[[4.],
+                  [4.]]]])
 
     DL4J: org.deeplearning4j.nn.conf.layers.SubsamplingLayer
     """
@@ -241,6 +254,7 @@ class Subsampling(Sliding):
 
 
 def pooled_max(layer: Sliding, x: Tensor) -> Tensor:
+    """The maximum in each window of ``layer``; padding is never it."""
     x = F.pad(x, layer.margins(x), value=-math.inf) if any(layer.margins(x)) else x
     return F.max_pool2d(x, layer.kernel_size, layer.stride, dilation=layer.dilation)
 
@@ -256,18 +270,23 @@ class BatchNormalization(Layer):
 
     Args:
         n_out: features or channels.
-        decay: torch's momentum is 1 - decay.
-        eps: ε.
+        decay: in [0, 1]; torch's momentum is 1 - decay.
+        eps: ε >= 0.
         gamma, beta: first values, or the constants when locked.
         lock_gamma_beta: γ and β are not parameters. DL4J then applies the constants
-            only
-            if γ ≠ 1 **and** β ≠ 0; by default they are always applied.
+            only if γ ≠ 1 **and** β ≠ 0; by default they are always applied.
         use_log_std: the running variance is kept as log₁₀σ.
         format: ``"NCHW"`` or ``"NHWC"``.
 
     Shape:
         ``[n, n_out]`` or ``[n, n_out, h, w]``, the same out.
 
+    Example:
+        >>> BatchNormalization(2)(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).detach()
+        tensor([[-1.0000, -1.0000],
+                [ 1.0000,  1.0000]])
+
+    Reference: Ioffe and Szegedy, Batch Normalization, 2015.
     DL4J: org.deeplearning4j.nn.conf.layers.BatchNormalization
     """
 
@@ -307,6 +326,7 @@ class BatchNormalization(Layer):
         yield View(name, name, kind="statistic", first=unit)
 
     def buffer(self, name: str) -> Tensor:
+        """A statistic by DL4J's name."""
         statistic: Tensor = getattr(self, name)
         return statistic
 
@@ -321,26 +341,26 @@ class BatchNormalization(Layer):
         image = x.dim() == 4
         x = channels_first(x, self.format) if image else x
         axes = (0, 2, 3) if image else (0,)
-        shape = (1, self.n_out, 1, 1) if image else (1, self.n_out)
         if self.training:
             var, mean = torch.var_mean(x, axes, correction=0)
             self._remember(mean.detach(), var.detach())
         else:
             mean, var = self.buffer("mean"), self.variance()
-        scale = (var + self.eps).rsqrt()
-        if not self.locked:
+        if self.locked:
+            shape = (1, self.n_out, 1, 1) if image else (1, self.n_out)
+            scale = (var + self.eps).rsqrt()
+            y = self._constants((x - mean.view(shape)) * scale.view(shape))
+        else:
+            running_mean, running_var = (None, None) if self.training else (mean, var)
             y = F.batch_norm(
                 x,
-                None if self.training else mean,
-                None if self.training else var,
+                running_mean,
+                running_var,
                 self.gamma,
                 self.beta,
                 self.training,
-                0.0,
-                self.eps,
+                eps=self.eps,
             )
-        else:
-            y = self._constants((x - mean.view(shape)) * scale.view(shape))
         return channels_as_given(y, self.format) if image else y
 
     def _constants(self, normal: Tensor) -> Tensor:
@@ -364,10 +384,12 @@ class BatchNormalization(Layer):
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         gamma, beta = self.first["gamma"], self.first["beta"]
         if self.locked and (gamma == 1) != (beta == 0):
-            return [
-                "BatchNormalization: DL4J applies locked γ and β only if γ ≠ 1 and β ≠ 0"
-            ]
+            rule = "DL4J applies locked γ and β only if γ ≠ 1 and β ≠ 0"
+            return [f"BatchNormalization: {rule}"]
         return []
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return self.differs(dtype)
 
     def extra_repr(self) -> str:
         return f"{self.n_out}, decay={self.decay}, eps={self.eps}"
@@ -380,12 +402,12 @@ class GlobalPooling(Layer):
     Args:
         pooling_type: ``"MAX"``, ``"AVG"``, ``"SUM"`` or ``"PNORM"``.
         pooling_dimensions: the axes; default: time, or height and width.
-        pnorm: p of the p-norm.
+        pnorm: p of the p-norm, >= 1.
         collapse_dimensions: whether the pooled axes go away (else they stay as 1).
 
     Shape:
         ``[n, c, time]`` or ``[n, c, h, w]`` → ``[n, c]``; mask ``[n, time]`` or
-        ``[n, 1, h, w]`` (a 1 broadcasts).
+        ``[n, 1, h, w]``, where an axis may be 1.
 
     Example:
         >>> GlobalPooling("AVG")(torch.ones(2, 3, 4)).shape
@@ -412,6 +434,7 @@ class GlobalPooling(Layer):
         return None
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
+        """The pooled axes of ``x``."""
         return self.pooling_dimensions or tuple(range(2, x.dim()))
 
     def forward(
@@ -433,11 +456,8 @@ class GlobalPooling(Layer):
     def _pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.pooling_type == "MAX":
             # one index, not amax: among equals DL4J sends the gradient to one
-            return (
-                x.masked_fill(mask == 0, -math.inf).max(-1)[0]
-                if (mask is not None)
-                else x.max(-1)[0]
-            )
+            shown = x if mask is None else x.masked_fill(mask == 0, -math.inf)
+            return shown.max(-1)[0]
         x = x if mask is None else x * mask
         if self.pooling_type == "PNORM":
             total = (x.abs() ** self.pnorm).sum(-1)

@@ -64,8 +64,12 @@ class Dense(Affine):
     deviation, without an ε; a row of equal values becomes 0.
 
     Args:
+        n_in, n_out: features in and out.
+        activation: a name, a module or a function.
+        weight_init: a name or a function ``init(tensor, fan_in, fan_out)``.
+        bias_init, gain_init: first values of b and g.
+        has_bias: whether there is a b.
         has_layer_norm: whether x·W is normalised.
-        gain_init: first value of g.
 
     Shape:
         ``[n, n_in]`` → ``[n, n_out]``
@@ -145,14 +149,14 @@ class Scored(nn.Module):
         return t
 
     def unmasked_output(self, z: Tensor) -> Tensor:
+        """The activations of pre-activations ``z``."""
         y: Tensor = self.activation(z)
         return y
 
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """The score of pre-activations ``z``, summed over outputs, time and examples.
-        """
+        """The score of pre-activations ``z``: a sum over outputs, time and examples."""
         if mask is not None:
             mask = self.rows(mask, z)
         return self.criterion.score(
@@ -165,10 +169,16 @@ class Output(Affine, Scored):
     """Dense layer with a loss.
 
     Args:
+        n_in, n_out, weight_init, bias_init, has_bias: as in :class:`Dense`.
+        activation: a name, a module or a function.
         loss: a name, a torch loss module or a function ``fn(output, labels)``.
 
     Shape:
         ``[n, n_in]`` → ``[n, n_out]``
+
+    Example:
+        >>> Output(4, 2)(torch.zeros(1, 4)).detach()
+        tensor([[0.5000, 0.5000]])
 
     DL4J: org.deeplearning4j.nn.conf.layers.OutputLayer
     """
@@ -211,6 +221,13 @@ class LossLayer(Layer, Scored):
         activation: a name, a module or a function.
         loss: as in :class:`Output`.
 
+    Shape:
+        ``[n, size]`` in, the same out.
+
+    Example:
+        >>> LossLayer("softmax")(torch.zeros(1, 2))
+        tensor([[0.5000, 0.5000]])
+
     DL4J: org.deeplearning4j.nn.conf.layers.LossLayer
     """
 
@@ -243,13 +260,24 @@ class LossLayer(Layer, Scored):
 class ActivationLayer(Layer):
     """An activation as a layer of its own.
 
+    Args:
+        activation: a name, a module or a function.
+        dropout: ignored, as DL4J does in this layer.
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> ActivationLayer("cube")(torch.tensor([-1.0, 2.0]))
+        tensor([-1.,  8.])
+
     DL4J: org.deeplearning4j.nn.conf.layers.ActivationLayer
     """
 
     def __init__(
         self, activation: Any, *, dropout: Any = None, dl4j_exact: bool = False
     ) -> None:
-        super().__init__(None, dl4j_exact)  # DL4J: no input noise in this layer
+        super().__init__(None, dl4j_exact)
         self.activation = activations.get(activation, dl4j_exact=dl4j_exact)
 
     def forward(
@@ -262,6 +290,13 @@ class ActivationLayer(Layer):
 @MODULES.add("dropout_layer")
 class DropoutLayer(Layer):
     """Noise as a layer of its own; identity when testing.
+
+    Shape:
+        Any shape in, the same shape out.
+
+    Example:
+        >>> DropoutLayer(dropout=0.8).eval()(torch.ones(2))
+        tensor([1., 1.])
 
     DL4J: org.deeplearning4j.nn.conf.layers.DropoutLayer
     """
@@ -279,10 +314,15 @@ class Embedding(Affine):
     Args:
         n_in: number of classes.
         n_out: length of a row.
+        activation, weight_init, bias_init, has_bias: as in :class:`Dense`.
 
     Shape:
-        ``[n, 1]`` or ``[n]``, integers or floats with whole values → ``[n, n_out]``. In
-        exact mode fractions are truncated, as DL4J does; otherwise they are an error.
+        ``[n, 1]`` or ``[n]``, integers or whole floats → ``[n, n_out]``. In exact mode
+        fractions are truncated, as DL4J does; otherwise they are an error.
+
+    Example:
+        >>> Embedding(7, 3)(torch.tensor([[0], [6]])).shape
+        torch.Size([2, 3])
 
     DL4J: org.deeplearning4j.nn.conf.layers.EmbeddingLayer
     """
@@ -324,7 +364,7 @@ def indices(x: Tensor, count: int, dl4j_exact: bool) -> Tensor:
         x = x[:, 0]
     if x.dim() != 1:
         raise ValueError(
-            f"Embedding: input must be class indices [n] or [n, 1], got shape "
+            "Embedding: input must be class indices [n] or [n, 1], got shape "
             f"{tuple(x.shape)}; use argmax(1) on one-hot rows"
         )
     whole = x.long()
@@ -344,10 +384,16 @@ class RnnOutput(Output):
     """An output layer at every time step; the score is summed over time.
 
     Args:
+        n_in, n_out, weight_init, bias_init, has_bias: as in :class:`Dense`.
+        activation, loss: as in :class:`Output`.
         format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``.
 
     Shape:
         ``[n, n_in, time]`` → ``[n, n_out, time]``
+
+    Example:
+        >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
+        torch.Size([3, 2, 5])
 
     DL4J: org.deeplearning4j.nn.conf.layers.RnnOutputLayer
     """
@@ -373,7 +419,7 @@ class RnnOutput(Output):
         self.format = format or "NCW"
 
     def steps(self, t: Tensor) -> Tensor:
-        """``[n, size, time]`` as ``[n, time, size]``: features last."""
+        """NCW arrays with their features last, and back; NWC as they are."""
         return t if self.format == "NWC" else t.transpose(1, 2)
 
     def pre_output(self, x: Tensor) -> Tensor:

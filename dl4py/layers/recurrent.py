@@ -21,14 +21,17 @@ class LSTM(Layer):
 
     c = f⊙c₋₁ + i⊙act(x·W_c + h₋₁·R_c + b_c), h = o⊙act(c), with gates f, o, i.
 
-    With tanh and sigmoid the steps are torch's fused LSTM; other activations run step
-    by step. At masked steps h and c are 0; DL4J ignores the mask, and so does exact
-    mode.
+    With tanh and sigmoid and without a mask the steps are torch's fused LSTM, else they
+    run one by one. At masked steps h and c are 0; DL4J ignores the mask, and so does
+    exact mode.
 
     Args:
         n_in, n_out: features in and out.
         activation: of candidate and cell.
         gate_activation: of the three gates.
+        weight_init: a name or a function ``init(tensor, fan_in, fan_out)``, for W.
+        weight_init_recurrent: the same for R; default: as ``weight_init``.
+        bias_init: first value of the biases but the forget gate's.
         forget_gate_bias_init: first value of the forget gate's bias.
         format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``.
 
@@ -41,7 +44,7 @@ class LSTM(Layer):
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
 
     Reference: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Gers et al.,
-        2000.
+        Learning to Forget, 2000.
     DL4J: org.deeplearning4j.nn.conf.layers.LSTM
     """
 
@@ -82,9 +85,13 @@ class LSTM(Layer):
         fans = (self.n_out, self.n_in + self.n_out)  # DL4J: of both matrices
         yield View("W", "weight", order="f", shaped=Tensor.t, fans=fans)
         yield View(
-            "RW", "recurrent_weight", order="f", shaped=Tensor.t, fans=fans,
+            "RW",
+            "recurrent_weight",
+            order="f",
+            shaped=Tensor.t,
+            fans=fans,
             init="weight_init_recurrent",
-        )  # fmt: skip
+        )
         yield View("b", "bias", kind="bias", first=self._first_bias)
 
     def _first_bias(self, b: Tensor) -> Tensor:
@@ -116,13 +123,8 @@ class LSTM(Layer):
             candidate, f, o, i = t.chunk(4)
             return torch.cat([i, f, candidate, o])
 
-        b = gates(self.bias)
-        weights = [
-            gates(self.weight),
-            gates(self.recurrent_weight),
-            b,
-            torch.zeros_like(b),
-        ]
+        weights = [gates(p) for p in (self.weight, self.recurrent_weight, self.bias)]
+        weights.append(torch.zeros_like(self.bias))  # torch has a second bias
         h, c = (s.unsqueeze(0) for s in state)
         y, h, c = torch.lstm(
             x, [h, c], weights, True, 1, 0.0, self.training, False, False

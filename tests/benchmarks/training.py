@@ -2,8 +2,9 @@
 
 ``python -m tests.benchmarks.training [--quick]``
 
-Ours: the emitted network with its own optimizer. Theirs: an ``nn.Sequential`` with torch's
-functions, cross entropy and torch's optimizer of the same kind, default settings.
+Ours: the emitted network with its own optimizer. Theirs: an ``nn.Sequential`` with
+torch's functions, cross entropy and torch's optimizer of the same kind, default
+settings.
 """
 
 from __future__ import annotations

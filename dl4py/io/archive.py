@@ -1,0 +1,183 @@
+"""The zip file that DL4J's ModelSerializer writes.
+
+Entries are looked up by name and read as streams: nothing is extracted, unpickled or
+executed, and an entry is never trusted about its size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from dl4py.config.codec import DL4JFormatError
+from dl4py.io.arrays import ArrayStream
+
+CONFIGURATION = "configuration.json"
+COEFFICIENTS = "coefficients.bin"
+UPDATER_STATE = "updaterState.bin"
+NO_PARAMS = "noParams.marker"
+NORMALIZER = "normalizer.bin"
+
+TEXT_LIMIT = 64 << 20  # bytes of configuration.json
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same network gives the same file
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    UnicodeDecodeError,
+    ValueError,
+)
+
+
+class ModelReader:
+    """An open model zip.
+
+    Args:
+        source: a path, or a binary file that can seek.
+
+    Raises:
+        DL4JFormatError: where the file is not what DL4J writes.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
+        path = isinstance(source, (str, os.PathLike))
+        self.name = os.path.basename(os.fspath(source)) if path else "model"  # type: ignore[arg-type]
+        try:
+            self._zip = zipfile.ZipFile(source)
+        except FileNotFoundError:
+            raise
+        except _DAMAGED as error:
+            raise DL4JFormatError(f"{self.name}: not a zip file: {error}") from error
+        names = [entry.filename for entry in self._zip.infolist()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DL4JFormatError(f"{self.name}: entry {twice[0]} is there twice")
+        if CONFIGURATION not in names:
+            raise DL4JFormatError(
+                f"{self.name}: no {CONFIGURATION}: not a model written by DL4J"
+            )
+
+    def __enter__(self) -> ModelReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def __contains__(self, entry: str) -> bool:
+        return entry in self._zip.namelist()
+
+    def size(self, entry: str) -> int:
+        """The size that the archive states for an entry, 0 if there is none."""
+        return self._zip.getinfo(entry).file_size if entry in self else 0
+
+    def text(self) -> str:
+        """The configuration."""
+        with self._open(CONFIGURATION) as file:
+            data = file.read(TEXT_LIMIT + 1)
+        if len(data) > TEXT_LIMIT:
+            raise DL4JFormatError(
+                f"{self.name}:{CONFIGURATION}: more than {TEXT_LIMIT} bytes"
+            )
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DL4JFormatError(f"{self.name}:{CONFIGURATION}: {error}") from error
+
+    @contextmanager
+    def array(self, entry: str) -> Iterator[ArrayStream]:
+        """The elements of an entry that holds one ND4J array."""
+        where = f"{self.name}:{entry}"
+        with self._open(entry) as file:
+            stream = ArrayStream.open(file, size=self.size(entry), where=where)
+            header = stream.header
+            row = len(header.shape) == 1 or (
+                len(header.shape) == 2 and header.shape[0] == 1
+            )
+            if not row or not header.contiguous:
+                raise DL4JFormatError(
+                    f"{where}: expected one row of numbers, got shape {header.shape} "
+                    f"with strides {header.strides}"
+                )
+            yield stream
+            stream.end()
+            if file.read(1):
+                raise DL4JFormatError(f"{where}: bytes follow the array")
+
+    @contextmanager
+    def _open(self, entry: str) -> Iterator[IO[bytes]]:
+        try:
+            with self._zip.open(entry) as file:
+                yield file
+        except DL4JFormatError:
+            raise
+        except _DAMAGED as error:
+            raise DL4JFormatError(f"{self.name}:{entry}: {error}") from error
+
+
+Write = Callable[[IO[bytes]], Any]
+
+
+def write_model(
+    target: str | os.PathLike[str] | IO[bytes],
+    configuration: dict[str, Any],
+    arrays: dict[str, tuple[int, Write]],
+) -> None:
+    """Write a model zip; a path is replaced in one step, or left as it was.
+
+    Args:
+        target: a path or a binary file.
+        configuration: DL4J's JSON.
+        arrays: entry → (its size, a function that writes its bytes).
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        _write(target, configuration, arrays)
+        return
+    folder = os.path.dirname(os.path.abspath(os.fspath(target)))
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".dl4py-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write(file, configuration, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode(target))
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _mode(target: str | os.PathLike[str]) -> int:
+    """The permissions of the file that is replaced, or those of a new one."""
+    try:
+        return os.stat(target).st_mode & 0o777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def _write(
+    file: IO[bytes],
+    configuration: dict[str, Any],
+    arrays: dict[str, tuple[int, Write]],
+) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        text = json.dumps(configuration, indent=2, ensure_ascii=False)
+        info = zipfile.ZipInfo(CONFIGURATION, _EPOCH)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(info, text.encode("utf-8"))
+        for entry, (size, write) in arrays.items():
+            info = zipfile.ZipInfo(entry, _EPOCH)
+            info.compress_type = zipfile.ZIP_STORED  # weights do not compress
+            with archive.open(info, "w", force_zip64=size >= 1 << 31) as stream:
+                write(stream)

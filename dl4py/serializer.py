@@ -1,0 +1,237 @@
+"""DL4J's model zips ↔ networks: :func:`restore` and :func:`save`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dl4py.builder import DTYPES, build
+from dl4py.config import MultiLayerConfiguration, NeuralNetConfiguration
+from dl4py.config.codec import DL4JFormatError, replace
+from dl4py.config.network import data_type
+from dl4py.io.archive import (
+    COEFFICIENTS,
+    CONFIGURATION,
+    NO_PARAMS,
+    UPDATER_STATE,
+    ModelReader,
+    write_model,
+)
+from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
+from dl4py.layers.base import View
+from dl4py.network import Network
+
+_TORCH = {  # element types that parameters may have
+    "DOUBLE": torch.float64,
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BFLOAT16": torch.bfloat16,
+}
+
+
+def restore(
+    path: str | os.PathLike[str] | IO[bytes],
+    dtype: torch.dtype | str | None = None,
+    dl4j_exact: bool = True,
+) -> Network:
+    """A network from a model zip that DL4J 1.0.0-M2.1 wrote.
+
+    It predicts what Java predicted, and ``fit`` goes on as Java would: parameters,
+    running statistics, updater state, iteration and epoch come from the file.
+
+    Args:
+        path: a path, or a binary file that can seek.
+        dtype: of the network; default: that of the file's parameters.
+        dl4j_exact: whether DL4J's faults are reproduced too.
+
+    Returns:
+        the network in eval mode.
+
+    Raises:
+        DL4JFormatError: where the file is not what DL4J writes, or needs a layer that
+            is not built yet; names entry and place.
+
+    DL4J: org.deeplearning4j.util.ModelSerializer
+    """
+    with ModelReader(path) as reader:
+        conf = _configuration(reader)
+        net = build(conf, dl4j_exact, draw=False)  # counts and shapes, no memory yet
+        count = net.num_params()
+        if not count:
+            _expect_empty(reader)
+            return net.to_empty(device="cpu").eval()
+        if reader.size(COEFFICIENTS) == 0:
+            raise DL4JFormatError(
+                f"{reader.name}:{COEFFICIENTS}: missing, the network has {count} "
+                "parameters"
+            )
+        with reader.array(COEFFICIENTS) as stream:
+            _check(stream, reader, COEFFICIENTS, count)
+            net.conf = replace(conf, data_type=data_type(dtype or stream.header.type))
+            net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
+            for node, view in net.views():
+                _fill(stream, view, getattr(node.layer, view.tensor))
+        segments = list(net.optimizer.segments())
+        if reader.size(UPDATER_STATE):
+            with reader.array(UPDATER_STATE) as stream:
+                numbers = sum(slot.tensor.numel() for _, slot in segments)
+                _check(stream, reader, UPDATER_STATE, numbers)
+                for name, slot in segments:
+                    state = net.optimizer.state[slot.tensor][name]
+                    _fill(stream, slot.view, state)
+    return net.eval()
+
+
+def _configuration(reader: ModelReader) -> MultiLayerConfiguration:
+    where = f"{reader.name}:{CONFIGURATION}"
+    try:
+        return NeuralNetConfiguration.from_json(reader.text())
+    except RecursionError:
+        raise DL4JFormatError(f"{where}: nested too deeply") from None
+    except DL4JFormatError as error:
+        if str(error).startswith(reader.name):
+            raise
+        raise DL4JFormatError(f"{where}: {error}") from error
+
+
+def _check(stream: ArrayStream, reader: ModelReader, entry: str, count: int) -> None:
+    where = f"{reader.name}:{entry}"
+    if stream.header.type not in _TORCH:
+        raise DL4JFormatError(f"{where}: parameters of type {stream.header.type}")
+    if stream.header.length != count:
+        raise DL4JFormatError(
+            f"{where}: {stream.header.length} numbers, the configuration implies "
+            f"{count}"
+        )
+
+
+def _expect_empty(reader: ModelReader) -> None:
+    if reader.size(COEFFICIENTS):
+        with reader.array(COEFFICIENTS) as stream:
+            _check(stream, reader, COEFFICIENTS, 0)
+
+
+def _in_place(view: View, t: Tensor) -> bool:
+    """Whether the tensor's own memory is DL4J's segment."""
+    return t.is_contiguous() and view.flat(t).data_ptr() == t.data_ptr()
+
+
+def _fill(stream: ArrayStream, view: View, t: Tensor) -> None:
+    t = t.detach()
+    same = t.dtype == _TORCH[stream.header.type] and t.dtype != torch.bfloat16
+    if same and t.device.type == "cpu" and _in_place(view, t):
+        stream.fill(t.view(-1).numpy())
+    else:
+        values = torch.from_numpy(stream.take(t.numel()))
+        view.fill(t, values.to(device=t.device, dtype=t.dtype))
+
+
+def save(
+    model: Any,
+    path: str | os.PathLike[str] | IO[bytes],
+    allow_difference: bool = False,
+) -> None:
+    """Write a network as a model zip that DL4J 1.0.0-M2.1 opens and trains on.
+
+    Args:
+        model: a :class:`~dl4py.network.Network`, restored or built, or a
+            LightningModule around one.
+        path: a path, which is replaced in one step or left as it was; or a binary file.
+        allow_difference: write also where DL4J's predictions would differ.
+
+    Raises:
+        ValueError: where DL4J's predictions on ordinary data would differ; names the
+            items.
+
+    DL4J: org.deeplearning4j.util.ModelSerializer
+    """
+    net = getattr(model, "network", model)
+    if not isinstance(net, Network):
+        raise TypeError(
+            "save(model, path): expected a network of dl4py, got "
+            f"{type(model).__name__}"
+        )
+    _warn_of_differences(net, allow_difference)
+    conf = replace(
+        net.conf,
+        iteration_count=net.clock.iteration,
+        epoch_count=net.clock.epoch,
+        data_type=_data_type(net),
+    )
+    content = conf.to_dict()
+    arrays = {}
+    for entry, segments in (
+        (COEFFICIENTS, [(v, getattr(n.layer, v.tensor)) for n, v in net.views()]),
+        (UPDATER_STATE, _state(net)),
+    ):
+        if segments:
+            arrays[entry] = _entry(segments, conf.data_type)
+    if not net.num_params():
+        arrays = {COEFFICIENTS: (0, _nothing), NO_PARAMS: (0, _nothing)}
+    write_model(path, content, arrays)
+
+
+def _nothing(file: IO[bytes]) -> None:
+    return None
+
+
+def _state(net: Network) -> list[tuple[View, Tensor]]:
+    optimizer = net.optimizer
+    return [
+        (slot.view, optimizer.state[slot.tensor][name])
+        for name, slot in optimizer.segments()
+    ]
+
+
+def _data_type(net: Network) -> str:
+    first = next(net.parameters(), None)
+    if first is None:
+        return str(net.conf.data_type)
+    return next(name for name, dtype in DTYPES.items() if dtype == first.dtype)
+
+
+def _entry(segments: list[tuple[View, Tensor]], type: str) -> tuple[int, Any]:
+    count = sum(t.numel() for _, t in segments)
+    header = header_bytes((count,), type)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(header)
+        for part in _parts(segments):
+            write_elements(part, file)
+
+    return len(header) + count * np.dtype(TYPES[type][0]).itemsize, write
+
+
+def _parts(segments: list[tuple[View, Tensor]]) -> Iterator[np.ndarray[Any, Any]]:
+    for view, t in segments:
+        flat = view.flat(t.detach()).cpu()
+        bits = flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat
+        yield bits.contiguous().numpy()
+
+
+def _warn_of_differences(net: Network, allow: bool) -> None:
+    if net.dl4j_exact:
+        return
+    first = next(net.parameters(), None)
+    dtype = torch.float32 if first is None else first.dtype
+    predictions = [
+        f"{node.name}: {line}"
+        for node in net.nodes
+        for line in node.layer.predicts_differently(dtype)
+    ]
+    if predictions and not allow:
+        raise ValueError(
+            "save(model, path): DL4J would predict something else: "
+            f"{'; '.join(predictions)}. Build the network with dl4j_exact=True, or "
+            "pass allow_difference=True"
+        )
+    if rest := net.differs():
+        warnings.warn(
+            f"DL4J will differ from this network in: {'; '.join(rest)}", stacklevel=3
+        )

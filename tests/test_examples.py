@@ -1,0 +1,105 @@
+"""The examples do what they say, at a small setting."""
+
+import contextlib
+import importlib
+import io
+import pathlib
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from dl4py.config import ConfigurationError, NeuralNetConfiguration
+from dl4py.registry import REGISTRIES
+
+EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch, tmp_path):
+    """Neither files where an example runs nor names that it registers."""
+    for registry in REGISTRIES.values():
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_java", dict(registry._java))
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """``example(name)``: the module, imported anew so that it registers its names."""
+
+    def example(name):
+        monkeypatch.delitem(sys.modules, f"examples.{name}", raising=False)
+        return importlib.import_module(f"examples.{name}")
+
+    return example
+
+
+@pytest.fixture
+def run(example):
+    """``run(name, epochs)``: the numbers that example ``name`` returns."""
+    return lambda name, epochs: example(name).main(["--epochs", str(epochs)])
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_says_how_to_run_it(path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # keeps the summary on one line
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    out = io.StringIO()
+    with pytest.raises(SystemExit, match="^0$"), contextlib.redirect_stdout(out):
+        runpy.run_path(str(path), run_name="__main__")
+    summary, *rest = path.read_text().split('"""')[1].splitlines()
+    assert any(line.startswith(f"    python examples/{path.name}") for line in rest)
+    assert summary in out.getvalue() and "--epochs" in out.getvalue()
+
+
+def test_lenet(run):
+    assert run("lenet_mnist", epochs=2) > 0.93  # > 0.97 with its default
+
+
+def test_regression(run):
+    r_squared = run("regression", epochs=100)
+    assert r_squared["dl4py"] == pytest.approx(r_squared["scikit-learn"], abs=1e-3)
+
+
+def test_poisson_regression(run):
+    result = run("poisson_regression", epochs=150)
+    coefficients, deviance = result["coefficients"], result["deviance"]
+    np.testing.assert_allclose(*coefficients.values(), rtol=0, atol=1e-3)
+    assert deviance["dl4py"] == pytest.approx(deviance["scikit-learn"], rel=1e-5)
+
+
+def test_logistic_regression(run):
+    result = run("logistic_regression", epochs=300)
+    coefficients, accuracy = result["coefficients"], result["accuracy"]
+    np.testing.assert_allclose(*coefficients.values(), rtol=0, atol=0.005)
+    assert accuracy["dl4py"] == accuracy["scikit-learn"] > 0.95
+
+
+def test_drop_in(run):
+    accuracy = run("drop_in", epochs=20)
+    assert list(accuracy) == ["Before", "After"]
+    assert min(accuracy.values()) > 0.9
+
+
+def test_custom_parts(run):
+    result = run("custom_parts", epochs=150)
+    assert result.pop("error") < 0.03  # the labels' own is 1.6
+    assert list(result.values()) == [True, True]
+
+
+def test_custom_parts_are_named_and_checked(example):
+    parts = example("custom_parts")
+    text = parts.configuration().to_json()
+    for name in ("snake", "cauchy", "lion", "half_cosine", "maxout"):
+        assert f'"@class": "{name}"' in text
+    chain = NeuralNetConfiguration.builder().layer(
+        parts.Maxout(n_in=2, n_out=2, pieces=1)
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"layer 0 \(Maxout\): pieces: .* got 1"
+    ):
+        chain.build()
