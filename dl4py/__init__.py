@@ -35,8 +35,9 @@ from dl4py.config import (
 from dl4py.network import Network
 
 if TYPE_CHECKING:
-    from dl4py import data, evaluation
+    from dl4py import data, evaluation, io
     from dl4py.evaluation import Evaluation, RegressionEvaluation
+    from dl4py.serializer import restore, save
 
 __version__ = "0.1.0"
 
@@ -53,10 +54,13 @@ __all__ = [
     "config",
     "data",
     "evaluation",
+    "io",
     "layers",
     "losses",
     "ops",
     "registry",
+    "restore",
+    "save",
     "schedules",
     "updaters",
     "weight_init",
@@ -65,6 +69,9 @@ __all__ = [
 _LAZY = {  # slow to import, or seldom needed
     "data": "dl4py.data",
     "evaluation": "dl4py.evaluation",
+    "io": "dl4py.io",
+    "restore": "dl4py.serializer",
+    "save": "dl4py.serializer",
     "Evaluation": "dl4py.evaluation",
     "RegressionEvaluation": "dl4py.evaluation",
 }
