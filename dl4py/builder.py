@@ -33,6 +33,8 @@ def build(
         draw: whether parameters get values; else the network is on the meta device and
             takes no memory until ``to_empty(device=...)``.
     """
+    if not isinstance(dl4j_exact, bool):
+        raise TypeError(f"dl4j_exact must be True or False, got {dl4j_exact!r}")
     generator = torch.Generator().manual_seed(conf.seed)
     nodes: list[Node] = []
     names: set[str] = set()

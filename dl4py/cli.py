@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,21 @@ import dl4py
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``dl4py`` with ``arguments`` (default: the process's); the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (OSError, ValueError) as error:
+        print(f"dl4py {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dl4py", description=dl4py.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=dl4py.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
     demo = commands.add_parser("demo", help="train, evaluate, save and load on Iris")
     demo.add_argument(
         "--out",
@@ -23,14 +35,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=Path("dl4py-demo"),
         help="folder for pictures and checkpoint (default: %(default)s)",
     )
-    demo.add_argument("--epochs", type=int, default=60, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    if options.epochs < 1:
-        parser.error(f"--epochs must be at least 1, got {options.epochs}")
+    demo.add_argument("--epochs", type=_positive, default=60)
+    demo.set_defaults(run=_demo)
+
+    inspect = commands.add_parser("inspect", help="what is in a model zip of DL4J's")
+    inspect.add_argument("model", type=Path)
+    inspect.add_argument("--json", action="store_true", help="the same as JSON")
+    inspect.set_defaults(run=_inspect)
+
+    verify = commands.add_parser("verify", help="whether a model zip predicts this")
+    verify.add_argument("model", type=Path)
+    verify.add_argument("--inputs", type=Path, required=True, help="x.npy")
+    verify.add_argument("--outputs", type=Path, required=True, help="y.npy")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
     from dl4py.demo import run  # Lightning takes seconds to import
 
     run(options.out, options.epochs)
     return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from dl4py import inspection
+
+    net = dl4py.restore(options.model)
+    if options.json:
+        print(json.dumps(inspection.describe(net), indent=2))
+    else:
+        print(inspection.table(net))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from dl4py import inspection
+
+    error, allowed = inspection.verify(options.model, options.inputs, options.outputs)
+    fits = error <= allowed
+    print(f"{'ok' if fits else 'DIFFERS'}: off by {error:.1e}, allowed {allowed:.1e}")
+    return 0 if fits else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ FLOORS = {
     3: {"builder", "network", "optimizer"},
     4: {
         "__init__", "cli", "data", "demo", "evaluation", "lightning",
-        "pytorch_lightning", "serializer", "trainer",
+        "inspection", "pytorch_lightning", "serializer", "trainer",
     },
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -64,11 +64,9 @@ sys.modules[{other!r}] = None
 import dl4py
 from dl4py.config import *
 chain = NeuralNetConfiguration.builder().layer(Dense(n_in=2, n_out=2))
-print(type(chain.layer(Output(n_out=2)).build().lightning({module!r})).__module__)
+print(type(chain.layer(Output(n_out=2)).build().lightning(package={module!r})).__module__)
 """
     result = run("-c", code)
-    if module == "pytorch_lightning" and "import of lightning halted" in result.stderr:
-        pytest.fail(result.stderr)
     assert result.stdout.strip() == f"dl4py.{module}", result.stderr
 
 
@@ -86,7 +84,7 @@ def test_demo(tmp_path):
 
 def test_demo_refuses_nonsense():
     result = run("-m", "dl4py.cli", "demo", "--epochs", "0")
-    assert result.returncode == 2 and "--epochs must be at least 1" in result.stderr
+    assert result.returncode == 2 and "must be a whole number >= 1, got 0" in result.stderr
 
 
 class TestReadme:

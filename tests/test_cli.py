@@ -1,0 +1,74 @@
+"""``dl4py inspect`` and ``dl4py verify``; the demo is in test_package.py."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import dl4py
+from dl4py.cli import main
+from dl4py.config import Convolution2D, Dense, InputType, Output
+
+
+@pytest.fixture
+def model(tmp_path):
+    chain = dl4py.NeuralNetConfiguration.builder().seed(1).data_type("double")
+    chain.updater("adam", lr=0.01).input_type(InputType.convolutional(6, 6, 1))
+    chain.layer(Convolution2D(kernel_size=3, n_out=2, activation="tanh"))
+    net = chain.layer(Dense(n_out=5)).layer(Output(n_out=3)).build().module()
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    net.fit(x, torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]])
+    with pytest.warns(UserWarning, match="DL4J's gradient takes labels to sum to 1"):
+        dl4py.save(net, tmp_path / "model.zip")
+    np.save(tmp_path / "x.npy", x.numpy())
+    np.save(tmp_path / "y.npy", net.output(x).numpy())
+    return tmp_path
+
+
+def test_inspect_prints_a_table(model, capsys):
+    assert main(["inspect", str(model / "model.zip")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Convolution2D" in lines[2] and "b 2, W 2×1×3×3" in lines[2]
+    assert "Dense" in lines[3] and "32 → 5" in lines[3] and "165" in lines[3]
+    assert "adam(" in lines[3]
+    assert lines[-1] == (
+        "203 parameters (DOUBLE), 406 numbers of updater state, iteration 1, epoch 0"
+    )
+
+
+def test_inspect_as_json(model, capsys):
+    assert main(["inspect", "--json", str(model / "model.zip")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 203 == sum(x["count"] for x in found["layers"])
+    assert found["layers"][1]["preprocessor"] == "CnnToFeedForward"
+    assert found["layers"][2]["loss"].startswith("mcxent")
+
+
+def test_verify(model, capsys):
+    paths = [str(model / name) for name in ("model.zip", "x.npy", "y.npy")]
+    command = ["verify", paths[0], "--inputs", paths[1], "--outputs", paths[2]]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("ok: off by")
+    y = np.load(paths[2])
+    np.save(paths[2], y + 1e-8)
+    assert main(command) == 1
+    assert capsys.readouterr().out.startswith("DIFFERS: off by 1.0e-08")
+    np.save(paths[2], y[:, :2])
+    assert main(command) == 2
+    assert "outputs: the network gives (4, 3)" in capsys.readouterr().err
+
+
+def test_files_that_are_no_models(tmp_path, capsys):
+    (tmp_path / "a.zip").write_bytes(b"nothing")
+    assert main(["inspect", str(tmp_path / "a.zip")]) == 2
+    assert "a.zip: not a zip file" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "b.zip")]) == 2
+    assert "b.zip" in capsys.readouterr().err
+
+
+def test_arrays_are_never_unpickled(model, capsys):
+    np.save(model / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    command = ["verify", str(model / "model.zip"), "--inputs", str(model / "x.npy")]
+    assert main([*command, "--outputs", str(model / "y.npy")]) == 2
+    assert "allow_pickle" in capsys.readouterr().err
