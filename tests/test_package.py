@@ -84,7 +84,8 @@ def test_demo(tmp_path):
 
 def test_demo_refuses_nonsense():
     result = run("-m", "dl4py.cli", "demo", "--epochs", "0")
-    assert result.returncode == 2 and "must be a whole number >= 1, got 0" in result.stderr
+    assert result.returncode == 2
+    assert "must be a whole number >= 1, got 0" in result.stderr
 
 
 class TestReadme:

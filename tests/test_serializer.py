@@ -1,0 +1,202 @@
+"""Model zips: what DL4J wrote is restored, and written back entry by entry."""
+
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+import dl4py
+from dl4py.config import BatchNormalization, Dense, Output
+from dl4py.serializer import restore, save
+from tests import catalogue
+from tests.test_catalogue import COMPUTED, MISSING, Run, assert_close, configuration
+
+NEVER_TRAINED = {"updater_AdaBelief_init"}  # DL4J fails to make this updater's state
+
+
+def network(**settings):
+    chain = dl4py.NeuralNetConfiguration.builder().seed(1).updater("adam", lr=0.01)
+    for name, value in settings.items():
+        chain = getattr(chain, name)(value)
+    chain.layer(Dense(n_in=4, n_out=6, activation="tanh")).layer(BatchNormalization())
+    return chain.layer(Output(n_out=3)).build().module(dl4j_exact=True)
+
+
+def batch(dtype=torch.float32):
+    g = torch.Generator().manual_seed(0)
+    y = torch.eye(3)[torch.randint(3, (9,), generator=g)]
+    return torch.randn(9, 4, generator=g).to(dtype), y.to(dtype)
+
+
+def saved(net):
+    file = io.BytesIO()
+    save(net, file)
+    return file
+
+
+def real_zips():
+    return catalogue.names() if catalogue.WHOLE.is_dir() else []
+
+
+class TestDl4jsOwnFiles:
+    @pytest.mark.parametrize("name", real_zips())
+    def test_restore_and_write_back(self, name):
+        case = catalogue.load(name)
+        if configuration(case) is MISSING:
+            pytest.skip("needs a layer that is not built yet")
+        path = catalogue.WHOLE / name / "model.zip"
+        net = restore(path)
+        assert not net.training and net.dl4j_exact
+        assert np.array_equal(net.params().numpy(), case.arrays["params"])
+        again = zipfile.ZipFile(saved(net))
+        with zipfile.ZipFile(path) as original:
+            names = original.namelist()
+            if name not in NEVER_TRAINED:
+                assert again.namelist() == names
+            for entry in names:
+                theirs, ours = original.read(entry), again.read(entry)
+                if entry.endswith(".json"):
+                    assert json.loads(ours) == json.loads(theirs)
+                else:
+                    assert ours == theirs, entry
+
+    @pytest.mark.parametrize("name", real_zips())
+    def test_trained_files_hold_what_was_recorded(self, name):
+        case = catalogue.load(name)
+        path = catalogue.WHOLE / name / "trained.zip"
+        conf = configuration(case)
+        if conf is MISSING or not path.exists():
+            pytest.skip("needs a layer that is not built yet, or was never trained")
+        net, fits = restore(path), case.meta["fits"]
+        key = f"params_after_{fits}"
+        if key in case.arrays:
+            assert np.array_equal(net.params().numpy(), case.arrays[key])
+        key = f"updater_after_{fits}"
+        if key in case.arrays:
+            ours = net.updater_state().numpy()
+            assert np.array_equal(ours, case.arrays[key].reshape(-1))
+        assert net.clock.iteration >= fits  # truncated windows count singly
+        out = f"out_after_{fits}_0"
+        if out in case.arrays and case.meta["seed"] is None and "RRELU" not in name:
+            run = Run(case, conf)
+            if any(m is not None for m in run.masks):
+                return
+            tolerance = COMPUTED[case.meta["dtype"]]
+            assert_close(net.output(run.x), case.arrays[out], tolerance, name)
+
+    def test_are_there_in_ci(self):
+        if not real_zips():
+            if os.environ.get("CI"):
+                pytest.fail("the catalogue must be at hand in CI: set DL4PY_SHARED")
+            pytest.skip("DL4J's own zips are not at hand")
+
+
+class TestOwnFiles:
+    def test_training_goes_on_where_it_stopped(self):
+        net = network(l2=0.01, gradient_normalization="ClipL2PerLayer")
+        net.fit([batch(), batch()], epochs=2)
+        other = restore(saved(net))
+        assert vars(other.clock) == vars(net.clock)
+        for _ in range(3):
+            assert other.fit(*batch()) == net.fit(*batch())
+        assert torch.equal(other.params(), net.params())
+        assert torch.equal(other.updater_state(), net.updater_state())
+
+    @pytest.mark.parametrize("dtype", ["float", "double", "half", "bfloat16"])
+    def test_every_data_type(self, dtype):
+        net = network(data_type=dtype)
+        other = restore(saved(net))
+        assert other.conf.data_type == dtype.upper()
+        assert torch.equal(other.params(), net.params())
+        wide = restore(saved(net), dtype=torch.float64)
+        assert torch.equal(wide.params(), net.params().double())
+        wide.fit(*batch(torch.float64))
+
+    def test_paths_files_and_modules(self, tmp_path):
+        net = network()
+        for target in (tmp_path / "a.zip", str(tmp_path / "b.zip")):
+            save(net.lightning("lightning"), target)
+            assert torch.equal(restore(target).params(), net.params())
+        with pytest.raises(TypeError, match="expected a network of dl4py, got Linear"):
+            save(torch.nn.Linear(2, 2), tmp_path / "c.zip")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
+
+    def test_an_interrupted_save_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.zip"
+        save(network(), path)
+        before = path.read_bytes()
+        monkeypatch.setattr("dl4py.serializer.write_elements", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save(network(seed=2), path)
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+    def test_says_what_dl4j_will_do_differently(self, tmp_path):
+        chain = dl4py.NeuralNetConfiguration.builder().data_type("double")
+        conf = chain.layer(Dense(n_in=2, n_out=2, activation="rrelu")).build()
+        with pytest.raises(ValueError, match="predict something else: layer0: .*max"):
+            save(conf.module(), tmp_path / "a.zip")
+        assert not list(tmp_path.iterdir())
+        with pytest.warns(UserWarning, match="DL4J will differ"):
+            save(conf.module(), tmp_path / "a.zip", allow_difference=True)
+        save(conf.module(dl4j_exact=True), tmp_path / "a.zip")
+
+
+def rezipped(net, entry, change):
+    """The zip of a network with one entry changed, or left out for ``None``."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(saved(net)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            data = change(old.read(name)) if name == entry else old.read(name)
+            if data is not None:
+                new.writestr(name, data)
+    return file
+
+
+def edited(**changes):
+    def change(data):
+        content = json.loads(data)
+        content["confs"][0]["layer"].update(changes)
+        return json.dumps(content)
+
+    return change
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        "entry, change, message",
+        [
+            ("configuration.json", lambda d: None, "no configuration.json"),
+            ("configuration.json", lambda d: b"{", "configuration.json.*not JSON"),
+            ("configuration.json", lambda d: b"\xff", "configuration.json"),
+            ("configuration.json", lambda d: b"[" * 100_000, "configuration.json"),
+            ("configuration.json", edited(nin="many"), "n_in.*whole number"),
+            ("configuration.json", edited(nout=7), "coefficients.bin: .* implies"),
+            ("configuration.json", edited(nin=10**12), "coefficients.bin|n_in"),
+            ("coefficients.bin", lambda d: None, "coefficients.bin: missing"),
+            ("coefficients.bin", lambda d: d[:-1], "coefficients.bin: byte"),
+            ("coefficients.bin", lambda d: d + b"x", "coefficients.bin"),
+            ("coefficients.bin", lambda d: b"PK", "coefficients.bin: byte"),
+            ("updaterState.bin", lambda d: d[:200], "updaterState.bin: byte"),
+        ],
+    )
+    def test_names_entry_and_fault(self, entry, change, message):
+        with pytest.raises(dl4py.DL4JFormatError, match=message):
+            restore(rezipped(network(), entry, change))
+
+    def test_no_zip(self, tmp_path):
+        (tmp_path / "a.zip").write_bytes(b"PK nothing")
+        with pytest.raises(dl4py.DL4JFormatError, match="a.zip: not a zip file"):
+            restore(tmp_path / "a.zip")
+        with pytest.raises(FileNotFoundError):
+            restore(tmp_path / "b.zip")
+
+    def test_a_flipped_bit_is_found(self):
+        data = bytearray(saved(network()).getvalue())
+        data[data.index(b"MIXED_DATA_TYPES") + 300] ^= 1
+        with pytest.raises(dl4py.DL4JFormatError, match="coefficients.bin.*CRC"):
+            restore(io.BytesIO(bytes(data)))
