@@ -1,22 +1,144 @@
-"""Timing variants side by side: their ratio means something on a shared machine."""
+"""Timing ours beside its peers: a ratio means something even on a shared machine.
+
+A table is a module in this folder with a ``TABLE``; ``python -m tests.benchmarks``
+finds, runs, prints and draws all of them, so that a new table is a new module::
+
+    def cases(quick: bool) -> Iterator[Case]:  # asked anew for every number of threads
+        for n in [2**10, 2**18] if quick else [2**10, 2**18, 2**22]:
+            yield Case("cube", n, power(n), ours=..., peers={"eager": ..., "copy": ...})
+
+    TABLE = Table("Forward and backward", cases, floors=(
+        Floor("eager", 3.0, lambda row: row.size >= 2**18),
+    ))
+
+``ours`` and the peers are calls without arguments, timed interleaved. A row's ratio is
+the peer's time divided by ours: above 1 we are faster. A floor is the least ratio: "at
+most 1.5 times F.relu" is ``Floor("relu", 1 / 1.5)``, and "0.9 of copy bandwidth" is
+``Floor("copy", 0.9)`` with the peer's ``weight`` (bytes moved by ours / bytes moved by
+the copy). A case's tensors should live only while it is timed: make them in ``cases``.
+A peer may be missing from a case; a floor on it then says nothing.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
 
 PRESSURE = pathlib.Path("/proc/pressure/cpu")
 DISTURBED = 0.03  # share of a block in which someone waited for a CPU
 REPEATS = 5  # of a disturbed block
+SLACK = 0.2  # by which a floor may be missed before --check fails
+
+Call = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed side by side: one point on one picture.
+
+    Args:
+        name: what is measured, e.g. an op; a picture each.
+        size: its place on the picture's axis.
+        label: the size as people write it.
+        ours: dl4py's call.
+        peers: the others by name; a name is a line in every picture.
+        weight: factors on the times of peers that do less or more than ours.
+    """
+
+    name: str
+    size: int
+    label: str
+    ours: Call
+    peers: Mapping[str, Call]
+    weight: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came out: seconds of ours, and each peer's time divided by it."""
+
+    name: str
+    size: int
+    label: str
+    threads: int
+    seconds: float
+    ratios: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """The least ratio to a peer, in the rows where ``where`` holds."""
+
+    peer: str
+    least: float
+    where: Callable[[Row], bool] = lambda row: True
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A family of cases and what is promised about them.
+
+    Args:
+        title: one line.
+        cases: ``quick -> cases``; called once for each number of threads, set before.
+        floors: see :class:`Floor`.
+        axis: what ``Case.size`` counts.
+        environment: variables of the process that runs it (each table has its own).
+        block: least seconds of a timing block; slow calls have one call to a block.
+    """
+
+    title: str
+    cases: Callable[[bool], Iterator[Case]]
+    floors: tuple[Floor, ...] = ()
+    axis: str = "elements"
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    block: float = 0.01
+
+
+# freed memory of any size is used again, so that pages are not faulted in anew
+WARM = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+def power(n: int) -> str:
+    """``2^10`` for 1024."""
+    return f"2^{n.bit_length() - 1}"
+
+
+def rows(table: Table, quick: bool, threads: Sequence[int] = (1, 2)) -> Iterator[Row]:
+    """Measure a table in this process."""
+    for count in threads:
+        torch.set_num_threads(count)
+        for case in table.cases(quick):
+            variants = {"": case.ours, **case.peers}
+            if quick:
+                t = compare(variants, rounds=5, seconds=0.5, block=table.block / 4)
+            else:
+                t = compare(variants, block=table.block)
+            ratios = {p: t[p] * case.weight.get(p, 1) / t[""] for p in case.peers}
+            yield Row(case.name, case.size, case.label, count, t[""], ratios)
+
+
+def misses(
+    floors: Iterable[Floor], row: Row, slack: float = 0.0
+) -> Iterator[tuple[str, float, float]]:
+    """Peer, floor and ratio of each floor that a row misses by more than ``slack``."""
+    for floor in floors:
+        ratio = row.ratios.get(floor.peer)
+        if ratio is not None and floor.where(row) and ratio < floor.least * (1 - slack):
+            yield floor.peer, floor.least, ratio
 
 
 def compare(
-    variants: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Call],
     *,
     rounds: int = 21,
+    seconds: float = 2.5,
     block: float = 0.01,
     warmup: int = 3,
 ) -> dict[str, float]:
@@ -27,17 +149,21 @@ def compare(
     where the kernel counts that.
 
     Args:
-        rounds: blocks per variant.
+        rounds: blocks per variant; fewer, but at least 5, where they take longer than
+            ``seconds`` together.
         block: least seconds of a block; sets how many calls one has.
         warmup: calls before anything is timed.
     """
     names = list(variants)
-    calls = {}
+    calls, total = {}, 0.0
     for name, call in variants.items():
         for _ in range(warmup):
             call()
         calls[name] = max(1, round(block / max(_time(call, 1), 1e-7)))
-        calls[name] = max(1, round(block / max(_time(call, calls[name]), 1e-7)))
+        once = _time(call, calls[name])
+        calls[name] = max(1, round(block / max(once, 1e-7)))
+        total += calls[name] * once
+    rounds = max(min(5, rounds), min(rounds, int(seconds / total)))
     times: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.disable()
@@ -52,14 +178,14 @@ def compare(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _time(call: Callable[[], object], calls: int) -> float:
+def _time(call: Call, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         call()
     return (time.perf_counter() - start) / calls
 
 
-def _undisturbed(call: Callable[[], object], calls: int) -> float:
+def _undisturbed(call: Call, calls: int) -> float:
     """Seconds per call of the least disturbed of up to ``REPEATS`` blocks."""
     blocks = []
     for _ in range(REPEATS):
@@ -80,10 +206,10 @@ def _waited() -> float:
         return 0.0
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """A Markdown table; floats get three digits.
 
-    >>> print(table(["op", "ratio"], [["cube", 3.14159]]))
+    >>> print(markdown(["op", "ratio"], [["cube", 3.14159]]))
     | op | ratio |
     | --- | --- |
     | cube | 3.14 |
@@ -93,4 +219,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         shown = (f"{c:.3g}" if isinstance(c, float) else str(c) for c in cells)
         return f"| {' | '.join(shown)} |"
 
-    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, lines)])

@@ -1,7 +1,5 @@
 """A network's training step against the same step in hand-written torch.
 
-``python -m tests.benchmarks.training [--quick]``
-
 Ours: the emitted network with its own optimizer. Theirs: an ``nn.Sequential`` with
 torch's functions, cross entropy and torch's optimizer of the same kind, default
 settings.
@@ -9,7 +7,6 @@ settings.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -25,7 +22,7 @@ from dl4py.config import (
     Subsampling,
 )
 from dl4py.network import Network
-from tests.benchmarks.harness import compare, table
+from tests.benchmarks.harness import Call, Case, Floor, Table
 
 OPTIMIZERS = {
     "nesterovs": partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
@@ -96,9 +93,7 @@ NETWORKS: dict[str, tuple[Callable[[str], Network], Callable[[], nn.Module], tup
 }
 
 
-def step(
-    loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer
-) -> Callable[[], object]:
+def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Call:
     def call() -> None:
         optimizer.zero_grad()
         loss().backward()
@@ -107,38 +102,34 @@ def step(
     return call
 
 
-def variants(name: str, updater: str, batch: int) -> dict[str, Callable[[], object]]:
+def case(name: str, updater: str, batch: int) -> Case:
     ours, theirs, shape = NETWORKS[name]
     x, y = torch.rand(batch, *shape), torch.eye(10)[torch.randint(10, (batch,))]
     net, twin, criterion = ours(updater), theirs(), nn.CrossEntropyLoss()
-    return {
-        "ours": step(lambda: net.loss(x, y), net.optimizer),
-        "torch": step(
-            lambda: criterion(twin(x), y), OPTIMIZERS[updater](twin.parameters())
-        ),
-    }
+    return Case(
+        f"{name}, {updater}",
+        batch,
+        str(batch),
+        step(lambda: net.loss(x, y), net.optimizer),
+        {
+            "torch": step(
+                lambda: criterion(twin(x), y), OPTIMIZERS[updater](twin.parameters())
+            )
+        },
+    )
 
 
-def rows(threads: list[int], rounds: int) -> Iterator[list[object]]:
-    for count in threads:
-        torch.set_num_threads(count)
-        for name in NETWORKS:
-            for updater in OPTIMIZERS:
-                for batch in (64, 512):
-                    t = compare(
-                        variants(name, updater, batch), rounds=rounds, block=0.05
-                    )
-                    ratio = t["ours"] / t["torch"]
-                    yield [name, updater, batch, count, t["ours"] * 1e3, ratio]
+def cases(quick: bool) -> Iterator[Case]:
+    for name in NETWORKS:
+        for updater in OPTIMIZERS:
+            for batch in (64,) if quick else (64, 512):
+                yield case(name, updater, batch)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, one thread")
-    quick = parser.parse_args().quick
-    head = ["network", "updater", "batch", "threads", "ms", "ours / torch"]
-    print(table(head, rows([1] if quick else [1, 2], 5 if quick else 21)))
-
-
-if __name__ == "__main__":
-    main()
+TABLE = Table(
+    "Training step of a network",
+    cases,
+    (Floor("torch", 1 / 1.05),),
+    axis="examples in a batch",
+    block=0.05,
+)

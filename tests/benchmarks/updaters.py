@@ -1,11 +1,7 @@
-"""Updaters against torch's own optimizers: the step of a 784-1000-1000-10 network.
-
-``python -m tests.benchmarks.updaters [--quick]``
-"""
+"""Updaters against torch's own optimizers: the step of a 784-1000-1000-10 network."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -14,8 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, NAdam, RMSprop
 
 from dl4py import updaters
-from dl4py.registry import UPDATERS
-from tests.benchmarks.harness import compare, table
+from tests.benchmarks.harness import Case, Table
 
 # what torch has of the same kind, with its default settings and fused
 PEERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -43,26 +38,12 @@ def stepping(make: Callable[..., torch.optim.Optimizer]) -> Callable[[], object]
     return optimizer.step
 
 
-def rows(threads: list[int], rounds: int) -> Iterator[list[object]]:
-    for count in threads:
-        torch.set_num_threads(count)
-        for name, peer in PEERS.items():
-            variants = {"ours": stepping(updaters.get(name)), "torch": stepping(peer)}
-            if name in FUSED:
-                variants["fused"] = stepping(partial(peer, fused=True))
-            t = compare(variants, rounds=rounds)
-            fused = t["ours"] / t["fused"] if name in FUSED else "-"
-            yield [name, count, t["ours"] * 1e3, t["ours"] / t["torch"], fused]
+def cases(quick: bool) -> Iterator[Case]:
+    for name, peer in PEERS.items():
+        peers = {"torch": stepping(peer)}
+        if name in FUSED:
+            peers["fused"] = stepping(partial(peer, fused=True))
+        yield Case(name, 1_796_010, "1.8e6", stepping(updaters.get(name)), peers)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, one thread")
-    quick = parser.parse_args().quick
-    assert PEERS.keys() <= set(UPDATERS)
-    head = ["updater", "threads", "ms", "ours/torch", "ours/fused"]
-    print(table(head, rows([1] if quick else [1, 2], 3 if quick else 21)))
-
-
-if __name__ == "__main__":
-    main()
+TABLE = Table("Updaters, one step", cases, axis="parameters")

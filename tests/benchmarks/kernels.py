@@ -1,0 +1,41 @@
+"""The kernels alone, into warm memory, against copy bandwidth.
+
+``copy`` is ``dst.copy_(src)`` of as many floats, scaled by the bytes that ours moves: 8
+per float forward, 12 backward. No autograd; freed memory stays warm (``WARM``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from dl4py.ops import OPS
+from tests.benchmarks import ops
+from tests.benchmarks.harness import WARM, Case, Floor, Row, Table, power
+from tests.ops_cases import VALUES
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    for name, op in OPS.items():
+        p: list[Any] = [
+            torch.tensor(VALUES[key]) if key == "seed" else VALUES[key]
+            for key in op.params
+        ]
+        for n in (2**18,) if quick else (2**14, 2**18, 2**22, 2**25):
+            x, g, y = torch.randn(n), torch.randn(n), torch.randn(n)
+            copy = {"copy": lambda x=x, y=y: y.copy_(x)}
+            forward = lambda f=op.raw, x=x, p=p: f(x, *p)  # noqa: E731
+            backward = lambda f=op.raw_d, x=x, g=g, p=p: f(x, g, *p)  # noqa: E731
+            yield Case(name, n, power(n), forward, copy)
+            yield Case(f"{name}'", n, power(n), backward, copy, {"copy": 12 / 8})
+
+
+def _cheap(row: Row) -> bool:
+    op = ops.OPS.get(row.name.rstrip("'"))
+    return op is not None and op.cheap and row.size >= 2**18
+
+
+FLOORS = (Floor("copy", 0.9, _cheap),)
+TABLE = Table("Kernels alone", cases, FLOORS, environment=WARM)

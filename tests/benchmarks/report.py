@@ -1,0 +1,97 @@
+"""What the tables' rows look like: Markdown, pictures, the machine they are from."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pathlib
+import platform
+
+import torch
+
+from tests.benchmarks import harness
+from tests.benchmarks.harness import Row, Table
+
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+
+
+def machine() -> dict[str, str | int | None]:
+    text = CPUINFO.read_text() if CPUINFO.exists() else ""
+    models = [line.split(": ")[1] for line in text.splitlines() if "model name" in line]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def shown(rows: list[Row]) -> str:
+    """As Markdown: one line a case, ratios of each number of threads in one cell."""
+    peers = list(dict.fromkeys(peer for row in rows for peer in row.ratios))
+    threads = sorted({row.threads for row in rows})
+    cells: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        cells.setdefault((row.name, row.label), {})[row.threads] = row
+    lines = []
+    for (name, label), by_threads in cells.items():
+        found = [by_threads[t] for t in threads if t in by_threads]
+        line = [name, label, " / ".join(f"{row.seconds * 1e6:.3g}" for row in found)]
+        for peer in peers:
+            ratios = [row.ratios.get(peer) for row in found]
+            known = any(ratio is not None for ratio in ratios)
+            line.append(
+                " / ".join("-" if r is None else f"{r:.2f}" for r in ratios)
+                if known
+                else "-"
+            )
+        lines.append(line)
+    return harness.markdown(["", "size", "us", *peers], lines)
+
+
+def draw(table: Table, rows: list[Row], path: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row.name for row in rows))
+    peers = list(dict.fromkeys(peer for row in rows for peer in row.ratios))
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(3.6 * columns, 2.7 * lines + 0.8),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        for k, peer in enumerate(peers):
+            for threads, style in ((1, "-"), (2, "--")):
+                points = sorted(
+                    (row.size, row.ratios[peer])
+                    for row in rows
+                    if row.name == name and row.threads == threads
+                    if peer in row.ratios
+                )
+                if points:
+                    x, y = zip(*points, strict=True)
+                    label = peer if style == "-" else None
+                    ax.plot(x, y, style, color=f"C{k}", marker=".", label=label)
+        ax.axhline(1, color="gray", linewidth=0.8)
+        ax.set(xscale="log", yscale="log", title=name)
+        if len({row.size for row in rows}) > 1:
+            ax.set_xscale("log", base=2)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    handles = {}
+    for ax in axes.flat:
+        found, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=9)
+    figure.suptitle(f"{table.title}: their time / ours", x=0.01, ha="left")
+    figure.supxlabel(f"{table.axis}; solid 1 thread, dashed 2")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
