@@ -8,7 +8,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
 FLOORS = {
     0: {"checked", "clock", "ops", "random", "registry"},
-    1: {"activations", "losses", "weight_init", "schedules", "updaters", "config"},
+    1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
+        "solvers"},
     2: {"io", "layers"},
     3: {"builder", "network", "optimizer"},
     4: {

@@ -1,0 +1,212 @@
+"""What a solver sees of an ordinary closure while it runs, and what it replays."""
+
+from __future__ import annotations
+
+import random
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_BACKWARD = (Tensor.backward, torch.autograd.backward)
+_NORMS: dict[Any, tuple[int, int]] = {  # function → places of its running statistics
+    F.batch_norm: (1, 2),
+    F.instance_norm: (1, 2),
+    torch.batch_norm: (3, 4),
+    torch.instance_norm: (3, 4),
+    torch.batch_norm_gather_stats_with_counts: (3, 4),
+}
+_ASSIGNING = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"}
+
+
+class Watch(TorchFunctionMode):
+    """Stands around one call of a closure and sees every function of torch in it.
+
+    Args:
+        differentiate: whether ``backward()`` is carried out. If not, it does nothing,
+            and ``torch.enable_grad()`` in the closure has no effect either unless
+            ``graph`` is true.
+        graph: whether the closure differentiates by itself, so that even its value
+            needs a graph.
+        replay: where tensors that the closure changes are noted; only at the first
+            call of a step.
+        before: called before the first ``backward()``.
+        after: called after every ``backward()``, when gradients are as the loss has
+            them, before anything clips them.
+
+    Attributes:
+        total: Σ of what ``backward()`` was called on, detached; None: never called.
+        graph: whether ``torch.autograd.grad`` was seen.
+        whole: whether ``backward(create_graph=True)`` was seen: no value without it.
+    """
+
+    def __init__(
+        self,
+        differentiate: bool = True,
+        graph: bool = False,
+        replay: Replay | None = None,
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.differentiate = differentiate
+        self.graph = graph
+        self.replay = replay
+        self.before = before
+        self.after = after
+        self.total: Tensor | None = None
+        self.whole = False
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        if func in _BACKWARD:
+            return self.backward(func, args, kwargs)
+        if func is torch.autograd.grad:
+            self.graph = True
+        if not self.differentiate and not self.graph:
+            if func is torch._C._set_grad_enabled:
+                return None
+        if self.replay is not None:
+            for t in changed(func, args, kwargs):
+                self.replay.touch(t)
+        return func(*args, **kwargs)
+
+    def backward(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """What happens in place of ``backward()``; add to it to keep the graph."""
+        roots, weights = args[0], args[1] if len(args) > 1 else None
+        weights = kwargs.get("gradient", kwargs.get("grad_tensors", weights))
+        self.whole = self.whole or bool(kwargs.get("create_graph"))
+        if self.total is None and self.before is not None:
+            self.before()
+        for root, weight in _pairs(roots, weights):
+            if root.numel() != 1 and weight is None:
+                raise ValueError(
+                    "step(closure): backward() needs a loss that is one number, got "
+                    f"shape {tuple(root.shape)}; return its mean or sum"
+                )
+            value = root.detach() if weight is None else (root * weight).detach()
+            value = value.sum() if value.dim() else value
+            self.total = value if self.total is None else self.total + value
+        if self.differentiate:
+            func(*args, **kwargs)
+            if self.after is not None:
+                self.after()
+
+
+def _pairs(roots: Any, weights: Any) -> list[tuple[Tensor, Tensor | None]]:
+    if isinstance(roots, Tensor):
+        return [(roots, weights[0] if isinstance(weights, (list, tuple)) else weights)]
+    given = weights if isinstance(weights, (list, tuple)) else [weights] * len(roots)
+    return list(zip(roots, given, strict=True))
+
+
+def changed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """What a function of torch overwrites, as far as it belongs to no graph.
+
+    Running statistics of a normalisation, and tensors changed in place such as
+    ``num_batches_tracked`` or the vectors of a spectral norm.
+
+    >>> x = torch.zeros(2)
+    >>> changed(Tensor.add_, (x, 1), {})[0] is x, changed(Tensor.add, (x, 1), {})
+    (True, [])
+    """
+    found: list[Any] = []
+    places = _NORMS.get(func)
+    if places is not None:
+        names = ("running_mean", "running_var")
+        for place, name in zip(places, names, strict=True):
+            found.append(args[place] if len(args) > place else kwargs.get(name))
+    else:
+        name = getattr(func, "__name__", "")
+        in_place = name.endswith("_") and not name.endswith("__")
+        if args and (in_place or name in _ASSIGNING):
+            found.append(args[0])
+        if "out" in kwargs:
+            found.append(kwargs["out"])
+    return [t for t in found if isinstance(t, Tensor) and not t.requires_grad]
+
+
+class Replay:
+    """Random numbers and statistics: equal at every evaluation inside one step.
+
+    The state after the first evaluation is what remains, however many follow.
+
+    Args:
+        devices: where random numbers may be drawn.
+    """
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self.devices = [d for d in dict.fromkeys(devices) if d.type not in _QUIET]
+        self._start = self._random()
+        self._end: Any = None
+        self._touched: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+        self._after: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def touch(self, t: Tensor) -> None:
+        """Note a tensor that is about to change during the first evaluation."""
+        known = self._touched.get(id(t))
+        if known is None or known[0]() is not t:
+            # weak, because most of them live no longer than the forward pass
+            self._touched[id(t)] = (weakref.ref(t), t.clone())
+
+    def mark(self) -> None:
+        """The first evaluation is over."""
+        self._end = self._random()
+        for ref, before in self._touched.values():
+            t = ref()
+            if t is not None:
+                self._after.append((t, before, t.clone()))
+        self._touched = {}
+
+    def rewind(self) -> None:
+        """Back to where the first evaluation began."""
+        self._set_random(self._start)
+        for t, before, _ in self._after:
+            t.copy_(before)
+
+    def finish(self) -> None:
+        """To where the first evaluation ended."""
+        if self._end is not None:
+            self._set_random(self._end)
+            for t, _, after in self._after:
+                t.copy_(after)
+
+    def _random(self) -> tuple[Any, ...]:
+        numpy = sys.modules.get("numpy")
+        return (
+            torch.get_rng_state(),
+            [getattr(torch, d.type).get_rng_state(d) for d in self.devices],
+            random.getstate(),
+            numpy.random.get_state() if numpy else None,
+        )
+
+    def _set_random(self, state: tuple[Any, ...]) -> None:
+        cpu, rest, plain, array = state
+        torch.set_rng_state(cpu)
+        for device, own in zip(self.devices, rest, strict=True):
+            module = getattr(torch, device.type)
+            if device.type == "mps":
+                module.set_rng_state(own)
+            else:
+                module.set_rng_state(own, device)
+        random.setstate(plain)
+        if array is not None:
+            sys.modules["numpy"].random.set_state(array)
+
+
+_QUIET = {"cpu", "meta"}
