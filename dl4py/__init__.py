@@ -3,7 +3,8 @@
 Three ways in:
 
 - ``dl4py.activations``, ``dl4py.losses``, ``dl4py.updaters``, ``dl4py.schedules``,
-  ``dl4py.weight_init``, ``dl4py.layers``: single parts for an existing torch script;
+  ``dl4py.weight_init``, ``dl4py.layers``, ``dl4py.solvers``: single parts for an
+  existing torch script;
 - ``dl4py.NeuralNetConfiguration.builder()``: a network in DL4J's words, as a module
   or a LightningModule;
 - ``dl4py.registry``: names for parts of one's own.
@@ -22,6 +23,7 @@ from dl4py import (
     ops,
     registry,
     schedules,
+    solvers,
     updaters,
     weight_init,
 )
@@ -62,6 +64,7 @@ __all__ = [
     "restore",
     "save",
     "schedules",
+    "solvers",
     "updaters",
     "weight_init",
 ]

@@ -278,6 +278,8 @@ PREPROCESSORS: Registry[Any] = Registry(
 )
 LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
 MODULES: Registry[Any] = Registry("layer module")
+DIRECTIONS: Registry[Any] = Registry("direction")
+SEARCHES: Registry[Any] = Registry("line search")
 
 REGISTRIES: dict[str, Registry[Any]] = {
     registry.kind: registry

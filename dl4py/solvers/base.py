@@ -7,7 +7,7 @@ import copy
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -65,7 +65,13 @@ class Solver(torch.optim.Optimizer):
         (5.0, [0.800000011920929, 1.600000023841858])
     """
 
-    _own = ("memory", "process_group", "trials", "is_trial", "_keep_gradients")
+    _own: ClassVar[tuple[str, ...]] = (
+        "memory",
+        "process_group",
+        "trials",
+        "is_trial",
+        "_keep_gradients",
+    )
 
     def __init__(
         self,
@@ -87,6 +93,10 @@ class Solver(torch.optim.Optimizer):
     def advance(self, problem: Problem) -> Tensor:
         """The next point, from ``problem.x``, its loss and its gradient ≠ 0."""
         raise NotImplementedError
+
+    def recalled(self, memory: dict[str, Any]) -> dict[str, Any]:
+        """What remains of ``memory``, as it was before a step that failed."""
+        return memory
 
     def watch(self, **options: Any) -> Watch:
         """What stands around an evaluation with a gradient; see :class:`Watch`."""
@@ -118,7 +128,7 @@ class Solver(torch.optim.Optimizer):
                 problem.write(end)
         except BaseException:
             problem.write(problem.x)
-            self.memory = remembered
+            self.memory = self.recalled(remembered)
             raise
         finally:
             problem.finish()
@@ -212,7 +222,7 @@ class Problem:
         x: the point where the step began, ``[size]``, float32 at least.
         loss: the function there, a tensor of one number.
         gradient: its gradient there, ``[size]``; never changed in place.
-        slope: ‖gradient‖² there, a float.
+        score, slope: that loss and ‖gradient‖² as floats.
         returned: what the closure returned there.
         watched: the :class:`~dl4py.solvers.watch.Watch` of the latest gradient.
         gradients, values: evaluations so far, with gradient and without.
@@ -241,7 +251,7 @@ class Problem:
         self._sign = -1.0 if solver.param_groups[0]["maximize"] else 1.0
         self.x = self.flat([p.detach() for p in self.params])
         self.loss = self.gradient = self.x.new_zeros(())
-        self.slope = 0.0
+        self.score = self.slope = 0.0
         self.returned: Any = None
         self.watched: Watch | None = None
         self.gradients = self.values = 0
@@ -253,10 +263,11 @@ class Problem:
     def start(self) -> None:
         """Evaluate where the step begins; refuse what has no finite value there."""
         self.loss, self.gradient = self.evaluate(self.x)
-        loss, self.slope = self.read(self.loss, self.gradient.dot(self.gradient))
-        if not (math.isfinite(loss) and math.isfinite(self.slope)):
-            what = f"loss is {loss}"
-            if math.isfinite(loss):
+        square = self.gradient.dot(self.gradient)
+        self.score, self.slope = self.read(self.loss, square)
+        if not (math.isfinite(self.score) and math.isfinite(self.slope)):
+            what = f"loss is {self._sign * self.score}"
+            if math.isfinite(self.score):
                 what = "gradient is not finite"
             self.solver.fail(
                 f".step(closure): the {what} before the step, so that there is nothing "

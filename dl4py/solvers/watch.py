@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -151,9 +153,9 @@ class Replay:
     """
 
     def __init__(self, devices: Iterable[torch.device]) -> None:
-        self.devices = [d for d in dict.fromkeys(devices) if d.type not in _QUIET]
-        self._start = self._random()
-        self._end: Any = None
+        self._sources = _sources(devices)
+        self._start = [source.get() for source in self._sources]
+        self._end: list[Any] | None = None
         self._touched: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._after: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -165,8 +167,15 @@ class Replay:
             self._touched[id(t)] = (weakref.ref(t), t.clone())
 
     def mark(self) -> None:
-        """The first evaluation is over."""
-        self._end = self._random()
+        """The first evaluation is over; what it did not draw from is left alone."""
+        drawn = [
+            (source, start, end)
+            for source, start in zip(self._sources, self._start, strict=True)
+            if not _equal(start, end := source.get())
+        ]
+        self._sources = [source for source, _, _ in drawn]
+        self._start = [start for _, start, _ in drawn]
+        self._end = [end for _, _, end in drawn]
         for ref, before in self._touched.values():
             t = ref()
             if t is not None:
@@ -175,38 +184,49 @@ class Replay:
 
     def rewind(self) -> None:
         """Back to where the first evaluation began."""
-        self._set_random(self._start)
+        for source, start in zip(self._sources, self._start, strict=True):
+            source.set(start)
         for t, before, _ in self._after:
             t.copy_(before)
 
     def finish(self) -> None:
         """To where the first evaluation ended."""
-        if self._end is not None:
-            self._set_random(self._end)
-            for t, _, after in self._after:
-                t.copy_(after)
-
-    def _random(self) -> tuple[Any, ...]:
-        numpy = sys.modules.get("numpy")
-        return (
-            torch.get_rng_state(),
-            [getattr(torch, d.type).get_rng_state(d) for d in self.devices],
-            random.getstate(),
-            numpy.random.get_state() if numpy else None,
-        )
-
-    def _set_random(self, state: tuple[Any, ...]) -> None:
-        cpu, rest, plain, array = state
-        torch.set_rng_state(cpu)
-        for device, own in zip(self.devices, rest, strict=True):
-            module = getattr(torch, device.type)
-            if device.type == "mps":
-                module.set_rng_state(own)
-            else:
-                module.set_rng_state(own, device)
-        random.setstate(plain)
-        if array is not None:
-            sys.modules["numpy"].random.set_state(array)
+        for source, end in zip(self._sources, self._end or (), strict=False):
+            source.set(end)
+        for t, _, after in self._after:
+            t.copy_(after)
 
 
-_QUIET = {"cpu", "meta"}
+@dataclass(frozen=True)
+class _Source:
+    """Where random numbers come from."""
+
+    get: Callable[[], Any]
+    set: Callable[[Any], Any]
+
+
+def _sources(devices: Iterable[torch.device]) -> list[_Source]:
+    found = [
+        _Source(torch.get_rng_state, torch.set_rng_state),
+        _Source(random.getstate, random.setstate),
+    ]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        found.append(_Source(numpy.random.get_state, numpy.random.set_state))
+    for device in dict.fromkeys(devices):
+        module: Any = getattr(torch, device.type, None)
+        if device.type == "mps":
+            found.append(_Source(module.get_rng_state, module.set_rng_state))
+        elif hasattr(module, "get_rng_state"):
+            get = functools.partial(module.get_rng_state, device)
+            put = functools.partial(module.set_rng_state, device=device)
+            found.append(_Source(get, put))
+    return found
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if hasattr(a[1], "tobytes"):  # NumPy's
+        return bool(a[2:] == b[2:] and a[1].tobytes() == b[1].tobytes())
+    return bool(a == b)

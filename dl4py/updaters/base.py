@@ -346,13 +346,7 @@ def _rounded(x: float, dtype: torch.dtype) -> float:
     return x if dtype == torch.float64 else torch.tensor(x, dtype=dtype).item()
 
 
-UPDATERS.announce(
-    "hessian_free",
-    "conjugate_gradient",
-    "lbfgs",
-    "line_gradient_descent",
-    reason="not built yet: the solvers come with a later release",
-)
+UPDATERS.announce("hessian_free", reason="not built yet: it comes with a later release")
 
 
 def get(name: str | Callable[..., Any]) -> Any:

@@ -1,0 +1,272 @@
+"""Directions: where to go from a gradient and from what earlier steps have shown.
+
+In the formulas g is the gradient before a step and g₊ after it, on the same data;
+d is the direction that was taken, s = x₊ - x, y = g₊ - g. A direction has the length of
+the step that it expects, keeps what it has learnt in the solver's ``memory``, and reads
+nothing from the device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dl4py.registry import DIRECTIONS
+
+Memory = dict[str, Any]
+
+
+@dataclass
+class Taken:
+    """A step that was taken.
+
+    Attributes:
+        direction: d as the direction gave it, before any learning rate.
+        rate: what d was multiplied with; ``None``: not one number.
+        step: the length t along rate·d.
+        s, y: as above; y is ``None`` where no gradient was computed after the step.
+        old, new: g and g₊; ``new`` is ``None`` where it was not computed.
+        sy: s·y, a float.
+        predicted: g·s, a float.
+        square: ‖g‖², a float.
+    """
+
+    direction: Tensor
+    rate: float | None
+    step: float
+    s: Tensor
+    old: Tensor
+    new: Tensor | None
+    sy: float
+    predicted: float
+    square: float
+
+
+class Direction:
+    """Base of all directions.
+
+    Attributes:
+        learns: whether it needs the gradient after the step.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
+        """The direction at a point with gradient ``g``, of squared norm ``square``."""
+        raise NotImplementedError
+
+    def learn(self, taken: Taken, memory: Memory) -> None:
+        """Remember a step."""
+
+    def forget(self, memory: Memory) -> bool:
+        """Back to the steepest descent; whether that may help."""
+        known = self.knows(memory)
+        memory.clear()
+        return known
+
+    def knows(self, memory: Memory) -> bool:
+        """Whether the direction is another than that of the steepest descent."""
+        return False
+
+
+@DIRECTIONS.add("steepest", "gradient")
+class Steepest(Direction):
+    """d = -a·g, where a is twice the step that was accepted last, 1 at first.
+
+    Where a search found nothing, a becomes a thousandth, 1e-9 at least.
+    """
+
+    def __init__(self, adapts: bool = True) -> None:
+        self.adapts = adapts
+
+    def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
+        length: float = memory.get("length", 1.0)
+        return g * -length
+
+    def learn(self, taken: Taken, memory: Memory) -> None:
+        if self.adapts:
+            memory["length"] = 2 * taken.step * memory.get("length", 1.0)
+
+    def forget(self, memory: Memory) -> bool:
+        memory["length"] = max(1e-3 * memory.get("length", 1.0), 1e-9)
+        return self.adapts
+
+
+@DIRECTIONS.add("conjugate", "conjugate_gradient")
+class Conjugate(Direction):
+    """d₊ = -g₊ + β·d, non-linear conjugate gradients.
+
+    =========== ==================================================
+    beta        β
+    =========== ==================================================
+    pr          max(0, g₊·y / g·g), Polak and Ribière
+    fr          g₊·g₊ / g·g, Fletcher and Reeves
+    hs          max(0, g₊·y / d·y), Hestenes and Stiefel
+    dy          g₊·g₊ / d·y, Dai and Yuan
+    hz          max(η, (y - 2·d·(y·y)/(d·y))·g₊ / d·y), Hager and Zhang, with
+                η = -1 / (‖d‖·min(0.01, ‖g‖))
+    =========== ==================================================
+
+    β is 0 where |g₊·g| >= powell·g₊·g₊ (Powell's restart; with ``hz`` never), where
+    d₊·g₊ > -0.01·g₊·g₊, and every ``restart`` steps. The first step expected is
+    t·(g·d)/(g₊·d₊), the one before scaled by the ratio of slopes.
+
+    Args:
+        beta: a name of the table.
+        powell: ν, 0.2 by Powell; infinite: never.
+        restart: a number of steps, or ``None`` for the number of parameters.
+
+    Reference: Nocedal and Wright, Numerical Optimization, 2006, section 5.2; Hager and
+        Zhang, A survey of nonlinear conjugate gradient methods, 2006.
+    """
+
+    learns = True
+    betas = ("pr", "fr", "hs", "dy", "hz")
+
+    def __init__(
+        self, beta: str = "pr", powell: float = 0.2, restart: int | None = None
+    ) -> None:
+        if beta not in self.betas:
+            raise ValueError(f"beta must be one of {self.betas}, got {beta!r}")
+        self.beta = beta
+        self.powell = powell
+        self.restart = restart
+
+    def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
+        if "d" not in memory:
+            expected = g.new_tensor(1.0 / max(1.0, math.sqrt(square)))
+            memory["expected"] = expected
+            return g * -expected
+        d: Tensor = memory["d"]
+        beta: Tensor = memory["beta"]
+        gg, gd = g.dot(g), g.dot(d)
+        descends = beta * gd - gg <= -0.01 * gg
+        beta = torch.where(descends & beta.isfinite(), beta, 0.0)
+        now = d * beta - g
+        slope = beta * gd - gg
+        # never more than ten times as far as the last step went
+        length: Tensor = (memory["slope"] / slope).clamp(max=10.0) * memory["length"]
+        memory["expected"] = length
+        return now * length
+
+    def knows(self, memory: Memory) -> bool:
+        return "d" in memory
+
+    def learn(self, taken: Taken, memory: Memory) -> None:
+        g, new = taken.old, taken.new
+        assert new is not None
+        expected = memory.pop("expected")
+        d = taken.direction / expected
+        y = new - g
+        count = memory.get("count", 0) + 1
+        if count >= (self.restart or len(g)):
+            beta, count = g.new_zeros(()), 0
+        else:
+            beta = self._beta(g, new, y, d)
+        length = expected * taken.step
+        memory.update(d=d, beta=beta, count=count, length=length, slope=g.dot(d))
+
+    def _beta(self, g: Tensor, new: Tensor, y: Tensor, d: Tensor) -> Tensor:
+        square = new.dot(new)
+        if self.beta == "fr":
+            beta = square / g.dot(g)
+        elif self.beta == "pr":
+            beta = (new.dot(y) / g.dot(g)).clamp(min=0)
+        elif self.beta == "dy":
+            beta = square / d.dot(y)
+        elif self.beta == "hs":
+            beta = (new.dot(y) / d.dot(y)).clamp(min=0)
+        else:
+            dy = d.dot(y)
+            beta = (y.dot(new) - 2 * y.dot(y) / dy * d.dot(new)) / dy
+            return beta.maximum(-1 / (d.norm() * g.norm().clamp(max=0.01)))
+        if self.powell < math.inf:
+            beta = torch.where(new.dot(g).abs() < self.powell * square, beta, 0.0)
+        return beta
+
+
+@DIRECTIONS.add("lbfgs")
+class LimitedMemory(Direction):
+    """d = -H·g, with H from the last pairs (s, y) by the BFGS formula, compact form.
+
+    H = γI + [S, γY]·[[R⁻ᵀ(D + γYᵀY)R⁻¹, -R⁻ᵀ], [-R⁻¹, 0]]·[Sᵀ; γYᵀ], where R is the
+    upper triangle of SᵀY, D its diagonal, γ = s·y / y·y of the newest pair: two
+    matrix-vector products in place of a loop over pairs. Without pairs
+    d = -g / max(1, ‖g‖).
+
+    A pair must have s·y > 1e-8·sᵀBs, B = H⁻¹. With ``damping`` y is replaced by
+    θ·y + (1-θ)·B·s with the largest θ <= 1 for which s·y >= damping·sᵀBs (Powell), so
+    that noise or negative curvature cost no pair.
+
+    Args:
+        history_size: the number of pairs, >= 1.
+        damping: in [0, 1); 0 keeps every y as it is.
+
+    Reference: Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices,
+        1994; Powell, Algorithms for nonlinear constraints, 1978.
+    """
+
+    learns = True
+
+    def __init__(self, history_size: int = 4, damping: float = 0.2) -> None:
+        self.history_size = history_size
+        self.damping = damping
+
+    def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
+        count = memory.get("count", 0)
+        if not count:
+            return g * (-1.0 / max(1.0, math.sqrt(square)))
+        k = min(count, self.history_size)
+        rows = memory["pairs"][:k].view(2 * k, -1)
+        turn = -(count % k)  # the oldest pair first
+        sy = memory["sy"][:k, :k].roll((turn, turn), (0, 1)).triu()
+        yy = memory["yy"][:k, :k].roll((turn, turn), (0, 1))
+        dots = (rows @ g).view(k, 2).to(sy.dtype).roll(turn, 0)
+        gamma = sy[-1, -1] / yy[-1, -1]
+        v = torch.linalg.solve_triangular(sy, dots[:, :1], upper=True)
+        right = sy.diagonal().unsqueeze(1) * v + gamma * (yy @ v - dots[:, 1:])
+        first = torch.linalg.solve_triangular(sy.T, right, upper=False)
+        factors = torch.cat([first, -gamma * v], 1).roll(-turn, 0).to(g.dtype)
+        d = torch.addmv(g * gamma.to(g.dtype), rows.T, factors.view(-1))
+        return d.neg_()
+
+    def knows(self, memory: Memory) -> bool:
+        return bool(memory.get("count", 0))
+
+    def learn(self, taken: Taken, memory: Memory) -> None:
+        assert taken.new is not None
+        s, y, sy = taken.s, taken.new - taken.old, taken.sy
+        # B·s = -t·rate·g, since d = -H·g
+        scale = -taken.step * taken.rate if taken.rate is not None else math.nan
+        curvature = scale * taken.predicted
+        if memory.get("count", 0) and curvature > 0 and sy < self.damping * curvature:
+            theta = (1 - self.damping) * curvature / (curvature - sy)
+            y = theta * y + ((1 - theta) * scale) * taken.old
+            sy = self.damping * curvature
+        if math.isnan(curvature):
+            curvature = 0.0
+        if not (math.isfinite(sy) and sy > 1e-8 * curvature and sy > 0):
+            return
+        self._store(s, y, memory)
+
+    def _store(self, s: Tensor, y: Tensor, memory: Memory) -> None:
+        m = self.history_size
+        if "pairs" not in memory:
+            # small matrices whose entries differ by many orders of magnitude
+            wide = torch.float32 if s.device.type == "mps" else torch.float64
+            memory["pairs"] = s.new_zeros(m, 2, len(s))
+            memory["sy"] = s.new_zeros(m, m, dtype=wide)
+            memory["yy"] = s.new_zeros(m, m, dtype=wide)
+        count = memory.get("count", 0)
+        slot, k = count % m, min(count + 1, m)
+        pairs, sy, yy = memory["pairs"], memory["sy"], memory["yy"]
+        pairs[slot, 0].copy_(s)
+        pairs[slot, 1].copy_(y)
+        column = (pairs[:k].view(2 * k, -1) @ y).view(k, 2).to(sy.dtype)
+        sy[:k, slot] = column[:, 0]
+        yy[:k, slot] = yy[slot, :k] = column[:, 1]
+        memory["count"] = count + 1

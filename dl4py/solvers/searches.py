@@ -1,0 +1,485 @@
+"""Line searches: how far to go along a direction.
+
+A search is a generator of step lengths: it yields one, is sent the :class:`Point`
+there, and yields the next. The first is always 1: a direction has the length of the
+step that it expects. φ(t) is the loss at x + t·d, φ' its slope; every point costs one
+evaluation of the closure and one host read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dl4py.registry import SEARCHES
+from dl4py.solvers.base import Problem
+
+Steps = Generator[float, "Point", None]
+
+
+@dataclass
+class Point:
+    """A point of a line.
+
+    Attributes:
+        step: t.
+        x: the flat vector there.
+        loss: φ(t).
+        slope: g(t)·(x(t) - x(0))/t, which is φ'(t) on a straight line; NaN where only
+            the value was computed.
+        predicted: g(0)·(x(t) - x(0)), which is t·φ'(0) on a straight line.
+        square: ‖g(t)‖².
+        gradient: g(t), or ``None``.
+    """
+
+    step: float
+    x: Tensor
+    loss: float
+    slope: float = math.nan
+    predicted: float = math.nan
+    square: float = math.nan
+    gradient: Tensor | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and, where it was computed, gradient are finite."""
+        whole = self.gradient is None or math.isfinite(self.square)
+        return math.isfinite(self.loss) and whole
+
+
+class Line:
+    """The loss along x + t·d, projected into bounds where there are any.
+
+    Args:
+        problem: the problem.
+        start: where the line begins, with loss and gradient.
+        direction: d, ``[size]``.
+        bounds: (lower, upper), tensors or numbers.
+
+    Attributes:
+        loss: φ(0).
+        slope: φ'(0); known from the first point on, so that it costs no read.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        start: Point,
+        direction: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        assert start.gradient is not None
+        self.problem = problem
+        self.start = start
+        self.direction = direction
+        self.bounds = bounds
+        self.loss = start.loss
+        self.slope = math.nan
+        self._first: Tensor | None = start.gradient.dot(direction)
+
+    def at(self, step: float, gradient: bool) -> Point:
+        """The point at ``step``, with its gradient or without."""
+        return self._filled(Point(step, self._x(step), math.nan), gradient)
+
+    def complete(self, point: Point) -> Point:
+        """The same point with its gradient."""
+        return point if point.gradient is not None else self._filled(point, True)
+
+    def unseen(self, step: float) -> Point:
+        """The point at ``step``, nothing evaluated."""
+        return Point(step, self._x(step), math.nan)
+
+    def reach(self) -> float:
+        """max |dᵢ| / max(|xᵢ|, 1): what a step of 1 changes, as a share of x."""
+        share = self.direction.abs() / self.start.x.abs().clamp(min=1)
+        return self.problem.read(share.max())[0]
+
+    def lost(self, step: float) -> bool:
+        """Whether what a step promises is less than rounding of the loss hides."""
+        promised = abs(step * self.slope)
+        return promised <= torch.finfo(self.direction.dtype).eps * abs(self.loss)
+
+    def _x(self, step: float) -> Tensor:
+        x = torch.add(self.start.x, self.direction, alpha=step)
+        return x if self.bounds is None else torch.clamp(x, *self.bounds)
+
+    def _filled(self, point: Point, gradient: bool) -> Point:
+        origin = self.start.gradient
+        assert origin is not None
+        moved = self.direction if self.bounds is None else point.x - self.start.x
+        numbers: list[Tensor] = []
+        if gradient:
+            loss, g = self.problem.evaluate(point.x)
+            numbers += [g.dot(moved), g.dot(g)]
+            point.gradient = g
+        else:
+            loss = self.problem.value(point.x)
+        if self.bounds is not None:
+            numbers.append(origin.dot(moved))
+        if self._first is not None:
+            numbers.append(self._first)
+        values = self.problem.read(loss, *numbers)
+        if self._first is not None:
+            self.slope, self._first = values.pop(), None
+        point.loss = values[0]
+        point.predicted = point.step * self.slope
+        if self.bounds is not None:
+            point.predicted = values.pop()
+        if gradient:
+            point.slope, point.square = values[1:]
+            if self.bounds is not None and point.step:
+                point.slope /= point.step
+        return point
+
+
+class Search:
+    """Base of all searches.
+
+    Attributes:
+        iterations: the number of points it may try by default.
+        needs_gradient: whether it decides by slopes too.
+        straight: whether it needs a straight line: no bounds.
+        blind: whether it accepts its first point unseen.
+    """
+
+    iterations: ClassVar[int] = 5
+    needs_gradient: ClassVar[bool] = False
+    straight: ClassVar[bool] = False
+    blind: ClassVar[bool] = False
+
+    def steps(self, line: Line) -> Steps:
+        """Step lengths to try, given the points tried so far."""
+        raise NotImplementedError
+
+    def accepts(self, line: Line, point: Point) -> bool:
+        """Whether a finite point is good enough to end the search."""
+        raise NotImplementedError
+
+    def falls_back(self, line: Line, point: Point) -> bool:
+        """Whether the lowest point found is better than none."""
+        return point.loss < line.loss
+
+    def __call__(self, line: Line, iterations: int, gradient: bool) -> Point | None:
+        """The point to go to, or ``None`` where nothing better was found.
+
+        Args:
+            line: the line.
+            iterations: how many points may be tried.
+            gradient: whether the caller will want the gradient there. The first point
+                is then tried with its gradient, since mostly it is the one.
+        """
+        if self.blind:
+            return line.unseen(1.0)
+        steps = self.steps(line)
+        step = next(steps)
+        best: Point | None = None
+        for i in range(iterations):
+            point = line.at(step, self.needs_gradient or (gradient and i == 0))
+            if not line.slope < 0:
+                return None  # flat or uphill, or not a number
+            if point.finite:
+                if self.accepts(line, point):
+                    return point
+                if best is None or point.loss < best.loss:
+                    best = point
+            try:
+                step = steps.send(point)
+            except StopIteration:
+                break
+        return best if best is not None and self.falls_back(line, best) else None
+
+
+@SEARCHES.add("fixed", "none")
+class Fixed(Search):
+    """No search: the step is 1 times the direction."""
+
+    blind = True
+
+
+@SEARCHES.add("armijo")
+class Armijo(Search):
+    """Back-tracking until the loss has fallen by a share of what the slope promises.
+
+    φ(t) <= φ(0) + c₁·t·φ'(0); else t ← the minimum of the parabola through φ(0), φ'(0)
+    and φ(t), kept in [0.1·t, 0.5·t]; 0.2·t where φ(t) is not finite.
+
+    Args:
+        c1: the share, in (0, 1).
+
+    Reference: Nocedal and Wright, Numerical Optimization, 2006, section 3.5.
+    """
+
+    iterations = 20
+
+    def __init__(self, c1: float = 1e-4) -> None:
+        self.c1 = c1
+
+    def accepts(self, line: Line, point: Point) -> bool:
+        # projected into bounds, a descent direction may promise nothing
+        return point.loss <= line.loss + self.c1 * min(point.predicted, 0.0)
+
+    def steps(self, line: Line) -> Steps:
+        t = 1.0
+        while True:
+            point = yield t
+            if not point.finite:
+                t *= 0.2
+                continue
+            excess = point.loss - line.loss - t * line.slope
+            best = -line.slope * t * t / (2 * excess) if excess > 0 else 0.5 * t
+            t = min(max(best, 0.1 * t), 0.5 * t)
+            if line.lost(t):
+                return
+
+
+@SEARCHES.add("dl4j", "back_track_line_search")
+class Dl4j(Armijo):
+    """DL4J's back-tracking, which is ``lnsrch`` of Numerical Recipes.
+
+    φ(t) <= φ(0) + 1e-4·t·φ'(0); else t ← the minimum of the parabola, from the second
+    time of the cubic through the last two points, at most 0.5·t then; 0.2·t where φ is
+    not finite; at least 0.1·t always. It ends where t moves no coordinate by 1e-7 of
+    max(|xᵢ|, 1). With ``dl4j_exact=True`` solvers use DL4J's own form instead.
+
+    DL4J: org.deeplearning4j.optimize.solvers.BackTrackLineSearch
+    """
+
+    iterations = 5
+    smallest = 1e-7  # DL4J: relTolx
+
+    def steps(self, line: Line) -> Steps:
+        t, last, last_loss = 1.0, 0.0, math.nan
+        least: float | None = None
+        while True:
+            point = yield t
+            slope, rise = line.slope, point.loss - line.loss - t * line.slope
+            if not (point.finite and (last == 0.0 or math.isfinite(last_loss))):
+                proposed = 0.2 * t
+            elif last == 0.0:
+                proposed = -slope * t * t / (2 * rise) if rise > 0 else 0.5 * t
+            else:
+                before = last_loss - line.loss - last * slope
+                proposed = min(_cubic(t, rise, last, before, slope), 0.5 * t)
+            last, last_loss = t, point.loss
+            t = max(proposed, 0.1 * t)
+            if line.lost(t):
+                return
+            if t < 1e-6:  # as long as it is not near, it needs no reading
+                least = self.smallest / line.reach() if least is None else least
+                if t < least:
+                    return
+
+
+def _cubic(t: float, rise: float, last: float, before: float, slope: float) -> float:
+    """The minimum of the cubic through φ(0), φ'(0) and two points."""
+    a = (rise / t**2 - before / last**2) / (t - last)
+    b = (-last * rise / t**2 + t * before / last**2) / (t - last)
+    if a == 0:
+        return -slope / (2 * b) if b != 0 else 0.5 * t
+    root = b * b - 3 * a * slope
+    if root < 0:
+        return 0.5 * t
+    if b <= 0:
+        return (-b + math.sqrt(root)) / (3 * a)
+    return -slope / (b + math.sqrt(root))
+
+
+@SEARCHES.add("strong_wolfe")
+class StrongWolfe(Search):
+    """The loss has fallen enough, and the slope is small.
+
+    φ(t) <= φ(0) + c₁·t·φ'(0) and |φ'(t)| <= c₂·|φ'(0)|. An interval that must hold such
+    a t is found by growing t, then narrowed by cubic interpolation.
+
+    Args:
+        c1, c2: 0 < c1 < c2 < 1; small c2 is exact and expensive.
+
+    Reference: Nocedal and Wright, Numerical Optimization, 2006, section 3.5.
+    """
+
+    iterations = 25
+    needs_gradient = True
+    straight = True
+
+    def __init__(self, c1: float = 1e-4, c2: float = 0.9) -> None:
+        self.c1 = c1
+        self.c2 = c2
+
+    def enough(self, line: Line, point: Point) -> bool:
+        """Whether the loss has fallen enough."""
+        return point.loss <= line.loss + self.c1 * point.predicted
+
+    def accepts(self, line: Line, point: Point) -> bool:
+        return self.enough(line, point) and abs(point.slope) <= -self.c2 * line.slope
+
+    def steps(self, line: Line) -> Steps:
+        low, high = line.start, None
+        t = 1.0
+        while True:
+            point = yield t
+            if low is line.start:
+                low = Point(0.0, low.x, line.loss, line.slope)
+            fell = point.finite and self.enough(line, point) and point.loss < low.loss
+            if not fell:
+                high = point
+            else:
+                ahead = 1.0 if high is None or high.step > low.step else -1.0
+                if point.slope * ahead >= 0:
+                    high = low
+                low = point
+            if high is None:
+                t = _beyond(line, low)
+            elif line.lost(high.step - low.step):
+                return
+            else:
+                t = _between(low, high)
+
+
+def _minimum(a: Point, b: Point) -> float:
+    """The minimum of the cubic with the values and slopes of two points, or NaN."""
+    h = b.step - a.step
+    z = 3 * (a.loss - b.loss) / h + a.slope + b.slope
+    root = z * z - a.slope * b.slope
+    if not root >= 0:
+        return math.nan
+    w = math.copysign(math.sqrt(root), h)
+    below = b.slope - a.slope + 2 * w
+    return b.step - h * (b.slope + w - z) / below if below else math.nan
+
+
+def _between(low: Point, high: Point) -> float:
+    """A step inside the interval, not too near its ends."""
+    h = high.step - low.step
+    if not high.finite:
+        return low.step + 0.2 * h
+    share = (_minimum(low, high) - low.step) / h
+    return low.step + (min(max(share, 0.1), 0.9) if math.isfinite(share) else 0.5) * h
+
+
+def _beyond(line: Line, point: Point) -> float:
+    """A longer step: where the slope would vanish, 2 to 10 times as far."""
+    t, change = point.step, line.slope - point.slope
+    ratio = line.slope / change if change < 0 else 10.0
+    return t * min(max(ratio, 2.0), 10.0)
+
+
+@SEARCHES.add("hager_zhang")
+class HagerZhang(Search):
+    """Wolfe's conditions, or approximate ones where rounding hides the fall of φ.
+
+    Accepted is t with φ'(t) >= σ·φ'(0) and either φ(t) <= φ(0) + δ·t·φ'(0), or
+    φ(t) <= φ(0) + ε·|φ(0)| and φ'(t) <= (2δ - 1)·φ'(0): near a minimum differences of φ
+    are lost in rounding long before slopes are. Steps come from the secant of slopes,
+    twice, then from bisection if the interval shrank too little.
+
+    Args:
+        delta, sigma: 0 < delta < 0.5, delta <= sigma < 1.
+        epsilon: ε, the share of the loss that rounding may hide.
+
+    Reference: Hager and Zhang, Algorithm 851: CG_DESCENT, ACM TOMS 32 (2006).
+    """
+
+    iterations = 25
+    needs_gradient = True
+    straight = True
+    shrink, growth = 0.66, 5.0
+
+    def __init__(
+        self, delta: float = 0.1, sigma: float = 0.9, epsilon: float = 1e-6
+    ) -> None:
+        self.delta = delta
+        self.sigma = sigma
+        self.epsilon = epsilon
+
+    def limit(self, line: Line) -> float:
+        """φ(0) and what rounding may hide."""
+        return line.loss + self.epsilon * abs(line.loss)
+
+    def accepts(self, line: Line, point: Point) -> bool:
+        if point.slope < self.sigma * line.slope:
+            return False
+        if point.loss <= line.loss + self.delta * point.predicted:
+            return True
+        flat = point.slope <= (2 * self.delta - 1) * line.slope
+        return flat and point.loss <= self.limit(line)
+
+    def falls_back(self, line: Line, point: Point) -> bool:
+        calmer = abs(point.slope) < -line.slope
+        return point.loss < line.loss or (calmer and point.loss <= self.limit(line))
+
+    def steps(self, line: Line) -> Steps:
+        low, high = yield from self._bracket(line)
+        while True:
+            width = high.step - low.step
+            if width <= 1e-15 * high.step:
+                return
+            last = low, high
+            first = yield _secant(low, high)
+            low, high = yield from self._updated(line, low, high, first)
+            # a second secant, through two slopes of one sign
+            again = None
+            if high is first:
+                again = _secant(last[1], high)
+            elif low is first:
+                again = _secant(last[0], low)
+            if again is not None and low.step < again < high.step:
+                second = yield again
+                low, high = yield from self._updated(line, low, high, second)
+            if high.step - low.step > self.shrink * width:
+                middle = yield 0.5 * (low.step + high.step)
+                low, high = yield from self._updated(line, low, high, middle)
+
+    def _bracket(self, line: Line) -> Generator[float, Point, tuple[Point, Point]]:
+        """Two points with a slope below 0 at the first and not below at the second."""
+        t = 1.0
+        low: Point | None = None
+        while True:
+            point = yield t
+            if low is None:
+                low = Point(0.0, line.start.x, line.loss, line.slope)
+            if not point.finite or point.loss > self.limit(line):
+                if point.finite and point.slope >= 0:
+                    return low, point
+                return (yield from self._narrowed(line, low, point))
+            if point.slope >= 0:
+                return low, point
+            low = point
+            t *= self.growth
+
+    def _narrowed(
+        self, line: Line, low: Point, high: Point
+    ) -> Generator[float, Point, tuple[Point, Point]]:
+        """From an end that is too high to one whose slope is not below 0."""
+        while True:
+            share = 0.5 if high.finite else 0.2
+            point = yield low.step + share * (high.step - low.step)
+            if point.finite and point.slope >= 0:
+                return low, point
+            if point.finite and point.loss <= self.limit(line):
+                low = point
+            else:
+                high = point
+
+    def _updated(
+        self, line: Line, low: Point, high: Point, point: Point
+    ) -> Generator[float, Point, tuple[Point, Point]]:
+        """The smaller interval that a new point allows."""
+        if not low.step < point.step < high.step:
+            return low, high
+        if point.finite and point.slope >= 0:
+            return low, point
+        if point.finite and point.loss <= self.limit(line):
+            return point, high
+        return (yield from self._narrowed(line, low, point))
+
+
+def _secant(a: Point, b: Point) -> float:
+    """Where the line through two slopes is 0; the middle where that is nowhere."""
+    change = b.slope - a.slope
+    t = (a.step * b.slope - b.step * a.slope) / change if change else math.nan
+    return t if math.isfinite(t) else 0.5 * (a.step + b.step)
