@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dl4py.clock import Clock
+from dl4py.config.network import SGD
 from dl4py.layers import Layer, Scored
 from dl4py.layers.base import View
 from dl4py.optimizer import NetworkOptimizer, penalties
 from dl4py.random import Noise
-from dl4py.registry import Named
+from dl4py.registry import UPDATERS, Named
 
 if TYPE_CHECKING:
     from dl4py.config import MultiLayerConfiguration
@@ -220,13 +221,30 @@ class Network(nn.Module):
         features_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> Tensor:
-        """The score without penalties, in the current mode, with its graph.
-
-        It is what ``backward()`` is called on; the optimizer adds the penalties'
-        gradients after gradient normalisation.
-        """
+        """The score without penalties, in the current mode, with its graph."""
         _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
         return total / self.divisor(n)
+
+    def objective(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        features_mask: Tensor | None = None,
+        labels_mask: Tensor | None = None,
+    ) -> Tensor:
+        """What ``backward()`` is called on: :meth:`loss`, with a solver the score.
+
+        The optimizer adds the penalties' gradients after gradient normalisation; a
+        solver needs them in what it minimises.
+        """
+        loss = self.loss(x, labels, features_mask, labels_mask)
+        return loss + self.penalty() if self.solved else loss
+
+    @property
+    def solved(self) -> bool:
+        """Whether a solver trains the network, other than DL4J's own."""
+        exact = self.dl4j_exact and self.conf.optimization_algo != "HESSIAN_FREE"
+        return self.conf.optimization_algo != SGD and not exact
 
     def penalty(self) -> Tensor:
         """What l1, l2 and weight decay add to the score."""
@@ -360,7 +378,8 @@ class Network(nn.Module):
         only this form counts epochs.
 
         Returns:
-            the score of the last batch before its step.
+            the score of the last batch before its step; with one of DL4J's own solvers
+            after it, as DL4J's ``score()``.
         """
         if labels is not None:
             return self._fit_batch(x, labels, features_mask, labels_mask)
@@ -381,13 +400,21 @@ class Network(nn.Module):
         labels_mask: Tensor | None = None,
     ) -> float:
         optimizer = self.optimizer
-        with self._mode(True):
+
+        def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = self.loss(x, labels, features_mask, labels_mask)
+            loss = self.objective(x, labels, features_mask, labels_mask)
             loss.backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                score = float(loss.detach() + self.penalty())
-            optimizer.step()
+            return loss.detach()
+
+        with self._mode(True):
+            if optimizer.solution is not None:
+                score = float(optimizer.step(closure))  # type: ignore[arg-type]
+            else:
+                loss = closure()
+                with torch.no_grad():
+                    score = float(loss + self.penalty())
+                optimizer.step()
             optimizer.zero_grad()
         return score
 
@@ -411,6 +438,10 @@ class Network(nn.Module):
                 if isinstance(updater, Named):
                     found.append(updater.entry.item.difference(updater.kwargs))
             lines += [f"{node.name}: {line}" for line in found if line]
+        if self.conf.optimization_algo in UPDATERS:
+            solver = UPDATERS[self.conf.optimization_algo]
+            if line := getattr(solver, "fault", None):
+                lines.append(f"optimization_algo {self.conf.optimization_algo}: {line}")
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))

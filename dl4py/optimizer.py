@@ -8,6 +8,9 @@ every layer and kind of parameter. A step is
 3. the updater, with the present values of its schedules; weight decay beside it
 4. iteration + 1
 5. constraints
+
+With a solver (``optimization_algo``) a :class:`~dl4py.solution.Solution` takes the
+place of 1 to 3.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import torch
 from torch import Tensor
 
 from dl4py.config.network import SGD
-from dl4py.registry import Named
+from dl4py.registry import UPDATERS, Named
+from dl4py.solution import Solution
+from dl4py.solvers import Solver
 from dl4py.updaters import Updater
 
 if TYPE_CHECKING:
@@ -83,6 +88,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         # DL4J's SGD goes downhill whatever ``minimize`` says
         self.uphill = not network.conf.minimize and not self.dl4j_exact
         self.slots: list[Slot] = []
+        self.solution: Solution | None = None
         self.rules: list[Rule] = []
         groups: list[dict[str, Any]] = []
         places: dict[tuple[str, str], int] = {}
@@ -105,12 +111,21 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 rule.inner = rule.updater(group["params"])
                 group["lr"] = rule.inner.param_groups[0].get("lr", 1.0)
         super().__init__(groups or [{"params": [torch.zeros(0)], "name": "none"}], {})
+        if self.conf.optimization_algo != SGD:
+            self.solution = Solution(self)
 
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None
     ) -> float | None:
-        """One training iteration on the gradients of the mean loss."""
+        """One training iteration on the gradients of the mean loss.
+
+        With a solver the closure is needed, and may be called several times; its loss
+        is that of ``Network.objective``.
+        """
         self._refuse_what_is_to_come()
+        if self.solution is not None:
+            score: float = self.solution.step(closure)
+            return score
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -129,11 +144,6 @@ class NetworkOptimizer(torch.optim.Optimizer):
         return loss
 
     def _refuse_what_is_to_come(self) -> None:
-        if self.conf.optimization_algo != SGD:
-            raise NotImplementedError(
-                f"optimization_algo {self.conf.optimization_algo}: the solvers are not "
-                "built yet; use STOCHASTIC_GRADIENT_DESCENT and an updater"
-            )
         if self.conf.backprop_type != "Standard":
             raise NotImplementedError(
                 f"backprop_type {self.conf.backprop_type}: truncated back-propagation "
@@ -146,6 +156,44 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 slot.grad = slot.node.layer.pending.get(slot.view.tensor)
             else:
                 slot.grad = slot.tensor.grad
+
+    def updates(self) -> Tensor:
+        """What a step would subtract, flat; updaters advance, parameters do not.
+
+        Statistics stand with their pseudo-gradients, in the order of ``slots``.
+        """
+        self._collect()
+        for slots in self._by_layer():
+            self._normalise(slots)
+        self._penalise()
+        kept = [slot.tensor.clone() for slot in self.slots]
+        for slot in self.slots:
+            if slot.group is not None:
+                slot.tensor.zero_()  # then nothing of u is rounded off
+        self._update()
+        parts = []
+        for slot, before in zip(self.slots, kept, strict=True):
+            if slot.group is None:
+                u = torch.zeros_like(before) if slot.grad is None else slot.grad
+            else:
+                u = -slot.tensor
+                slot.tensor.copy_(before)
+                if slot.grad is not None:
+                    rate = self.param_groups[slot.group].get("lr", 1.0)
+                    u = u + self._decay_factor(slot, rate) * before
+            parts.append(u.reshape(-1))
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def finish(self, statistics: bool = True) -> None:
+        """End an iteration of a solver: statistics, iteration + 1, constraints."""
+        self._collect()
+        if statistics:
+            self._advance_statistics()
+        for slot in self.slots:
+            slot.node.layer.pending.pop(slot.view.tensor, None)
+            slot.grad = None
+        self.clock.iteration += 1
+        self._constrain()
 
     def _by_layer(self) -> Iterator[list[Slot]]:
         layers: dict[str, list[Slot]] = {}
@@ -191,12 +239,16 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 self._apply_torch(rule.inner, self.param_groups[place], place)
 
     def _decay(self, slot: Slot, rate: float) -> None:
-        after = [r for r in slot.penalties if not r.before_updater]
-        if after:
-            factor = sum(
-                self.clock.at(r.coeff) * (rate if r.apply_lr else 1.0) for r in after
-            )
+        factor = self._decay_factor(slot, rate)
+        if factor:
             slot.tensor.mul_(1 + factor if self.uphill else 1 - factor)
+
+    def _decay_factor(self, slot: Slot, rate: float) -> float:
+        return sum(
+            self.clock.at(r.coeff) * (rate if r.apply_lr else 1.0)
+            for r in slot.penalties
+            if not r.before_updater
+        )
 
     def _apply(self, updater: Any, hyper: dict[str, float], slots: list[Slot]) -> None:
         tensors = [slot.tensor for slot in slots]
@@ -294,25 +346,36 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps only its own attributes
-        own = ("conf", "clock", "dl4j_exact", "uphill", "slots", "rules")
+        own = ("conf", "clock", "dl4j_exact", "uphill", "slots", "rules", "solution")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the counters and the state of foreign optimizers."""
         inner = [r.inner.state_dict() if r.inner else None for r in self.rules]
         counters = {"iteration": self.clock.iteration, "epoch": self.clock.epoch}
-        return {**super().state_dict(), "clock": counters, "inner": inner}
+        state = {**super().state_dict(), "clock": counters, "inner": inner}
+        if self.solution is not None:
+            state["solver"] = self.solution.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         rest = dict(state_dict)
         counters, inner = rest.pop("clock", None), rest.pop("inner", None)
+        solver = rest.pop("solver", None)
         if counters is None or inner is None or len(inner) != len(self.rules):
             raise ValueError(
                 "state_dict: expected one that a NetworkOptimizer of the same network "
                 "saved"
             )
+        if (solver is None) != (self.solution is None):
+            raise ValueError(
+                "state_dict: expected one that was saved with optimization_algo "
+                f"{self.conf.optimization_algo}"
+            )
         super().load_state_dict(rest)
+        if self.solution is not None and solver is not None:
+            self.solution.load_state_dict(solver)
         for rule, saved in zip(self.rules, inner, strict=True):
             if rule.inner is not None:
                 rule.inner.load_state_dict(saved)
@@ -360,6 +423,14 @@ def _rule(conf: Any, view: View) -> Rule:
     chosen = getattr(conf, "updater", None)
     if view.kind == "bias" and getattr(conf, "bias_updater", None) is not None:
         chosen = conf.bias_updater
+    kind = chosen.entry.item if isinstance(chosen, Named) else chosen
+    if isinstance(kind, type) and issubclass(kind, Solver):
+        name = UPDATERS.entry_of(kind)
+        raise ValueError(
+            f"{type(conf).__name__}: updater {kind.__name__} solves for a whole "
+            f"network, not for a layer; write .optimization_algo"
+            f"({name.key if name else kind.__name__!r}) in the builder"
+        )
     if isinstance(chosen, Named):
         return Rule(chosen.entry.item, chosen.kwargs)
     if chosen is None:

@@ -81,8 +81,9 @@ class NetworkMixin(_Base):
         return optimizer
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = self.network.loss(*batch)
-        self._log("train_loss", loss.detach(), batch)
+        loss = self.network.objective(*batch)
+        penalised = not self.network.solved  # else they are in it
+        self._log("train_loss", loss.detach(), batch, penalised)
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -26,6 +26,7 @@ FILES: dict[str, tuple[str, ...] | None] = {
     "losses": None,
     "updaters": None,
     "schedules": None,
+    "solvers": None,
     "evaluation": ("Evaluation", "RegressionEvaluation"),
 }
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}

@@ -56,8 +56,6 @@ def reason(name, part, seeded):
         return "ND4J's random numbers are not built yet"
     if name.startswith("tbptt") and part == "steps":
         return "truncated back-propagation through time is not built yet"
-    if name.startswith("optalgo") and part == "steps":
-        return "the solvers are not built yet"
     return ""
 
 

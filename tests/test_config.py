@@ -274,17 +274,6 @@ class TestErrors:
         with pytest.raises(ConfigurationError, match="convolutional_flat"):
             chain.layer(Convolution2D(n_out=2)).build()
 
-    def test_solvers_are_not_built_yet(self):
-        conf = (
-            builder()
-            .optimization_algo("lbfgs")
-            .layer(Dense(n_in=2, n_out=2))
-            .layer(Output(n_out=2))
-            .build()
-        )
-        with pytest.raises(NotImplementedError, match="LBFGS.*not built yet"):
-            conf.module().configure_optimizer().step()
-
     def test_old_switches(self):
         builder().backprop(True).pretrain(False).iterations(1)
         with pytest.raises(ConfigurationError, match="pretrain"):

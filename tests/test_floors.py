@@ -11,7 +11,7 @@ FLOORS = {
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
         "solvers"},
     2: {"io", "layers"},
-    3: {"builder", "network", "optimizer"},
+    3: {"builder", "network", "optimizer", "solution"},
     4: {
         "__init__", "cli", "data", "demo", "evaluation", "lightning",
         "inspection", "pytorch_lightning", "serializer", "trainer",

@@ -61,8 +61,9 @@ class MultiLayerConfiguration:
         data_type: ``"FLOAT"``, ``"DOUBLE"``, ``"HALF"`` or ``"BFLOAT16"``.
         mini_batch: whether gradients are divided by the number of examples.
         minimize: whether the score is to go down.
-        optimization_algo: DL4J's name of the algorithm; the updaters belong to
-            ``STOCHASTIC_GRADIENT_DESCENT``, and the solvers are not built yet.
+        optimization_algo: DL4J's name of the algorithm: updaters with
+            ``STOCHASTIC_GRADIENT_DESCENT``, else one of ``dl4py.solvers``, for which
+            updaters count only with ``dl4j_exact``.
         max_num_line_search_iterations, step_function: for the solvers.
         backprop_type: ``"Standard"``, or ``"TruncatedBPTT"``, which is not built yet.
         tbptt_fwd_length, tbptt_back_length: time steps of a truncated piece, >= 1.

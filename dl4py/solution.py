@@ -1,0 +1,139 @@
+"""A solver in the place of a network's updaters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dl4py.registry import UPDATERS
+from dl4py.solvers import LineSolver, Solver, exact
+
+if TYPE_CHECKING:
+    from dl4py.optimizer import NetworkOptimizer
+
+Closure = Callable[[], Any]
+
+
+class Solution:
+    """One iteration of a network whose ``optimization_algo`` is a solver.
+
+    The solver works on the score, penalties included; a search finds the length of a
+    step, so that updaters, their rates and gradient normalisation have no part in it.
+    Statistics advance once an iteration, constraints are applied after it. With
+    ``dl4j_exact`` DL4J's own solvers work on the updated gradient instead.
+
+    Args:
+        optimizer: the network's.
+    """
+
+    def __init__(self, optimizer: NetworkOptimizer) -> None:
+        conf = optimizer.conf
+        self.optimizer = optimizer
+        self.algorithm: str = conf.optimization_algo
+        self.iterations: int = conf.max_num_line_search_iterations
+        self.step_function = exact.step_function(_java_name(conf.step_function))
+        self.exact = optimizer.dl4j_exact and self.algorithm != "HESSIAN_FREE"
+        self.memory: dict[str, Any] = {}  # of DL4J's own
+        cls = UPDATERS[self.algorithm]
+        options: dict[str, Any] = {"maximize": optimizer.uphill}
+        if issubclass(cls, LineSolver):
+            options["step_function"] = self.step_function
+            options["max_num_line_search_iterations"] = self.iterations
+        params = [s.tensor for s in optimizer.slots if s.group is not None]
+        self.solver: Solver = cls([{"params": params}], **options)
+
+    def step(self, closure: Closure | None) -> Any:
+        """One iteration.
+
+        Returns:
+            what the closure returned before the step; DL4J's own: the score after it.
+        """
+        if closure is None or not self.exact:
+            return self._step(closure)
+        model = _Exact(self.optimizer, closure)
+        before = model.params()
+        remembered = dict(self.memory)
+        try:
+            score = exact.optimize(
+                model, self.memory, self.algorithm, self.iterations, self.step_function
+            )
+        except BaseException:
+            model.set_params(before)
+            self.memory = remembered
+            raise
+        with torch.no_grad():
+            self.optimizer.finish(statistics=False)  # they are parameters like others
+        return score
+
+    def _step(self, closure: Closure | None) -> Any:
+        layers = list({id(s.node): s.node.layer for s in self.optimizer.slots}.values())
+        first: list[dict[str, Tensor]] = []
+
+        def counted() -> Any:
+            loss = closure() if closure is not None else None
+            if not first:
+                first.extend(dict(layer.pending) for layer in layers)
+            return loss
+
+        loss = self.solver.step(counted if closure is not None else None)
+        for layer, pending in zip(layers, first, strict=True):
+            layer.pending = pending
+        with torch.no_grad():
+            self.optimizer.finish()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The solver's, and what DL4J's own remembers."""
+        return {"solver": self.solver.state_dict(), "memory": dict(self.memory)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.solver.load_state_dict(state_dict["solver"])
+        self.memory = dict(state_dict["memory"])
+
+
+class _Exact:
+    """The network as DL4J's solvers see it; parameters and statistics in one vector."""
+
+    def __init__(self, optimizer: NetworkOptimizer, closure: Closure) -> None:
+        self.optimizer = optimizer
+        self.closure = closure
+
+    def params(self) -> Tensor:
+        parts = [s.tensor.detach().reshape(-1) for s in self.optimizer.slots]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    @torch.no_grad()
+    def set_params(self, x: Tensor) -> None:
+        start = 0
+        for slot in self.optimizer.slots:
+            t = slot.tensor
+            t.copy_(x[start : start + t.numel()].view(t.shape))
+            start += t.numel()
+
+    def score(self) -> float:
+        with torch.enable_grad():
+            loss = self.closure()
+        clock = self.optimizer.clock
+        with torch.no_grad():
+            penalties = [
+                float(r.score(slot.tensor, clock))
+                for slot in self.optimizer.slots
+                for r in slot.penalties
+            ]
+        return float(loss.detach()) + sum(penalties)
+
+    def update(self) -> tuple[float, Tensor]:
+        score = self.score()
+        with torch.no_grad():
+            return score, self.optimizer.updates()
+
+
+def _java_name(given: Any) -> str | None:
+    """The name of a step function as a configuration holds it."""
+    if isinstance(given, dict):
+        return str(given.get("@class", "")) or None
+    return given if given is None else str(given)
