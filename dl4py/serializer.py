@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dl4py.builder import DTYPES, build
-from dl4py.config import MultiLayerConfiguration, NeuralNetConfiguration
-from dl4py.config.codec import DL4JFormatError, replace
+from dl4py.config import NeuralNetConfiguration
+from dl4py.config.codec import DL4JFormatError, at, replace
 from dl4py.config.network import data_type
 from dl4py.io.archive import (
     COEFFICIENTS,
@@ -60,8 +60,7 @@ def restore(
     DL4J: org.deeplearning4j.util.ModelSerializer
     """
     with ModelReader(path) as reader:
-        conf = _configuration(reader)
-        net = build(conf, dl4j_exact, draw=False)  # counts and shapes, no memory yet
+        net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
         count = net.num_params()
         if not count:
             _expect_empty(reader)
@@ -73,11 +72,14 @@ def restore(
             )
         with reader.array(COEFFICIENTS) as stream:
             _check(stream, reader, COEFFICIENTS, count)
-            net.conf = replace(conf, data_type=data_type(dtype or stream.header.type))
+            net.conf = replace(
+                net.conf, data_type=data_type(dtype or stream.header.type)
+            )
             net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
             for node, view in net.views():
                 _fill(stream, view, getattr(node.layer, view.tensor))
-        segments = list(net.optimizer.segments())
+        with at(f"{reader.name}:{CONFIGURATION}: $"):
+            segments = list(net.optimizer.segments())
         if reader.size(UPDATER_STATE):
             with reader.array(UPDATER_STATE) as stream:
                 numbers = sum(slot.tensor.numel() for _, slot in segments)
@@ -88,15 +90,15 @@ def restore(
     return net.eval()
 
 
-def _configuration(reader: ModelReader) -> MultiLayerConfiguration:
-    where = f"{reader.name}:{CONFIGURATION}"
+def _planned(reader: ModelReader, dl4j_exact: bool) -> Network:
+    """The network on the meta device."""
+    text = reader.text()
     try:
-        return NeuralNetConfiguration.from_json(reader.text())
-    except RecursionError:
-        raise DL4JFormatError(f"{where}: nested too deeply") from None
+        conf = NeuralNetConfiguration.from_json(text)
+        with at("$.confs"):
+            return build(conf, dl4j_exact, draw=False)
     except DL4JFormatError as error:
-        if str(error).startswith(reader.name):
-            raise
+        where = f"{reader.name}:{CONFIGURATION}"
         raise DL4JFormatError(f"{where}: {error}") from error
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from dl4py.registry import (
     DISTRIBUTIONS,
@@ -25,10 +27,77 @@ from dl4py.registry import (
 # attribute of an object read from JSON: the keys that nobody declared
 _UNKNOWN = "_unknown_json"
 _TAGS = ("@class", "type")  # distributions are tagged by "type" in DL4J's files
+_MAX_DEPTH = 64  # of JSON; DL4J's own has less than 20
+_MAX_PARTS = 50_000  # objects and lists in one JSON text; a layer has about 15
+# what code that trusts its arguments raises on wrong ones
+_FAULTS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+)
 
 
 class DL4JFormatError(ValueError):
     """A file or JSON text that is not what DL4J writes; the message names the place."""
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one DL4JFormatError that names ``path``."""
+    try:
+        yield
+    except DL4JFormatError:
+        raise
+    except _FAULTS as error:
+        raise DL4JFormatError(f"{path}: {error}") from error
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds, in plain Python types.
+
+    Raises:
+        DL4JFormatError: if it is none, or nested deeper or larger than DL4J's are.
+    """
+    if text.count("{") + text.count("[") > _MAX_PARTS:
+        raise DL4JFormatError(f"$: more than {_MAX_PARTS} objects and lists")
+    try:
+        content = json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise DL4JFormatError("$: nested too deeply") from None
+    except ValueError as error:
+        raise DL4JFormatError(f"$: not JSON: {error}") from error
+    mapping(content, "$")
+    level = [content]
+    for _ in range(_MAX_DEPTH):
+        level = [v for part in level for v in _children(part)]
+        if not level:
+            return content  # type: ignore[no-any-return]
+    raise DL4JFormatError(f"$: nested deeper than {_MAX_DEPTH} levels")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _children(part: Any) -> list[Any]:
+    values = part.values() if isinstance(part, dict) else part
+    return [v for v in values if isinstance(v, (dict, list))]
+
+
+def mapping(value: Any, path: str) -> dict[str, Any]:
+    """``value`` if it is a JSON object."""
+    if not isinstance(value, dict):
+        raise DL4JFormatError(f"{path}: expected an object, got {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """``value`` for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def unknown(value: object) -> dict[str, Any]:
@@ -96,17 +165,41 @@ def decode(value: Any, path: str = "$") -> Any:
     tag = next((t for t in _TAGS if isinstance(value.get(t), str)), None)
     if tag is None:
         if value.keys() == {"dataType", "shape", "data"}:
-            return tuple(float(decode(v)) for v in value["data"])
+            with at(f"{path}.data"):
+                return tuple(float(decode(v)) for v in value["data"])
         return {k: decode(v, f"{path}.{k}") for k, v in value.items()}
     entry = _java_entry(value[tag])
     if entry is None:
         kind = path.rpartition(".")[2].partition("[")[0] or "object"
-        raise DL4JFormatError(f"{path}: unknown {kind} {value[tag]!r}")
+        raise DL4JFormatError(f"{path}: unknown {kind} {shown(value[tag])}")
     content = {k: decode(v, f"{path}.{k}") for k, v in value.items() if k != tag}
-    try:
-        return _build(entry, content)
-    except (TypeError, ValueError) as error:
-        raise DL4JFormatError(f"{path}: {error}") from error
+    with at(path):
+        return _build(entry, content, path)
+
+
+def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
+    """A decoded value in the normal form of the field that it is for.
+
+    ``None`` means "not set"; a field that cannot be unset takes its default.
+    """
+    if value is None:
+        value = _default(field)
+        if value is dataclasses.MISSING:
+            raise DL4JFormatError(f"{path}: must be given, got null")
+    kind: Callable[[Any], Any] | None = field.metadata.get("kind")
+    if kind is None or value is None:
+        return value
+    with at(path):
+        registry = getattr(kind, "registry", None)
+        if registry is not None and _is_schedule(value):
+            raise ValueError(f"must be a {registry.kind}, got {shown(value)}")
+        return kind(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 _JAVA_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -136,12 +229,15 @@ def _tagged(
     return {tag: entry.java or entry.key, **{k: content[k] for k in sorted(content)}}
 
 
-def _build(entry: Entry[Any], content: dict[str, Any]) -> Any:
+def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
     if dataclasses.is_dataclass(entry.item) and isinstance(entry.item, type):
         content = {**getattr(entry.item, "json_absent", {}), **content}
-        names = {json_key(f): f.name for f in dataclasses.fields(entry.item) if f.init}
-        known = {names[k]: v for k, v in content.items() if k in names}
-        rest = {k: v for k, v in content.items() if k not in names}
+        known = {}
+        rest = dict(content)
+        for f in dataclasses.fields(entry.item):
+            key = json_key(f)
+            if f.init and key in rest:
+                known[f.name] = decode_field(f, rest.pop(key), f"{path}.{key}")
         for key in getattr(entry.item, "json_derived", ()):
             rest.pop(key, None)
         return _with_unknown(entry.item(**known), rest)

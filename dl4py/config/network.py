@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dl4py.config.codec import DL4JFormatError, decode, encode, replace
+from dl4py.config.codec import (
+    DL4JFormatError,
+    at,
+    decode,
+    decode_field,
+    encode,
+    mapping,
+    parse,
+    replace,
+    shown,
+)
 from dl4py.config.convolutional import MODES
 from dl4py.config.feedforward import HasLoss
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
@@ -183,51 +193,67 @@ class MultiLayerConfiguration:
         confs = content.get("confs")
         if not isinstance(confs, list) or not confs:
             raise DL4JFormatError("$.confs: expected a list of layers")
-        keys = {json_key(f): f.name for f in fields(cls)}
-        layers = []
-        for i, conf in enumerate(confs):
-            path = f"$.confs[{i}].layer"
-            raw = conf.get("layer")
-            if not isinstance(raw, dict):
-                raise DL4JFormatError(f"{path}: expected an object")
-            layer = decode(raw, path)
-            if not isinstance(layer, Layer):
-                raise DL4JFormatError(f"{path}: unknown layer {raw.get('@class')!r}")
-            layers.append(_finished(layer, raw, conf.get("variables") or ()))
+        layers = [_layer(conf, f"$.confs[{i}]") for i, conf in enumerate(confs)]
+        declared = {json_key(f): f for f in fields(cls)}
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
-        for source, target in ((confs[0], {}), (content, extra)):
+        sources = (("$.confs[0]", confs[0], {}), ("$", content, extra))
+        for path, source, target in sources:
             for key, value in source.items():
                 if key in ("confs", "layer", "variables", "inputPreProcessors"):
                     continue
-                if key in keys:
-                    values[keys[key]] = decode(value, f"$.{key}")
+                if key in declared:
+                    f, place = declared[key], f"{path}.{key}"
+                    values[f.name] = decode_field(f, decode(value, place), place)
                 else:
                     target[key] = value
             if source is confs[0] and target:
                 extra["confs"] = target
-        preprocessors = {
-            int(i): decode(p, f"$.inputPreProcessors.{i}")
-            for i, p in (content.get("inputPreProcessors") or {}).items()
-        }
-        return cls(
-            layers=tuple(layers), preprocessors=preprocessors, extra=extra, **values
-        )
+        with at("$"):
+            return cls(
+                layers=tuple(layers),
+                preprocessors=_preprocessors(content, len(layers)),
+                extra=extra,
+                **values,
+            )
 
     def _keys(self, names: tuple[str, ...]) -> dict[str, Any]:
         known = {f.name: f for f in fields(self)}
         return {json_key(known[n]): encode(getattr(self, n)) for n in names}
 
 
-def _finished(layer: Layer, raw: Mapping[str, Any], variables: Any) -> Layer:
+def _layer(conf: Any, path: str) -> Layer:
+    raw = mapping(mapping(conf, path).get("layer"), f"{path}.layer")
+    layer = decode(raw, f"{path}.layer")
+    if not isinstance(layer, Layer):
+        name = shown(raw.get("@class"))
+        raise DL4JFormatError(f"{path}.layer: unknown layer {name}")
+    variables = conf.get("variables") or []
+    if not isinstance(variables, list):
+        raise DL4JFormatError(f"{path}.variables: expected a list of names")
+    with at(f"{path}.layer"):
+        return _finished(layer, raw, variables)
+
+
+def _preprocessors(content: Mapping[str, Any], count: int) -> dict[int, Preprocessor]:
+    path = "$.inputPreProcessors"
+    found = {}
+    raw = content.get("inputPreProcessors")
+    for key, value in mapping({} if raw is None else raw, path).items():
+        preprocessor = decode(value, f"{path}.{key}")
+        if not isinstance(preprocessor, Preprocessor):
+            raise DL4JFormatError(f"{path}.{key}: expected a preprocessor")
+        if key not in {str(i) for i in range(count)}:
+            raise DL4JFormatError(f"{path}: no layer {shown(key)}, there are {count}")
+        found[int(key)] = preprocessor
+    return found
+
+
+def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Layer:
     """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
     if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
         layer = replace(layer, use_log_std="var" not in variables)
-    try:
-        return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]
-    except ConfigurationError as error:
-        name = type(layer).__name__
-        raise DL4JFormatError(f"{name}: {error}") from error
+    return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]
 
 
 class NeuralNetConfiguration:
@@ -262,15 +288,7 @@ class NeuralNetConfiguration:
         Raises:
             DL4JFormatError: naming the place in ``text``, if it is not that.
         """
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DL4JFormatError(f"$: not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise DL4JFormatError(
-                f"$: expected an object, got {type(content).__name__}"
-            )
-        return MultiLayerConfiguration.from_dict(content)
+        return MultiLayerConfiguration.from_dict(parse(text))
 
     Builder = builder
     fromJson = from_json

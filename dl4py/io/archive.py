@@ -11,8 +11,9 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 from dl4py.config.codec import DL4JFormatError
@@ -24,7 +25,9 @@ UPDATER_STATE = "updaterState.bin"
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
 
-TEXT_LIMIT = 64 << 20  # bytes of configuration.json
+TEXT_LIMIT = 4 << 20  # bytes of configuration.json; a layer has about 3000
+_READ_LIMIT = 1 << 17  # bytes read at once while a zip's directory is looked up
+_DEFLATE = 1032  # deflate's best ratio: more was never compressed into an entry
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same network gives the same file
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -50,19 +53,30 @@ class ModelReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
-        path = isinstance(source, (str, os.PathLike))
-        self.name = os.path.basename(os.fspath(source)) if path else "model"  # type: ignore[arg-type]
-        try:
-            self._zip = zipfile.ZipFile(source)
-        except FileNotFoundError:
-            raise
-        except _DAMAGED as error:
-            raise DL4JFormatError(f"{self.name}: not a zip file: {error}") from error
-        names = [entry.filename for entry in self._zip.infolist()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise DL4JFormatError(f"{self.name}: entry {twice[0]} is there twice")
-        if CONFIGURATION not in names:
+        with ExitStack() as stack:
+            if isinstance(source, (str, os.PathLike)):
+                self.name = os.path.basename(os.fspath(source))
+                source = stack.enter_context(open(source, "rb"))
+            else:
+                self.name = "model"
+            self._file = _Bounded(source)
+            try:
+                self._zip = zipfile.ZipFile(self._file)  # type: ignore[arg-type]
+                self._length = source.seek(0, os.SEEK_END)
+            except _DAMAGED as error:
+                raise DL4JFormatError(
+                    f"{self.name}: not a zip file: {error}"
+                ) from error
+            self._file.limit = None
+            self._check()
+            self._stack = stack.pop_all()  # the file stays open
+
+    def _check(self) -> None:
+        counts = Counter(entry.filename for entry in self._zip.infolist())
+        for name, count in counts.items():
+            if count > 1:
+                raise DL4JFormatError(f"{self.name}: entry {name!r} is there twice")
+        if CONFIGURATION not in counts:
             raise DL4JFormatError(
                 f"{self.name}: no {CONFIGURATION}: not a model written by DL4J"
             )
@@ -72,6 +86,7 @@ class ModelReader:
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
+        self._stack.close()
 
     def __contains__(self, entry: str) -> bool:
         return entry in self._zip.namelist()
@@ -115,6 +130,7 @@ class ModelReader:
 
     @contextmanager
     def _open(self, entry: str) -> Iterator[IO[bytes]]:
+        self._check_size(self._zip.getinfo(entry))
         try:
             with self._zip.open(entry) as file:
                 yield file
@@ -122,6 +138,36 @@ class ModelReader:
             raise
         except _DAMAGED as error:
             raise DL4JFormatError(f"{self.name}:{entry}: {error}") from error
+
+    def _check_size(self, entry: zipfile.ZipInfo) -> None:
+        """A stated size that the bytes present cannot hold is a lie."""
+        ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}
+        where = f"{self.name}:{entry.filename}"
+        if entry.compress_type not in ratio:
+            raise DL4JFormatError(
+                f"{where}: compression method {entry.compress_type}, expected "
+                "stored or deflated"
+            )
+        present = min(entry.compress_size, self._length - entry.header_offset)
+        if entry.file_size > present * ratio[entry.compress_type]:
+            raise DL4JFormatError(
+                f"{where}: {entry.file_size} bytes stated, {present} compressed bytes "
+                "cannot hold them"
+            )
+
+
+class _Bounded:
+    """A binary file that refuses large reads as long as there is a limit."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.limit: int | None = _READ_LIMIT
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        if self.limit is not None and count > self.limit:
+            raise zipfile.BadZipFile(f"a directory of {count} bytes")
+        return self._file.read(count)
 
 
 Write = Callable[[IO[bytes]], Any]

@@ -223,22 +223,18 @@ def read_ndarray(
     left = _size_left(source) if size is None else size
     r = _Reader(source, left, where or "array")
     header = _header(r)
-    values = _elements(r, header)
-    if header.contiguous:
-        return values.reshape(header.shape)
-    size_of = values.itemsize
-    strides = [
-        0 if n == 1 else s * size_of
-        for n, s in zip(header.shape, header.strides, strict=True)
-    ]  # noqa: E501
+    values = ArrayStream(r, header).take(header.length)
+    if 0 in header.shape or header.contiguous:
+        try:
+            return values[: math.prod(header.shape)].reshape(header.shape)
+        except ValueError as error:  # an empty array with axes beyond NumPy's
+            raise r.fail(f"shape {header.shape}: {error}") from error
+    pairs = zip(header.shape, header.strides, strict=True)
+    strides = [0 if n == 1 else s * values.itemsize for n, s in pairs]
     view = np.lib.stride_tricks.as_strided(
         values, header.shape, strides, writeable=False
     )
     return np.ascontiguousarray(view)
-
-
-def _elements(r: _Reader, header: Header) -> np.ndarray[Any, Any]:
-    return ArrayStream(r, header).take(header.length)
 
 
 class ArrayStream:
@@ -262,6 +258,8 @@ class ArrayStream:
         else:
             values = np.empty(count, self.header.dtype.newbyteorder("="))
             self.fill(values)
+        if self.header.type == "BOOL":  # bytes other than 0 and 1 are no booleans
+            return values.view(np.uint8) != 0  # type: ignore[no-any-return]
         if self.header.type == "BFLOAT16":
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values
