@@ -5,7 +5,12 @@ from __future__ import annotations
 import lightning
 
 from dl4py.trainer import NetworkMixin
+from dl4py.trials import QuietMixin
 
 
 class Network(NetworkMixin, lightning.LightningModule):
     """A network under ``lightning.Trainer``; see its mixin."""
+
+
+class QuietTrials(QuietMixin, lightning.Callback):
+    """Keeps a solver's trials quiet under ``lightning.Trainer``; see its mixin."""

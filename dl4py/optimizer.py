@@ -143,6 +143,16 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 slot.grad = None
         return loss
 
+    @property
+    def trials(self) -> list[Any]:
+        """The solver's context managers around trial evaluations."""
+        return self.solution.solver.trials if self.solution is not None else []
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a trial evaluation of a solver is going on."""
+        return self.solution is not None and self.solution.is_trial
+
     def _refuse_what_is_to_come(self) -> None:
         if self.conf.backprop_type != "Standard":
             raise NotImplementedError(

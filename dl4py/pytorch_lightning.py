@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytorch_lightning
 
 from dl4py.trainer import NetworkMixin
+from dl4py.trials import QuietMixin
 
 
-# the mixin is typed against the other package
+# the mixins are typed against the other package
 class Network(NetworkMixin, pytorch_lightning.LightningModule):  # type: ignore[misc]
     """A network under ``pytorch_lightning.Trainer``; see its mixin."""
+
+
+class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]
+    """Keeps a solver's trials quiet under ``pytorch_lightning.Trainer``."""

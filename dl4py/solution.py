@@ -37,6 +37,7 @@ class Solution:
         self.step_function = exact.step_function(_java_name(conf.step_function))
         self.exact = optimizer.dl4j_exact and self.algorithm != "HESSIAN_FREE"
         self.memory: dict[str, Any] = {}  # of DL4J's own
+        self._is_trial = False
         cls = UPDATERS[self.algorithm]
         options: dict[str, Any] = {"maximize": optimizer.uphill}
         if issubclass(cls, LineSolver):
@@ -53,7 +54,7 @@ class Solution:
         """
         if closure is None or not self.exact:
             return self._step(closure)
-        model = _Exact(self.optimizer, closure)
+        model = _Exact(self, closure)
         before = model.params()
         remembered = dict(self.memory)
         try:
@@ -64,9 +65,16 @@ class Solution:
             model.set_params(before)
             self.memory = remembered
             raise
+        finally:
+            self._is_trial = False
         with torch.no_grad():
             self.optimizer.finish(statistics=False)  # they are parameters like others
         return score
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether an evaluation but the first of an iteration is going on."""
+        return self._is_trial or self.solver.is_trial
 
     def _step(self, closure: Closure | None) -> Any:
         layers = list({id(s.node): s.node.layer for s in self.optimizer.slots}.values())
@@ -98,8 +106,9 @@ class Solution:
 class _Exact:
     """The network as DL4J's solvers see it; parameters and statistics in one vector."""
 
-    def __init__(self, optimizer: NetworkOptimizer, closure: Closure) -> None:
-        self.optimizer = optimizer
+    def __init__(self, solution: Solution, closure: Closure) -> None:
+        self.solution = solution
+        self.optimizer = solution.optimizer
         self.closure = closure
 
     def params(self) -> Tensor:
@@ -117,6 +126,7 @@ class _Exact:
     def score(self) -> float:
         with torch.enable_grad():
             loss = self.closure()
+        self.solution._is_trial = True
         clock = self.optimizer.clock
         with torch.no_grad():
             penalties = [

@@ -109,6 +109,8 @@ class NetworkMixin(_Base):
     def _log(
         self, name: str, value: Tensor, batch: Any, penalised: bool = True
     ) -> None:
+        if self.network.optimizer.is_trial:
+            return
         if penalised:
             with torch.no_grad():
                 value = value + self.network.penalty()
