@@ -1,0 +1,158 @@
+"""Solvers on two ranks: equal parameters everywhere, as one rank on all the data."""
+
+import datetime
+import functools
+
+import lightning
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+
+from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
+
+RANKS, STEPS = 2, 5
+SEARCHES = ["dl4j", "armijo", "strong_wolfe", "hager_zhang"]
+MAKERS = {
+    f"{cls.__name__}-{search}": functools.partial(cls, line_search=search, max_iter=2)
+    for cls in (LineGradientDescent, ConjugateGradient, LBFGS)
+    for search in SEARCHES
+}
+
+
+def batch(wild):
+    """Rows of both ranks; with ``wild`` those of the second are far larger."""
+    g = torch.Generator().manual_seed(7)
+    x = torch.randn(40, 3, generator=g, dtype=torch.float64)
+    y = x.prod(1, keepdim=True) + x.sum(1, keepdim=True).sin()
+    if wild:
+        y[20:] *= 300.0
+    return x, y
+
+
+def model():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+
+
+def steps(make, net, x, y):
+    """Parameters after every step."""
+    solver = make(net.parameters())
+
+    def closure():
+        solver.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        return loss
+
+    seen = []
+    for _ in range(STEPS):
+        solver.step(closure)
+        seen.append(nn.utils.parameters_to_vector(net.parameters()).detach().clone())
+    return torch.stack(seen)
+
+
+def work(rank, folder):
+    """What one rank does; never waits for the other longer than a minute."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=RANKS,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    results = {}
+    for wild in (False, True):
+        x, y = (t.chunk(RANKS)[rank] for t in batch(wild))
+        for name, make in MAKERS.items():
+            results[name, wild] = steps(make, DistributedDataParallel(model()), x, y)
+    x, y = (t.chunk(RANKS)[rank] for t in batch(False))
+    # without DistributedDataParallel the solver takes the mean itself
+    results["plain"] = steps(LBFGS, model(), x, y)
+    try:  # one rank's loss is not finite: every rank must say so
+        steps(LBFGS, model(), x, y * float("nan") if rank else y)
+    except ValueError as error:
+        results["error"] = str(error)
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=RANKS)
+    return [torch.load(folder / f"rank{r}.pt") for r in range(RANKS)]
+
+
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize("name", list(MAKERS))
+class TestTwoRanks:
+    def test_parameters_are_equal_to_the_bit(self, name, wild, results):
+        first, second = (r[name, wild] for r in results)
+        assert first.isfinite().all() and torch.equal(first, second)
+
+    def test_equal_to_one_rank_on_all_the_data(self, name, wild, results):
+        alone, ours = steps(MAKERS[name], model(), *batch(wild)), results[0][name, wild]
+        if wild:  # there rounding grows: rows in another order change as much
+            alone, ours = alone[:1], ours[:1]
+        torch.testing.assert_close(ours, alone, rtol=1e-5, atol=1e-5)
+        assert not torch.equal(results[0][name, wild][0], results[0][name, wild][-1])
+
+
+def test_without_ddp(results):
+    alone = steps(LBFGS, model(), *batch(False))
+    assert torch.equal(*(r["plain"] for r in results))
+    torch.testing.assert_close(results[0]["plain"], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_every_rank_refuses_the_loss_of_one(results):
+    for r in results:
+        assert "the loss is nan before the step" in r["error"]
+
+
+class Module(lightning.LightningModule):
+    """As a user writes it; at the end every rank saves its parameters."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.body = model()
+        self.folder = folder
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return nn.functional.mse_loss(self.body(x), y)
+
+    def configure_optimizers(self):
+        return LBFGS(self.parameters(), max_iter=2)
+
+    def on_train_end(self):
+        vector = nn.utils.parameters_to_vector(self.body.parameters())
+        torch.save(vector.detach(), f"{self.folder}/trainer{self.global_rank}.pt")
+
+
+def test_trainer(tmp_path):
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=RANKS,
+        strategy=DDPStrategy(start_method="spawn", process_group_backend="gloo"),
+        max_epochs=STEPS,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=True,
+        default_root_dir=tmp_path,
+    )
+    x, y = batch(False)
+    # rows in turn, as the sampler deals them out
+    order = torch.stack(torch.arange(40).chunk(RANKS), 1).reshape(-1)
+    data = TensorDataset(x[order], y[order])
+    trainer.fit(Module(str(tmp_path)), DataLoader(data, batch_size=20))
+    ends = [torch.load(tmp_path / f"trainer{r}.pt") for r in range(RANKS)]
+    assert torch.equal(*ends)
+    alone = steps(functools.partial(LBFGS, max_iter=2), model(), x, y)[-1]
+    torch.testing.assert_close(ends[0], alone, rtol=1e-5, atol=1e-5)
