@@ -19,6 +19,7 @@ from dl4py.io.archive import (
     COEFFICIENTS,
     CONFIGURATION,
     NO_PARAMS,
+    OWN_STATE,
     UPDATER_STATE,
     ModelReader,
     write_model,
@@ -80,10 +81,11 @@ def restore(
                 _fill(stream, view, getattr(node.layer, view.tensor))
         with at(f"{reader.name}:{CONFIGURATION}: $"):
             segments = list(net.optimizer.segments())
-        if reader.size(UPDATER_STATE):
-            with reader.array(UPDATER_STATE) as stream:
+        entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
+        if entry is not None:
+            with reader.array(entry) as stream:
                 numbers = sum(slot.tensor.numel() for _, slot in segments)
-                _check(stream, reader, UPDATER_STATE, numbers)
+                _check(stream, reader, entry, numbers)
                 for name, slot in segments:
                     state = net.optimizer.state[slot.tensor][name]
                     _fill(stream, slot.view, state)
@@ -168,9 +170,11 @@ def save(
     )
     content = conf.to_dict()
     arrays = {}
+    rules = net.optimizer.rules
+    in_java = all(getattr(rule.updater, "java_state", True) for rule in rules)
     for entry, segments in (
         (COEFFICIENTS, [(v, getattr(n.layer, v.tensor)) for n, v in net.views()]),
-        (UPDATER_STATE, _state(net)),
+        (UPDATER_STATE if in_java else OWN_STATE, _state(net)),
     ):
         if segments:
             arrays[entry] = _entry(segments, conf.data_type)

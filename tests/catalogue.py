@@ -1,8 +1,8 @@
 """The catalogue: small networks with everything the real DL4J computed for them.
 
-``tests/data/catalogue.zip`` holds the cases made of layers that exist, without their
-model files; ``python -m tests.catalogue`` makes it anew. Where the whole catalogue is
-at hand (``DL4PY_SHARED``), the tests go through all of it.
+``tests/data/catalogue.zip`` holds the cases made of layers that exist;
+``python -m tests.catalogue`` makes it anew. Where the whole catalogue is at hand
+(``DL4PY_SHARED``), the tests go through all of it.
 """
 
 from __future__ import annotations
@@ -38,21 +38,28 @@ class Case:
     meta: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
-
-def _read_whole(name: str) -> tuple[str, str, bytes]:
-    folder = WHOLE / name
-    with zipfile.ZipFile(folder / "model.zip") as model:
-        conf = model.read("configuration.json").decode()
-    return conf, (folder / "meta.json").read_text(), (folder / "case.npz").read_bytes()
+    def file(self, entry: str) -> io.BytesIO | None:
+        """``model.zip`` (before training) or ``trained.zip`` (``None``: no fits)."""
+        data = _read(self.name, entry)
+        return None if data is None else io.BytesIO(data)
 
 
-def _read_copy(name: str) -> tuple[str, str, bytes]:
+ENTRIES = ("model.zip", "trained.zip", "meta.json", "case.npz")
+
+
+def _read(name: str, entry: str) -> bytes | None:
+    if WHOLE.is_dir():
+        path = WHOLE / name / entry
+        return path.read_bytes() if path.exists() else None
     with zipfile.ZipFile(COPY) as archive:
-        return (
-            archive.read(f"{name}/configuration.json").decode(),
-            archive.read(f"{name}/meta.json").decode(),
-            archive.read(f"{name}/case.npz"),
-        )
+        place = f"{name}/{entry}"
+        return archive.read(place) if place in archive.namelist() else None
+
+
+def _need(name: str, entry: str) -> bytes:
+    data = _read(name, entry)
+    assert data is not None, f"{name}/{entry} is missing"
+    return data
 
 
 def names() -> list[str]:
@@ -71,9 +78,10 @@ def copied() -> list[str]:
 @functools.lru_cache(maxsize=4)
 def load(name: str) -> Case:
     """A case by name."""
-    conf, meta, arrays = (_read_whole if WHOLE.is_dir() else _read_copy)(name)
-    content = dict(np.load(io.BytesIO(arrays)))
-    return Case(name, conf, json.loads(meta), content)
+    with zipfile.ZipFile(io.BytesIO(_need(name, "model.zip"))) as model:
+        conf = model.read("configuration.json").decode()
+    content = dict(np.load(io.BytesIO(_need(name, "case.npz"))))
+    return Case(name, conf, json.loads(_need(name, "meta.json")), content)
 
 
 def make() -> None:
@@ -84,8 +92,10 @@ def make() -> None:
         for name in filter(FAMILIES.match, names()):
             if configuration(load(name)) is MISSING:
                 continue
-            entries = ("configuration.json", "meta.json", "case.npz")
-            for entry, data in zip(entries, _read_whole(name), strict=True):
+            for entry in ENTRIES:
+                data = _read(name, entry)
+                if data is None:
+                    continue
                 info = zipfile.ZipInfo(f"{name}/{entry}", (1980, 1, 1, 0, 0, 0))
                 info.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(info, data)

@@ -64,6 +64,8 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
         yield {**needed, "activation": "softmax"}
     if "lock_gamma_beta" in parameters(item):
         yield {**needed, "lock_gamma_beta": True, "gamma": 1.5}
+    if "pooling_type" in parameters(item):
+        yield {**needed, "pooling_type": "AVG"}
     if "max" in parameters(item) and "threshold" in parameters(item):
         yield {**needed, "max": 0.0, "threshold": 0.5}
 

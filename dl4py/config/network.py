@@ -197,7 +197,8 @@ class MultiLayerConfiguration:
         declared = {json_key(f): f for f in fields(cls)}
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
-        sources = (("$.confs[0]", confs[0], {}), ("$", content, extra))
+        first: dict[str, Any] = {}
+        sources = (("$.confs[0]", confs[0], first), ("$", content, extra))
         for path, source, target in sources:
             for key, value in source.items():
                 if key in ("confs", "layer", "variables", "inputPreProcessors"):
@@ -207,8 +208,8 @@ class MultiLayerConfiguration:
                     values[f.name] = decode_field(f, decode(value, place), place)
                 else:
                     target[key] = value
-            if source is confs[0] and target:
-                extra["confs"] = target
+        if first:
+            extra["confs"] = first
         with at("$"):
             return cls(
                 layers=tuple(layers),

@@ -22,6 +22,7 @@ from dl4py.io.arrays import ArrayStream
 CONFIGURATION = "configuration.json"
 COEFFICIENTS = "coefficients.bin"
 UPDATER_STATE = "updaterState.bin"
+OWN_STATE = "dl4pyUpdaterState.bin"  # the same where DL4J could not load it
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
 
@@ -61,7 +62,7 @@ class ModelReader:
                 self.name = "model"
             self._file = _Bounded(source)
             try:
-                self._zip = zipfile.ZipFile(self._file)  # type: ignore[arg-type]
+                self._zip = zipfile.ZipFile(self._file)
                 self._length = source.seek(0, os.SEEK_END)
             except _DAMAGED as error:
                 raise DL4JFormatError(

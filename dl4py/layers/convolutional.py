@@ -446,9 +446,12 @@ class GlobalPooling(Layer):
         if mask is not None:
             if mask.dim() == 2:
                 mask = mask.unsqueeze(1 if 2 in axes else 2)
-            mask = mask.to(x.dtype).expand(x.shape)
+            given, mask = mask.to(x.dtype), mask.to(x.dtype).expand(x.shape)
             mask = mask.permute(*kept, *axes).flatten(len(kept))
         y = self._pool(flat, mask)
+        if self.dl4j_exact and mask is not None and self.pooling_type == "AVG":
+            # DL4J divides by the entries of the mask as given, not as spread out
+            y = y * mask.sum(-1) / given.sum(axes)
         if self.collapse:
             return y
         return y.reshape(*(1 if a in axes else x.shape[a] for a in range(x.dim())))
@@ -468,6 +471,12 @@ class GlobalPooling(Layer):
         if self.pooling_type == "AVG":
             return total / (x.shape[-1] if mask is None else mask.sum(-1))
         return total
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        if self.pooling_type != "AVG":
+            return []
+        rule = "DL4J divides a mean under a mask [n, 1, h, 1] by rows, not pixels"
+        return [f"GlobalPooling: {rule}"]
 
     def extra_repr(self) -> str:
         return self.pooling_type

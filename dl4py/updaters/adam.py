@@ -299,6 +299,7 @@ class AdaBelief(_AdamArguments):
     """
 
     state_names = ("m", "s")
+    java_state = False  # DL4J fails on a file with state: ArrayIndexOutOfBounds
 
     def __init__(
         self,

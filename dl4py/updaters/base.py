@@ -68,6 +68,7 @@ class Updater(torch.optim.Optimizer):
         json: argument → key in DL4J's JSON, where it is not the camelCase.
         ranges: hyper-parameter → its half-open range; any finite number where absent.
         scheduled: hyper-parameters that may be schedules.
+        java_state: whether DL4J can load the state that it would save.
 
     Example:
         >>> @UPDATERS.add("sign_sgd")
@@ -87,6 +88,7 @@ class Updater(torch.optim.Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
+    java_state: ClassVar[bool] = True
     json: ClassVar[dict[str, str]] = {"lr": "learningRate"}
     ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "lr": (0.0, math.inf),

@@ -1,0 +1,56 @@
+"""DL4J itself, as a process that answers commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.golden import SHARED
+
+PROGRAM = SHARED / "oracle" / "oracle"
+
+
+def at_hand() -> bool:
+    """Whether DL4J and a Java to run it are here."""
+    return PROGRAM.exists() and shutil.which("java") is not None
+
+
+class Oracle:
+    """One Java process for many commands; ``with Oracle() as oracle``."""
+
+    def __enter__(self) -> Oracle:
+        command = [str(PROGRAM), "shell"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def __call__(self, *words: str | Path | int) -> None:
+        """Run one command; raises with DL4J's own message where it fails."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write("\t".join(map(str, words)) + "\n")
+        stdin.flush()
+        answer = stdout.readline().strip()
+        if answer != "ok":
+            raise RuntimeError(f"{words[0]}: {answer or 'the process ended'}")
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Any:
+    """DL4J, or a skipped test with the reason; in CI it must be there."""
+    if not at_hand():
+        if os.environ.get("CI"):
+            pytest.fail("DL4J must be at hand in CI: set DL4PY_SHARED and install Java")
+        pytest.skip("DL4J itself is not at hand")
+    with Oracle() as running:
+        yield running
