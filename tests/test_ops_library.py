@@ -189,9 +189,10 @@ def test_formulas_pass_the_same_tests() -> None:
 
 
 @pytest.mark.skipif(not has_compiler("cuda"), reason="no nvcc")
-def test_cuda_sources_compile(tmp_path: pathlib.Path) -> None:
-    target = tmp_path / "activations.o"
-    line = [*build.command("cuda", "90"), "-c", "-o", str(target)]
+@pytest.mark.parametrize("source", build.sources("cuda"), ids=lambda p: p.stem)
+def test_cuda_sources_compile(tmp_path: pathlib.Path, source: pathlib.Path) -> None:
+    target = tmp_path / "kernels.o"
+    line = [*build.command("cuda", "90"), "-c", "-o", str(target), str(source)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr and target.stat().st_size

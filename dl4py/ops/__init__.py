@@ -22,6 +22,9 @@ from torch import Tensor
 from dl4py.ops.philox import uniform
 from dl4py.ops.register import OPS as OPS
 from dl4py.ops.register import op
+from dl4py.ops.vectors import axpy_dot_ as axpy_dot_
+from dl4py.ops.vectors import cg_step_ as cg_step_
+from dl4py.ops.vectors import dot as dot
 
 
 def _zero(x: Tensor) -> Tensor:

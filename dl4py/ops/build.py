@@ -6,6 +6,7 @@ releases. Needs nothing of dl4py, so that the wheel's build hook runs it as a fi
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import os
@@ -74,13 +75,17 @@ def compiler(device: str) -> str:
     raise BuildError(f"no compiler found ({' or '.join(names)})")
 
 
+def sources(device: str) -> list[pathlib.Path]:
+    """What the library of a device is made of."""
+    return sorted(source_folder().glob(f"*{SUFFIX[device]}"))
+
+
 def command(device: str, arch: str = "") -> list[str]:
-    """The compiler's command line that makes object code; linking comes on top."""
-    sources = sorted(str(p) for p in source_folder().glob(f"*{SUFFIX[device]}"))
+    """The compiler's command line without files."""
     line = [compiler(device), "-std=c++20", _TARGET, *_FLAGS[device]]
     if arch:
         line += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-    return [*line, "-isystem", str(_torch() / "include"), *sources]
+    return [*line, "-isystem", str(_torch() / "include")]
 
 
 def _torch() -> pathlib.Path:
@@ -101,22 +106,24 @@ def build(device: str, target: pathlib.Path, arch: str = "") -> None:
             return
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
             library = pathlib.Path(folder, target.name)
-            line += [
-                "-shared",
-                "-o",
-                str(library),
-                f"-L{_torch() / 'lib'}",
-                "-ltorch_cpu",
-            ]
-            line += ["-ltorch_cuda"] if device == "cuda" else []
-            done = subprocess.run(
-                line, capture_output=True, text=True, errors="replace"
-            )
-            if done.returncode:
+            parts = {s: pathlib.Path(folder, f"{s.stem}.o") for s in sources(device)}
+            lines = [[*line, "-c", "-o", str(o), str(s)] for s, o in parts.items()]
+            link = [*line, "-shared", "-o", str(library), *map(str, parts.values())]
+            link += [f"-L{_torch() / 'lib'}", "-ltorch_cpu"]
+            link += ["-ltorch_cuda"] if device == "cuda" else []
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                done = list(pool.map(_run, lines))
+            done += [] if any(code for code, _ in done) else [_run(link)]
+            if failures := [log for code, log in done if code]:
                 log = target.with_suffix(".log")
-                log.write_text(f"{' '.join(line)}\n{done.stdout}{done.stderr}")
+                log.write_text("\n".join(failures))
                 raise BuildError(f"the compiler failed, see {log}")
             os.replace(library, target)
+
+
+def _run(line: list[str]) -> tuple[int, str]:
+    done = subprocess.run(line, capture_output=True, text=True, errors="replace")
+    return done.returncode, f"{' '.join(line)}\n{done.stdout}{done.stderr}"
 
 
 @contextlib.contextmanager

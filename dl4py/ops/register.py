@@ -101,6 +101,33 @@ def op(
     return decorate
 
 
+def define(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any] | None = None
+) -> Any:
+    """An op that computes by ``kernel`` until a library brings a faster one.
+
+    The device is that of the first tensor. Without ``fake`` the kernel itself says what
+    comes out.
+    """
+
+    def first(*args: Any) -> Any:
+        x = args[0] if isinstance(args[0], Tensor) else args[0][0]
+        # true once per device, and then a kernel of the library answers
+        return overload(*args) if library.load(x.device.type) else kernel(*args)
+
+    name = schema.partition("(")[0]
+    _lib.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _lib.impl(name, first, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"dl4py::{name}", fake or kernel, lib=_lib)
+    overload = getattr(torch.ops.dl4py, name).default
+    return overload
+
+
+def transforming() -> bool:
+    """Whether a function transform or forward mode is at work."""
+    return _transforms() or forward_ad._current_level >= 0
+
+
 def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> Op:
     name = written.__name__
     params = tuple(inspect.signature(written).parameters)[2:]
@@ -126,18 +153,8 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
         _check(name, x)
         return torch.empty_like(x)
 
-    def define(n: str, arguments: str, kernel: Callable[..., Tensor]) -> Any:
-        def first(x: Tensor, *rest: Any) -> Any:
-            # true once per device, and then a kernel of the library answers
-            loaded = library.load(x.device.type)
-            return overload(x, *rest) if loaded else kernel(x, *rest)
-
-        schema = f"{n}({arguments}{''.join(types)}) -> Tensor"
-        _lib.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _lib.impl(n, first, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"dl4py::{n}", fake, lib=_lib)
-        overload = getattr(torch.ops.dl4py, n).default
-        return overload
+    def declare(n: str, arguments: str, kernel: Callable[..., Tensor]) -> Any:
+        return define(f"{n}({arguments}{''.join(types)}) -> Tensor", kernel, fake)
 
     def f(x: Tensor, *p: Any) -> Tensor:
         return fallback(x, None, 0, *p)
@@ -145,9 +162,9 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
     def df(x: Tensor, g: Tensor, *p: Any) -> Tensor:
         return fallback(x, g, 1, *p)
 
-    op = define(name, "Tensor x, Tensor? scale, int order", fallback)
-    raw = define(f"_{name}", "Tensor x", f)
-    raw_d = define(f"_{name}_d", "Tensor x, Tensor g", df)
+    op = declare(name, "Tensor x, Tensor? scale, int order", fallback)
+    raw = declare(f"_{name}", "Tensor x", f)
+    raw_d = declare(f"_{name}_d", "Tensor x, Tensor g", df)
 
     _lib.impl(name, _autograd_kernel(op, formula, random), "Autograd")
     torch.library.register_vmap(f"dl4py::{name}", _vmap_rule(op, random), lib=_lib)
