@@ -2,7 +2,7 @@
 
 Each function here is the formula of one op, for f, f' and f''; importing the module
 replaces it by the op's fast entry: the same name and arguments without ``order``. All
-arguments are positional and have no defaults. Kernels in C++ (``csrc/activations.inl``)
+arguments are positional and have no defaults. Kernels in C++ (``csrc/*.inl``)
 compute the same numbers; without them the formula runs itself. ``python -m dl4py.ops``
 says which of the two it is.
 
@@ -15,6 +15,8 @@ result is like it.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -81,6 +83,34 @@ def hardsigmoid(x: Tensor, order: int, slope: float) -> Tensor:
 
 
 @op()
+def tanh(x: Tensor, order: int) -> Tensor:
+    """f(x) = tanh x"""
+    if order == 0:
+        return torch.tanh(x)
+    e = torch.exp(-2 * x.abs())
+    slope = 4 * e / ((1 + e) * (1 + e))  # 1 - tanh² cancels
+    return slope if order == 1 else -2 * torch.tanh(x) * slope
+
+
+@op()
+def sigmoid(x: Tensor, order: int) -> Tensor:
+    """f(x) = 1 / (1 + e⁻ˣ)"""
+    s, t = torch.sigmoid(x), torch.sigmoid(-x)  # 1 - σ(x) cancels
+    if order == 0:
+        return s
+    return s * t if order == 1 else -s * t * torch.tanh(x / 2)
+
+
+@op()
+def softplus(x: Tensor, order: int) -> Tensor:
+    """f(x) = ln(1 + eˣ)"""
+    if order == 0:
+        return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
+    s, t = torch.sigmoid(x), torch.sigmoid(-x)
+    return s if order == 1 else s * t
+
+
+@op()
 def gelu(x: Tensor, order: int, a: float) -> Tensor:
     """f(x) = x · σ(a·x)"""
     z = a * x
@@ -88,6 +118,39 @@ def gelu(x: Tensor, order: int, a: float) -> Tensor:
     if order == 0:
         return x * s
     return s + z * s * t if order == 1 else a * s * t * (2 + z * (t - s))
+
+
+@op()
+def gelutanh(x: Tensor, order: int) -> Tensor:
+    """f(x) = x/2 · (1 + tanh(z/2)) = x · σ(z),  z = 2·√(2/π)·(x + 0.044715·x³)"""
+    k, c = math.sqrt(8 / math.pi), 0.044715
+    v = x.clamp(-40, 40)  # σ is 0 or 1 beyond, and no power of x overflows
+    z, dz = k * v * (1 + c * v * v), k * (1 + 3 * c * v * v)
+    s, t = torch.sigmoid(z), torch.sigmoid(-z)
+    if order == 0:
+        return x * s
+    if order == 1:
+        return s + v * dz * s * t
+    return s * t * (2 * dz + v * (6 * k * c * v + dz * dz * (t - s)))
+
+
+@op()
+def mish(x: Tensor, order: int) -> Tensor:
+    """f(x) = x · tanh(ln(1 + eˣ))"""
+    # w = tanh(ln(1 + eˣ)) = (e² + 2e) / d, d = e² + 2e + 2, in powers of e = e⁻ˣ for
+    # x > 0; the bound keeps ∞ · 0 from its derivatives
+    low, v = x < 0, x.clamp(-1e4, 1e4)
+    e = torch.exp(-x.abs())
+    r = 1 / torch.where(low, e * (e + 2) + 2, 2 * e * (e + 1) + 1)
+    w = torch.where(low, e * (e + 2), 2 * e + 1) * r
+    if order == 0:
+        return x * w
+    dw = 4 * (1 + e) * torch.where(low, e, e * e) * r * r
+    if order == 1:
+        return w + v * dw
+    below, above = 2 + e * (2 - e * (3 + 2 * e)), e * (e * (2 * e + 2) - 3) - 2
+    d2w = 4 * torch.where(low, e * below, e * e * above) * r * r * r
+    return 2 * dw + v * d2w
 
 
 @op()
@@ -113,6 +176,16 @@ def elu(x: Tensor, order: int, alpha: float) -> Tensor:
     if order == 0:
         return torch.where(x >= 0, x, alpha * torch.expm1(m))
     return torch.where(x >= 0, float(order == 1), alpha * torch.exp(m))
+
+
+@op()
+def selu(x: Tensor, order: int) -> Tensor:
+    """f(x) = λ·x for x > 0, λα·(eˣ - 1) up to 0"""
+    scale, slope = 1.0507009873554805, 1.7580993408473769
+    m = x.clamp(max=0)
+    if order == 0:
+        return torch.where(x > 0, scale * x, slope * torch.expm1(m))
+    return torch.where(x > 0, scale * (order == 1), slope * torch.exp(m))
 
 
 @op()

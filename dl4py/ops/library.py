@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -31,9 +32,7 @@ def load(device: str) -> bool:
         if device in _origin:
             return False
         try:
-            found = _find(device)
-            load_library: Any = torch.ops.load_library  # untyped
-            load_library(found[1])
+            found = _bring(device)
         except (build.BuildError, OSError) as error:
             reason = error.__cause__ or error  # torch hides what the loader said
             _origin[device] = f"fallback: {reason}"
@@ -62,18 +61,26 @@ def _off() -> bool:
     return os.environ.get("DL4PY_OPS", "").lower() in ("off", "0", "false")
 
 
-def _find(device: str) -> tuple[str, pathlib.Path]:
+def _bring(device: str) -> tuple[str, pathlib.Path]:
+    """Load the library and say whose it is."""
     if _off():
         raise build.BuildError("DL4PY_OPS=off")
     if device not in build.SUFFIX:
         raise build.BuildError(f"no kernels for {device}")
+    load_library: Any = torch.ops.load_library  # untyped
     arch = ""
     if device == "cuda":
         arch = "".join(map(str, torch.cuda.get_device_capability()))
     name = build.library_name(device, arch)
-    if (PREBUILT / name).exists():
-        return "prebuilt", PREBUILT / name
-    target = cache() / name
-    if not target.exists():
-        build.build(device, target, arch)
+    prebuilt, target = PREBUILT / name, cache() / name
+    with contextlib.suppress(OSError):  # not there, or for another torch
+        load_library(prebuilt)
+        return "prebuilt", prebuilt
+    try:
+        if not build.whole(target):
+            build.build(device, target, arch)
+        load_library(target)
+    except OSError:  # whole, but not for this system
+        build.build(device, target, arch, anew=True)
+        load_library(target)
     return "jit", target

@@ -49,6 +49,48 @@ def gelu(x: Array, a: float) -> Orders:
     return x * s, s * (1 + z * t), a * s * t * (2 + z * (t - s))
 
 
+def tanh(x: Array) -> Orders:
+    z = np.clip(x, -300, 300)
+    slope = 1 / np.cosh(z) ** 2
+    return np.tanh(x), slope, -2 * np.tanh(x) * slope
+
+
+def sigmoid(x: Array) -> Orders:
+    s, t = np.exp(-np.logaddexp(0, -x)), np.exp(-np.logaddexp(0, x))
+    return s, s * t, -s * t * np.tanh(x / 2)
+
+
+def softplus(x: Array) -> Orders:
+    return np.logaddexp(0, x), *sigmoid(x)[:2]
+
+
+def gelutanh(x: Array) -> Orders:
+    z = np.clip(x, -40, 40)
+    k, c = np.sqrt(8 / np.pi), 0.044715
+    s, ds, d2s = sigmoid(k * (z + c * z**3))
+    du, d2u = k * (1 + 3 * c * z**2), 6 * k * c * z
+    return x * s, s + z * ds * du, 2 * ds * du + z * (d2s * du**2 + ds * d2u)
+
+
+def mish(x: Array) -> Orders:
+    z = np.clip(x, -700, 700)
+    w, dw, d2w = tanh(softplus(z)[0])
+    s, ds, _ = sigmoid(z)
+    first = dw * s
+    return x * w, w + z * first, 2 * first + z * (d2w * s**2 + dw * ds)
+
+
+def selu(x: Array) -> Orders:
+    scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+    e = scale * alpha * np.exp(np.minimum(x, 0))
+    low = scale * alpha * np.expm1(np.minimum(x, 0))
+    return (
+        np.where(x > 0, scale * x, low),
+        np.where(x > 0, scale, e),
+        np.where(x > 0, 0, e),
+    )
+
+
 def hardtanh(x: Array) -> Orders:
     return np.clip(x, -1, 1), np.where(np.abs(x) <= 1, 1.0, 0.0), np.zeros_like(x)
 

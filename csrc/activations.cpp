@@ -1,1 +1,0 @@
-#include "activations.inl"
