@@ -52,7 +52,13 @@ def at(path: str) -> Iterator[None]:
     except DL4JFormatError:
         raise
     except _FAULTS as error:
-        raise DL4JFormatError(f"{path}: {error}") from error
+        raise DL4JFormatError(f"{path}: {brief(error)}") from error
+
+
+def brief(error: Exception) -> str:
+    """What an error says, without stack traces and whole files that some quote."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return first if len(first) <= 300 else f"{first[:296]} ..."
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def parse(text: str) -> dict[str, Any]:
     except RecursionError:
         raise DL4JFormatError("$: nested too deeply") from None
     except ValueError as error:
-        raise DL4JFormatError(f"$: not JSON: {error}") from error
+        raise DL4JFormatError(f"$: not JSON: {brief(error)}") from error
     mapping(content, "$")
     level = [content]
     for _ in range(_MAX_DEPTH):

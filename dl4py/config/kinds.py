@@ -58,7 +58,7 @@ def _wrong(expected: str, value: object) -> ValueError:
 
 @dataclasses.dataclass(frozen=True)
 class Integer:
-    """A whole number of at least ``minimum``."""
+    """A whole number of at least ``minimum`` that fits in Java's ``long``."""
 
     minimum: int = 0
 
@@ -68,6 +68,8 @@ class Integer:
         )
         if isinstance(value, bool) or not whole or value < self.minimum:
             raise _wrong(f"a whole number >= {self.minimum}", value)
+        if value >= 1 << 63:
+            raise _wrong("a whole number below 2^63", value)
         return int(value)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
-from dl4py.config.codec import DL4JFormatError
+from dl4py.config.codec import DL4JFormatError, brief
 from dl4py.io.arrays import ArrayStream
 
 CONFIGURATION = "configuration.json"
@@ -66,7 +66,7 @@ class ModelReader:
                 self._length = source.seek(0, os.SEEK_END)
             except _DAMAGED as error:
                 raise DL4JFormatError(
-                    f"{self.name}: not a zip file: {error}"
+                    f"{self.name}: not a zip file: {brief(error)}"
                 ) from error
             self._file.limit = None
             self._check()
@@ -107,7 +107,9 @@ class ModelReader:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DL4JFormatError(f"{self.name}:{CONFIGURATION}: {error}") from error
+            raise DL4JFormatError(
+                f"{self.name}:{CONFIGURATION}: {brief(error)}"
+            ) from error
 
     @contextmanager
     def array(self, entry: str) -> Iterator[ArrayStream]:
@@ -138,7 +140,7 @@ class ModelReader:
         except DL4JFormatError:
             raise
         except _DAMAGED as error:
-            raise DL4JFormatError(f"{self.name}:{entry}: {error}") from error
+            raise DL4JFormatError(f"{self.name}:{entry}: {brief(error)}") from error
 
     def _check_size(self, entry: zipfile.ZipInfo) -> None:
         """A stated size that the bytes present cannot hold is a lie."""

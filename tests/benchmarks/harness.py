@@ -49,6 +49,7 @@ class Case:
         ours: dl4py's call.
         peers: the others by name; a name is a line in every picture.
         weight: factors on the times of peers that do less or more than ours.
+        measured: seconds of peers that no call of this process can time.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     ours: Call
     peers: Mapping[str, Call]
     weight: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,7 @@ def rows(table: Table, quick: bool, threads: Sequence[int] = (1, 2)) -> Iterator
             else:
                 t = compare(variants, block=table.block)
             ratios = {p: t[p] * case.weight.get(p, 1) / t[""] for p in case.peers}
+            ratios |= {p: s / t[""] for p, s in case.measured.items()}
             yield Row(case.name, case.size, case.label, count, t[""], ratios)
 
 

@@ -1,0 +1,124 @@
+"""Networks of real size beside hand-written torch and beside DL4J itself.
+
+DL4J writes the zips (``oracle zoo``) and times its own ``fit`` and ``output`` with as
+many threads, right before the same zips are timed here. Where DL4J is not at hand there
+is nothing to measure.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import dl4py
+from tests import oracle
+from tests.benchmarks.harness import Case, Floor, Row, Table
+from tests.benchmarks.training import step, torch_lenet, torch_mlp
+
+
+class Lstm(nn.Module):
+    """Two layers of 200 cells on 77 characters, DL4J's arrays in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(77, 200, num_layers=2)
+        self.head = nn.Linear(200, 77)
+
+    def forward(self, x: Tensor) -> Tensor:  # [n, features, time]
+        y, _ = self.lstm(x.permute(2, 0, 1))
+        return self.head(y).permute(1, 2, 0)
+
+
+TWINS: dict[str, tuple[Callable[[], nn.Module], type[torch.optim.Optimizer]]] = {
+    "mlp": (torch_mlp, torch.optim.Adam),
+    "lenet": (torch_lenet, torch.optim.Adam),
+    "lstm": (Lstm, torch.optim.RMSprop),
+}
+# times DL4J, measured once for plain torch on 1 thread: 2.2, 1.15; 6.8, 7.7; 3.3, 3.2
+FASTER = {"mlp": (2.0, 1.0), "lenet": (6.0, 6.0), "lstm": (3.0, 3.0)}
+
+
+def java(folder: pathlib.Path, calls: int) -> tuple[float, float]:
+    """Median seconds of DL4J's fit and output."""
+    paths = [folder / n for n in ("model.zip", "in_0.npy", "labels_0.npy")]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run(
+        [str(oracle.PROGRAM), "bench", *map(str, paths), str(calls)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **threads},
+    )
+    found = re.search(r"fit_ms ([\d.]+) output_ms ([\d.]+)", result.stdout)
+    assert found is not None, result.stdout
+    return float(found[1]) / 1000, float(found[2]) / 1000
+
+
+def pair(folder: pathlib.Path, name: str, calls: int) -> Iterator[Case]:
+    fit, output = java(folder, calls)
+    x, y = (torch.from_numpy(np.load(folder / f"{n}_0.npy")) for n in ("in", "labels"))
+    net = dl4py.restore(folder / "model.zip")
+    make, optimizer = TWINS[name]
+    twin, criterion = make(), nn.CrossEntropyLoss()
+    train = step(lambda: criterion(twin(x), y), optimizer(twin.parameters(), lr=1e-3))
+
+    def predict() -> Tensor:
+        with torch.no_grad():
+            return torch.softmax(twin(x), 1)
+
+    n = len(x)
+    yield Case(
+        f"{name}, fit",
+        n,
+        str(n),
+        lambda: net.fit(x, y),
+        {"torch": train},
+        measured={"DL4J": fit},
+    )
+    yield Case(
+        f"{name}, output",
+        n,
+        str(n),
+        lambda: net.output(x),
+        {"torch": predict},
+        measured={"DL4J": output},
+    )
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    if not oracle.at_hand():
+        print("DL4J itself is not at hand: nothing to compare with")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(oracle.PROGRAM), "zoo", folder]
+        subprocess.run(command, check=True, capture_output=True)
+        for name in TWINS:
+            yield from pair(pathlib.Path(folder, name), name, 10 if quick else 30)
+
+
+def _is(name: str, one: str) -> Callable[[Row], bool]:
+    return lambda row: row.name == f"{name}, {one}" and row.threads == 1
+
+
+TABLE = Table(
+    "The same zip in DL4J and here",
+    cases,
+    (
+        Floor("torch", 1 / 1.05),
+        *(
+            Floor("DL4J", least, _is(name, one))
+            for name, both in FASTER.items()
+            for one, least in zip(("fit", "output"), both, strict=True)
+        ),
+    ),
+    axis="examples in a batch",
+    block=0.05,
+)
