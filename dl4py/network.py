@@ -355,9 +355,16 @@ class Network(nn.Module):
             self._optimizer = self.configure_optimizer()
         return self._optimizer
 
-    def use(self, optimizer: NetworkOptimizer) -> None:
-        """Make ``optimizer`` the one of :meth:`fit` and :meth:`updater_state`."""
+    def renew_optimizer(self) -> NetworkOptimizer:
+        """A new optimizer in place of the present one, going on from its state.
+
+        The state is then where the parameters are: these may have moved.
+        """
+        before, optimizer = self._optimizer, self.configure_optimizer()
+        if before is not None:
+            optimizer.load_state_dict(before.state_dict())
         self._optimizer = optimizer
+        return optimizer
 
     def updater_state(self) -> Tensor:
         """The updaters' state as one flat vector in DL4J's block order, a copy."""

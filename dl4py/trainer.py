@@ -76,9 +76,9 @@ class NetworkMixin(_Base):
         return y
 
     def configure_optimizers(self) -> NetworkOptimizer:
-        """The network's optimizer; schedules are inside it."""
-        self.network.use(optimizer := self.network.configure_optimizer())
-        return optimizer
+        """The network's optimizer, with the state so far; schedules are inside it."""
+        self.network.train()  # a restored network comes in eval mode
+        return self.network.renew_optimizer()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.network.objective(*batch)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from dl4py.config import (
 )
 from dl4py.layers.feedforward import Affine
 from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES, UPDATERS
+from tests import catalogue
+from tests.test_catalogue import DTYPES
 
 PACKAGES = {"lightning": lightning, "pytorch_lightning": pytorch_lightning}
 
@@ -255,6 +258,28 @@ def test_parts_of_ones_own_go_through_everything(tmp_path):
     t.save_checkpoint(tmp_path / "a.ckpt")
     again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert torch.equal(again.network.output(x), net.output(x))
+    dl4py.save(net, tmp_path / "a.zip", allow_difference=True)
+    restored = dl4py.restore(tmp_path / "a.zip", dl4j_exact=False)
+    assert restored.fit(x, y) == net.fit(x, y)
+    assert torch.equal(restored.params(), net.params())
+
+
+RESTORED = re.compile("updater_|schedule_|lenet|lstm_[a-z]*$|batchnorm_ff|gradnorm_")
+
+
+@pytest.mark.parametrize("name", [*filter(RESTORED.match, catalogue.copied())])
+def test_what_java_trained_goes_on_under_a_trainer(name, tmp_path):
+    case = catalogue.load(name)
+    file = case.file("trained.zip") or case.file("model.zip")
+    dtype = DTYPES[case.meta["dtype"]]
+    batch = (torch.from_numpy(case.arrays[k]).to(dtype) for k in ("in_0", "labels_0"))
+    batches = DataLoader(TensorDataset(*batch), batch_size=len(case.arrays["in_0"]))
+    net, module = dl4py.restore(file), dl4py.restore(file).lightning("lightning")
+    net.fit(batches, epochs=2)
+    trainer(lightning, tmp_path).fit(module, batches)
+    assert torch.equal(module.network.params(), net.params())
+    assert torch.equal(module.network.updater_state(), net.updater_state())
+    assert vars(module.network.clock) == vars(net.clock)
 
 
 KILLED = """
