@@ -103,3 +103,15 @@ def test_custom_parts_are_named_and_checked(example):
         ConfigurationError, match=r"layer 0 \(Maxout\): pieces: .* got 1"
     ):
         chain.build()
+
+
+def test_solvers(run):
+    results = run("solvers", epochs=3)
+    assert {"LBFGS", "CONJUGATE_GRADIENT", "LINE_GRADIENT_DESCENT"} <= set(results)
+    for result in results.values():
+        assert result["loss"] < 0.2 and result["accuracy"] > 0.9
+
+
+def test_pinn(run):
+    errors = run("pinn", epochs=6)
+    assert errors["dl4py L-BFGS"] < 1e-3 < 0.1 * errors["Adam"]

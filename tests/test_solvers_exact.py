@@ -201,6 +201,58 @@ def test_line_search_alone(i):
     np.testing.assert_allclose(after, case["direction_after"], rtol=1e-9)
 
 
+class Ended(Exception):
+    """As many evaluations as DL4J needed."""
+
+
+class TestAgainstDL4J:
+    """DL4J's own solvers, exact to the bit above, and the defaults on the same nets."""
+
+    def run(self, problem, cls, limit=None, **arguments):
+        """(loss at the end, evaluations)."""
+        x, y = data(problem)
+        if problem == "quadratic":
+            model = nn.Linear(3, 2, bias=False).double()
+        else:
+            model = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+        start = GOLDEN["problems"][problem]["initial_params"]
+        start = torch.tensor(start, dtype=torch.float64)
+        nn.utils.vector_to_parameters(start, model.parameters())
+        solver, calls = cls(model.parameters(), **arguments), 0
+
+        def loss():
+            return (model(x) - y).square().mean(1).sum() / len(x)
+
+        def closure():
+            nonlocal calls
+            if calls == limit:
+                raise Ended
+            calls += 1
+            solver.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        try:
+            for _ in range(15 if limit is None else limit):
+                solver.step(closure)
+        except Ended:
+            pass
+        return loss().item(), calls
+
+    @pytest.mark.parametrize("rate", [0.1, 1.0, 10.0])
+    @pytest.mark.parametrize("cls", CLASSES.values())
+    @pytest.mark.parametrize("problem", ["quadratic", "mlp"])
+    def test_lower_loss_for_as_many_evaluations(self, problem, cls, rate):
+        """Even a value counts as a whole evaluation."""
+        theirs, evaluations = self.run(
+            problem, cls, lr=rate, dl4j_exact=True, max_num_line_search_iterations=5
+        )
+        ours, spent = self.run(problem, cls, evaluations)
+        assert spent <= evaluations
+        assert ours <= theirs * (1 + 1e-6)  # both may be at the minimum
+
+
 class TestFaults:
     def test_default_is_better_for_as_many_evaluations(self):
         """After 15 fits of DL4J's LBFGS on the quadratic: 0.0424 (it stalls)."""

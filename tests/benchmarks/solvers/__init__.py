@@ -1,0 +1,1 @@
+"""Training loss over time of dl4py's solvers beside their peers."""

@@ -1,0 +1,131 @@
+"""Who solves: dl4py's solvers, torch's L-BFGS, and two packages if installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
+
+Params = list[nn.Parameter]
+Curve = list[tuple[float, float]]  # (seconds, lowest loss so far)
+
+
+class Ended(Exception):
+    """The time is over."""
+
+
+class Watch:
+    """The loss of a problem, its values and when they were computed."""
+
+    def __init__(self, loss: Callable[[], Tensor], seconds: float) -> None:
+        self.loss = loss
+        self.seconds = seconds
+        self.curve: Curve = []
+        self.evaluations = 0
+        # of the process: what other processes do does not count
+        self.began = time.process_time()
+
+    def __call__(self) -> Tensor:
+        value = self.loss()
+        self.evaluations += 1
+        now, number = time.process_time() - self.began, float(value.detach())
+        lowest = min(number, self.curve[-1][1]) if self.curve else number
+        self.curve.append((now, lowest))
+        if now > self.seconds:
+            raise Ended
+        return value
+
+
+def stepping(make: Callable[[Params], Any], params: Params, watch: Watch) -> None:
+    """Ordinary closures until the time is over."""
+    optimizer = make(params)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = watch()
+        loss.backward()
+        return loss
+
+    while True:
+        before = watch.evaluations
+        optimizer.step(closure)
+        if watch.evaluations == before:
+            return  # it does nothing any more
+
+
+def torchmin(method: str, params: Params, watch: Watch) -> None:
+    """pytorch-minimize: a closure without backward(); begun anew where it ends."""
+    from torchmin import Minimizer
+
+    while True:
+        before, low = watch.evaluations, watch.curve[-1][1] if watch.curve else None
+        Minimizer(params, method=method, max_iter=10**6).step(watch)
+        if watch.evaluations - before < 3 or watch.curve[-1][1] == low:
+            return
+
+
+def ncg(params: Params, watch: Watch) -> None:
+    """ncg-optimizer with its defaults; its closure must keep the graph."""
+    from ncg_optimizer import BASIC
+
+    optimizer = BASIC(params)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = watch()
+        loss.backward(retain_graph=True)
+        return loss
+
+    while True:
+        optimizer.step(closure)
+
+
+torch_lbfgs = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", max_iter=20)
+
+OURS = {
+    "LBFGS": partial(LBFGS, history_size=20, max_iter=20),
+    "LBFGS hager_zhang": partial(
+        LBFGS, history_size=20, max_iter=20, line_search="hager_zhang"
+    ),
+    "LBFGS 4 pairs": partial(LBFGS, max_iter=20),
+    "LBFGS 100 pairs": partial(
+        LBFGS, history_size=100, max_iter=20, line_search="hager_zhang"
+    ),
+    "ConjugateGradient": partial(ConjugateGradient, max_iter=20),
+    "ConjugateGradient hz": partial(ConjugateGradient, beta="hz", max_iter=20),
+    "LineGradientDescent": partial(LineGradientDescent, max_iter=20),
+}
+TORCH = {
+    "torch LBFGS": torch_lbfgs,
+    "torch LBFGS 20 pairs": partial(torch_lbfgs, history_size=20),
+    "torch LBFGS, no tolerances": partial(
+        torch_lbfgs, tolerance_grad=0.0, tolerance_change=0.0
+    ),
+}
+
+
+def everyone() -> dict[str, Callable[[Params, Watch], None]]:
+    """Name → what runs it; packages that are not installed are left out."""
+    found: dict[str, Callable[[Params, Watch], None]] = {
+        name: partial(stepping, make) for name, make in {**OURS, **TORCH}.items()
+    }
+    try:
+        import torchmin as _  # noqa: F401
+
+        found["pytorch-minimize l-bfgs"] = partial(torchmin, "l-bfgs")
+        found["pytorch-minimize cg"] = partial(torchmin, "cg")
+    except ImportError:
+        print("pytorch-minimize is not installed")
+    try:
+        import ncg_optimizer as _  # noqa: F401, F811
+
+        found["ncg-optimizer"] = ncg
+    except ImportError:
+        print("ncg-optimizer is not installed")
+    return found

