@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -77,6 +79,12 @@ def work(rank, folder):
         steps(LBFGS, model(), x, y * float("nan") if rank else y)
     except ValueError as error:
         results["error"] = str(error)
+    split = model()
+    fully_shard(split, mesh=init_device_mesh("cpu", (RANKS,)))
+    try:
+        LBFGS(split.parameters())
+    except ValueError as error:
+        results["fsdp2"] = str(error)
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -112,6 +120,12 @@ def test_without_ddp(results):
 def test_every_rank_refuses_the_loss_of_one(results):
     for r in results:
         assert "the loss is nan before the step" in r["error"]
+
+
+def test_fsdp2_is_refused(results):
+    for r in results:
+        assert "whole parameters on every rank, got a DTensor" in r["fsdp2"]
+        assert "FSDP2" in r["fsdp2"] and "strategy='ddp'" in r["fsdp2"]
 
 
 class Module(lightning.LightningModule):

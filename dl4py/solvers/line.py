@@ -391,7 +391,10 @@ class LBFGS(LineSolver):
 
     Args:
         params, lr, line_search, max_num_line_search_iterations, max_iter, weight_decay,
-            maximize, bounds, process_group: as in :class:`LineSolver`.
+            maximize, bounds, process_group: as in :class:`LineSolver`. The default
+            search is not DL4J's, since it goes on where float32 hides the fall of the
+            loss; small losses to the last digit take ``max_iter=20`` and a
+            ``history_size`` of 20 to 100.
         history_size: pairs kept, >= 1.
         damping: Powell's, in [0, 1); see
             :class:`~dl4py.solvers.directions.LimitedMemory`.
@@ -422,7 +425,7 @@ class LBFGS(LineSolver):
         lr: float = 1.0,
         history_size: int = 4,
         *,
-        line_search: str | Search = "strong_wolfe",
+        line_search: str | Search = "hager_zhang",
         max_num_line_search_iterations: int | None = None,
         max_iter: int = 1,
         damping: float = 0.2,

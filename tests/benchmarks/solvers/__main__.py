@@ -16,13 +16,16 @@ import json
 import math
 import pathlib
 import statistics
+import time
 from typing import Any
 
 import torch
+from torch import nn
 
+from dl4py.solvers import Solver
 from tests.benchmarks import harness, report
 from tests.benchmarks.solvers.contestants import OURS, Ended, Watch, everyone
-from tests.benchmarks.solvers.problems import PROBLEMS, Problem
+from tests.benchmarks.solvers.problems import PROBLEMS, Problem, digits
 
 
 def run(problem: Problem, solve: Any, seed: int, seconds: float) -> dict[str, Any]:
@@ -46,6 +49,13 @@ def run(problem: Problem, solve: Any, seed: int, seconds: float) -> dict[str, An
         "error": error,
         "curve": [*kept[::stride], kept[-1]],
     }
+
+
+def thinned(run: dict[str, Any]) -> dict[str, Any]:
+    """A run with about 60 points of its curve."""
+    curve = run["curve"]
+    kept = [*curve[:: max(1, len(curve) // 60)], curve[-1]]
+    return {**run, "curve": [[float(f"{v:.4g}") for v in p] for p in kept]}
 
 
 def at(curve: list[tuple[float, float]], seconds: float) -> float:
@@ -86,6 +96,62 @@ def table(results: dict[str, list[dict[str, Any]]], seconds: float) -> str:
         lines.append([*line, "; ".join(sorted(errors))[:60]])
     head = ["", "1/4", "1/2", "end", "evaluations", "s to best peer's", "error"]
     return harness.markdown(head, lines)
+
+
+def trial_costs() -> dict[str, float]:
+    """Network → time of a value over time of a gradient, medians of pairs."""
+    sizes = [784, 400, 200, 100, 50, 25, 6, 25, 50, 100, 200, 400, 784]
+    autoencoder = [
+        part
+        for a, b in zip(sizes, sizes[1:], strict=False)
+        for part in (nn.Linear(a, b), nn.Sigmoid())
+    ]
+    x, y = digits()
+    nets = {
+        "784-100-10": nn.Sequential(nn.Linear(784, 100), nn.Tanh(), nn.Linear(100, 10)),
+        "autoencoder 784-400-200-100-50-25-6": nn.Sequential(*autoencoder[:-1]),
+        "convolutions": nn.Sequential(
+            nn.Unflatten(1, (1, 28, 28)),
+            nn.Conv2d(1, 16, 5, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(800, 10),
+        ),
+    }
+    costs = {}
+    for name, net in nets.items():
+        rows = x[:1000]
+        seen: list[float] = []
+
+        class Trying(Solver):
+            def advance(self, problem: Any) -> Any:
+                for _ in range(25):
+                    began = time.process_time()
+                    problem.value(problem.x)
+                    middle = time.process_time()
+                    problem.evaluate(problem.x)
+                    seen.append((middle - began) / (time.process_time() - middle))  # noqa: B023
+                return problem.x
+
+        solver = Trying(net.parameters(), {"lr": 1.0, "weight_decay": 0.0})
+
+        def closure(
+            net: nn.Module = net, solver: Solver = solver, rows: Any = rows
+        ) -> Any:
+            solver.zero_grad()
+            z = net(rows)
+            if z.shape[1] == 10:
+                loss = nn.functional.cross_entropy(z, y[:1000])
+            else:
+                loss = nn.functional.binary_cross_entropy_with_logits(z, rows)
+            loss.backward()
+            return loss
+
+        solver.step(closure)
+        costs[name] = statistics.median(seen)
+    return costs
 
 
 def losses(runs: list[dict[str, Any]]) -> list[float]:
@@ -136,6 +202,9 @@ def main() -> None:
     torch.set_num_threads(1)
     file = out / "solvers.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if not given.problems:
+        result["trials"] = trial_costs()
+        print("value / gradient:", result["trials"])
     for key in given.problems or PROBLEMS:
         problem = PROBLEMS[key]
         seconds = problem.seconds * given.share
@@ -154,7 +223,7 @@ def main() -> None:
             "title": problem.title,
             "seconds": seconds,
             "machine": report.machine(),
-            "results": results,
+            "results": {name: list(map(thinned, of)) for name, of in results.items()},
         }
         file.write_text(json.dumps(result) + "\n")
         draw(problem, results, out / f"solvers-{key}.png")

@@ -88,17 +88,17 @@ def ncg(params: Params, watch: Watch) -> None:
 
 torch_lbfgs = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", max_iter=20)
 
+lbfgs = partial(LBFGS, max_iter=20)
+
 OURS = {
-    "LBFGS": partial(LBFGS, history_size=20, max_iter=20),
-    "LBFGS hager_zhang": partial(
-        LBFGS, history_size=20, max_iter=20, line_search="hager_zhang"
-    ),
-    "LBFGS 4 pairs": partial(LBFGS, max_iter=20),
-    "LBFGS 100 pairs": partial(
-        LBFGS, history_size=100, max_iter=20, line_search="hager_zhang"
+    "LBFGS": lbfgs,
+    "LBFGS 20 pairs": partial(lbfgs, history_size=20),
+    "LBFGS 100 pairs": partial(lbfgs, history_size=100),
+    "LBFGS 100 pairs, strong_wolfe": partial(
+        lbfgs, history_size=100, line_search="strong_wolfe"
     ),
     "ConjugateGradient": partial(ConjugateGradient, max_iter=20),
-    "ConjugateGradient hz": partial(ConjugateGradient, beta="hz", max_iter=20),
+    "ConjugateGradient, beta hz": partial(ConjugateGradient, beta="hz", max_iter=20),
     "LineGradientDescent": partial(LineGradientDescent, max_iter=20),
 }
 TORCH = {

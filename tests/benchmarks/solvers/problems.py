@@ -80,7 +80,7 @@ def pinn() -> Start:
 
 PROBLEMS = {
     "rosenbrock": Problem("Rosenbrock, 100 dimensions", rosenbrock, 1.0),
-    "logistic": Problem("Logistic regression, MNIST-5k", logistic, 5.0),
-    "mlp": Problem("784-100-10, MNIST-5k", mlp, 10.0),
-    "pinn": Problem("PINN, 1-D Poisson", pinn, 10.0),
+    "logistic": Problem("Logistic regression, MNIST-5k", logistic, 3.0),
+    "mlp": Problem("784-100-10, MNIST-5k", mlp, 4.0),
+    "pinn": Problem("PINN, 1-D Poisson", pinn, 4.0),
 }
