@@ -236,6 +236,7 @@ def test_wheel_without_kernels_is_pure_python(tmp_path: pathlib.Path) -> None:
 
 def test_formulas_pass_the_same_tests() -> None:
     tests = ["tests/test_ops.py", "tests/test_ops_autograd.py"]
+    tests += ["tests/test_ops_losses.py", "tests/test_vectors.py"]
     tests += ["-k", "not TestTransforms and not TestGraphs"]  # the same code either way
     done = subprocess.run(
         [

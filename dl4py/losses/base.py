@@ -70,14 +70,15 @@ class Loss(nn.Module):
         average: bool = True,
     ) -> Tensor:
         """The mean over all examples, or their plain sum; differentiable."""
-        total = self._terms(output, labels, mask).sum()
+        total = self._parts(output, labels, mask).sum()
         return total / max(output.shape[0], 1) if average else total
 
     def per_example(
         self, output: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of each example, ``[n]``."""
-        return self._terms(output, labels, mask).sum(1)
+        parts = self._parts(output, labels, mask)
+        return parts if parts.ndim == 1 else parts.sum(1)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         """What ``dl4j_exact`` changes beside ``shared_difference``, in one line."""
@@ -94,6 +95,10 @@ class Loss(nn.Module):
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         """The same from pre-activations, where that is more stable."""
         return self.scores(self.activation(z), y)
+
+    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
+        """The scores of the examples, ``[n]``, where one kernel computes them."""
+        return None
 
     def slope(self, a: Tensor, y: Tensor) -> Tensor | None:
         """DL4J's ∂score/∂a where it is not the derivative."""
@@ -152,6 +157,18 @@ class Loss(nn.Module):
             if slope is None
             else gradient_of(times(a, slope.detach(), w, m), value)
         )
+
+    def _parts(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Scores of examples ``[n]``, or their terms."""
+        z = self._output(output, labels)
+        m = self._mask(mask, z)
+        # kernels know masks of examples that need no gradient
+        if z.numel() and (m is None or (m.shape[1] == 1 and not m.requires_grad)):
+            wide = z.float() if z.itemsize < 4 else z
+            scores = self.fused(wide, labels, m)
+            if scores is not None:
+                return scores.to(z.dtype)
+        return self._terms(output, labels, mask)
 
     def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         """Weighted and masked terms, ``[n, K]`` or ``[n, 1]``."""

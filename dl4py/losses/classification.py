@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -9,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dl4py.activations.base import gradient_of, number
+from dl4py import ops
+from dl4py.activations.base import float32, gradient_of, number
 from dl4py.losses.base import (
     Loss,
     WeightedLoss,
@@ -73,6 +75,12 @@ class XENT(WeightedLoss):
         yes, no = self._clipped(a), self._clipped(1 - a)
         return -times_log(y, yes) - times_log(1 - y, no)
 
+    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
+        if self.link != "sigmoid" or self.dl4j_exact:
+            return None
+        w = None if self.weights is None else self._weights(z)
+        return ops.sigmoid_xent(z, self.encode(labels, z), w, _column(m, z))
+
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
     ) -> Tensor:
@@ -123,6 +131,25 @@ class CrossEntropy(WeightedLoss):
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         return -self.times_log_output(z, y)
+
+    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
+        if self.link != "softmax":
+            return None
+        w = None if self.weights is None else self._weights(z)
+        y, low, high, unit = self.targets(labels, z, m), -math.inf, math.inf, False
+        if self.dl4j_exact:
+            if self.softmax_clip_eps:
+                top = 1 - self.softmax_clip_eps
+                low = math.log(self.softmax_clip_eps)
+                high = math.log(float32(top) if z.dtype == torch.float32 else top)
+            # DL4J: as if the labels summed to 1
+            unit = w is None and not (m is not None and z.shape[1] == 1)
+            y = y.detach() if unit else y
+        return ops.softmax_xent(z, y, w, _column(m, z), low, high, unit)
+
+    def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
+        """Labels as the kernel takes them: values or classes."""
+        return self.encode(labels, z)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -213,7 +240,17 @@ class SparseMCXENT(CrossEntropy):
 
     soft_labels = False
 
+    def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
+        if m is not None and not self.dl4j_exact:
+            labels = self._blank(labels, m)
+        return self._classes(labels, z).reshape(z.shape[0])
+
     def encode(self, labels: Tensor, z: Tensor) -> Tensor:
+        index = self._classes(labels, z)
+        return (index == torch.arange(z.shape[1], device=z.device)).to(z.dtype)
+
+    def _classes(self, labels: Tensor, z: Tensor) -> Tensor:
+        """Whole numbers ``[n, 1]``; what is no class is outside 0 … K - 1."""
         n, k = z.shape
         if labels.shape not in ((n,), (n, 1)):
             raise ValueError(
@@ -221,11 +258,12 @@ class SparseMCXENT(CrossEntropy):
                 f"got {list(labels.shape)}: one-hot labels need MCXENT"
             )
         index = labels.reshape(n, 1)
-        if self.dl4j_exact:
-            index = index.trunc() if index.is_floating_point() else index
-        elif not torch.compiler.is_compiling() and index.device.type == "cpu":
-            self._check_range(index, k)
-        return (index == torch.arange(k, device=z.device)).to(z.dtype)
+        if not self.dl4j_exact:
+            if not torch.compiler.is_compiling() and index.device.type == "cpu":
+                self._check_range(index, k)
+            if index.is_floating_point():
+                index = torch.where(index == index.trunc(), index, -1.0)
+        return index.long()
 
     def _check_range(self, index: Tensor, k: int) -> None:
         wrong = (index < 0) | (index >= k) | (index != index.long())
@@ -457,6 +495,10 @@ class FMeasure(Loss):
 
     def fault(self) -> str | None:
         return "inside a network DL4J divides by the number of examples again"
+
+
+def _column(m: Tensor | None, z: Tensor) -> Tensor | None:
+    return None if m is None else m.reshape(z.shape[0]).to(z.dtype)
 
 
 def _clip(owner: object, name: str, value: float) -> float:

@@ -21,6 +21,8 @@ import math
 import torch
 from torch import Tensor
 
+from dl4py.ops.losses import sigmoid_xent as sigmoid_xent
+from dl4py.ops.losses import softmax_xent as softmax_xent
 from dl4py.ops.philox import uniform
 from dl4py.ops.register import OPS as OPS
 from dl4py.ops.register import op

@@ -26,7 +26,7 @@ _FLAGS = {
     "cpu": (
         "-O3 -fno-math-errno -fno-trapping-math -mprefer-vector-width=512 "
         # threaded jumps turn a clamp of one instruction into four
-        "-fno-thread-jumps -fvisibility=hidden -fPIC"
+        "-fno-thread-jumps -fopenmp-simd -fvisibility=hidden -fPIC"
     ).split(),
     "cuda": "-O3 -DUSE_CUDA -Xcompiler -fPIC,-fvisibility=hidden".split(),
 }

@@ -128,6 +128,26 @@ def transforming() -> bool:
     return _transforms() or forward_ad._current_level >= 0
 
 
+def in_plain_eager_mode() -> bool:
+    """Neither compiled nor transformed."""
+    return not (_compiling() or transforming())
+
+
+def below_autograd() -> Any:
+    """A context in which ops are computed and not recorded."""
+    return _below_autograd()
+
+
+def set_autograd(name: str, kernel: Callable[..., Any]) -> None:
+    """How the op ``name`` is recorded."""
+    _lib.impl(name, kernel, "Autograd")
+
+
+def set_vmap(name: str, rule: Callable[..., Any]) -> None:
+    """How the op ``name`` is batched; see ``torch.library.register_vmap``."""
+    torch.library.register_vmap(f"dl4py::{name}", rule, lib=_lib)
+
+
 def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> Op:
     name = written.__name__
     params = tuple(inspect.signature(written).parameters)[2:]

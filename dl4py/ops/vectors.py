@@ -1,8 +1,8 @@
 """Steps of conjugate gradients and L-BFGS: one pass over memory, sums in float64.
 
 All vectors of a call have one shape, device and dtype (float32 or float64) and are
-contiguous. The sum comes back as a float64 tensor without dimensions on their device;
-it does not depend on the number of threads. Nothing here is differentiable.
+contiguous. The sum is a float64 tensor without dimensions on their device;
+a kernel's does not depend on the number of threads. Nothing here is differentiable.
 """
 
 from __future__ import annotations

@@ -1,0 +1,296 @@
+"""Losses fused with their activation: one number per row of pre-activations.
+
+z is ``[n, K]`` in float32 or float64; labels y are ``[n, K]`` in its dtype; weights w
+``[K]`` and a mask m ``[n]`` may be None. A row whose mask is 0 has score 0 and gradient
+0 whatever is in it. All sums go over the classes j; where a label is 0 its logarithm
+counts nothing, were it infinite.
+
+The gradient with respect to z is one kernel and the only array of z's size that is
+made. What is rarer (gradients of labels, second derivatives, function transforms)
+is computed by torch from the formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from dl4py.ops import register
+
+Maybe = Tensor | None
+
+
+def _labels(z: Tensor, y: Tensor) -> Tensor:
+    """Labels as values; a class that does not exist is a row of zeros."""
+    if y.dim() == z.dim():
+        return y
+    return (y.unsqueeze(1) == torch.arange(z.shape[1], device=z.device)).to(z.dtype)
+
+
+def _times(t: Tensor, w: Maybe) -> Tensor:
+    return t if w is None else t * w
+
+
+def _blank(t: Tensor, m: Maybe) -> Tensor:
+    """Zeros in place of the rows that do not count."""
+    return t if m is None else t.masked_fill((m == 0).unsqueeze(1), 0)
+
+
+def _log_softmax(z: Tensor, t: Tensor) -> Tensor:
+    log = torch.log_softmax(z, 1)
+    return log.masked_fill((t == 0) & log.isneginf(), 0)  # 0·∞
+
+
+def _softmax_parts(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    z, t = _blank(z, m), _blank(_times(_labels(z, y), w), m)
+    log = _log_softmax(z, t)
+    lse, total = torch.logsumexp(z, 1), t.sum(1)
+    score = -(t * log).sum(1)
+    if low > -math.inf:
+        value = -(t * log.clamp(low, high)).sum(1)
+        score = score + (value - score).detach()
+    if unit:
+        source = lse - (t * z.masked_fill(t == 0, 0)).sum(1)
+        score = source + (score - source).detach()
+        total = torch.ones_like(total)
+    return _times(score, m), lse, total
+
+
+def _softmax_value(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.no_grad():
+        z, t = _blank(z, m), _blank(_times(_labels(z, y), w), m)
+        log = _log_softmax(z, t).clamp(low, high)
+        total = t.sum(1)
+        total = torch.ones_like(total) if unit else total
+        return _times(-(t * log).sum(1), m), torch.logsumexp(z, 1), total
+
+
+def _softmax_gradient(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, lse: Tensor, total: Tensor, g: Tensor
+) -> Tensor:
+    p = torch.exp(_blank(z, m) - lse.unsqueeze(1))
+    t = _blank(_times(_labels(z, y), w), m)
+    return (total.unsqueeze(1) * p - t) * _times(g, m).unsqueeze(1)
+
+
+def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
+    z, y = _blank(z, m), _blank(y, m)
+    yes = -torch.nn.functional.logsigmoid(z)
+    no = -torch.nn.functional.logsigmoid(-z)
+    yes = yes.masked_fill((y == 0) & (z == -math.inf), 0)
+    no = no.masked_fill((y == 1) & (z == math.inf), 0)
+    return _times(_times(y * yes + (1 - y) * no, w).sum(1), m)
+
+
+def _sigmoid_gradient(z: Tensor, y: Tensor, w: Maybe, m: Maybe, g: Tensor) -> Tensor:
+    slope = torch.sigmoid(_blank(z, m)) - _blank(y, m)
+    return _times(slope, w) * _times(g, m).unsqueeze(1)
+
+
+_INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
+
+
+def _empty_rows(z: Tensor, *_: Any) -> Tensor:
+    return z.new_empty(z.shape[:1])
+
+
+_softmax_op = register.define(
+    f"softmax_xent({_INPUTS}, float low, float high, bool unit)"
+    " -> (Tensor, Tensor, Tensor)",
+    _softmax_value,
+    lambda z, *_: tuple(_empty_rows(z) for _ in range(3)),
+)
+_softmax_d_op = register.define(
+    f"softmax_xent_d({_INPUTS}, Tensor lse, Tensor total, Tensor g) -> Tensor",
+    lambda *inputs: _softmax_gradient(*inputs).contiguous(),
+    lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+)
+_sigmoid_op = register.define(
+    f"sigmoid_xent({_INPUTS}) -> Tensor", _sigmoid_formula, _empty_rows
+)
+_sigmoid_d_op = register.define(
+    f"sigmoid_xent_d({_INPUTS}, Tensor g) -> Tensor",
+    lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
+    lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+)
+
+
+class _SoftmaxXent(Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
+        with register.below_autograd():
+            score, lse, total = _softmax_op(z, y, w, m, *p)
+        ctx.save_for_backward(z, y, w, m, lse, total)
+        ctx.unit = p[2]
+        ctx.mark_non_differentiable(lse, total)
+        return score, lse, total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
+        z, y, w, m, lse, total = ctx.saved_tensors
+        dz = dy = None
+        if torch.is_grad_enabled():
+            lse = torch.logsumexp(_blank(z, m), 1)
+            if not ctx.unit:
+                total = _blank(_times(_labels(z, y), w), m).sum(1)
+            dz = _softmax_gradient(z, y, w, m, lse, total, g)
+        elif ctx.needs_input_grad[0]:
+            with register.below_autograd():
+                dz = _softmax_d_op(z, y, w, m, lse, total, g)
+        if ctx.needs_input_grad[1]:
+            slope = _times(_blank(lse.unsqueeze(1) - z, m), w)
+            dy = slope * _times(g, m).unsqueeze(1)
+        return dz, dy, None, None, None, None, None
+
+
+class _SigmoidXent(Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
+        ctx.save_for_backward(z, y, w, m)
+        with register.below_autograd():
+            return _sigmoid_op(z, y, w, m)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        z, y, w, m = ctx.saved_tensors
+        dz = dy = None
+        if torch.is_grad_enabled():
+            dz = _sigmoid_gradient(z, y, w, m, g)
+        elif ctx.needs_input_grad[0]:
+            with register.below_autograd():
+                dz = _sigmoid_d_op(z, y, w, m, g)
+        if ctx.needs_input_grad[1]:
+            dy = _times(_blank(-z, m), w) * _times(g, m).unsqueeze(1)
+        return dz, dy, None, None
+
+
+def _constant(*tensors: Maybe) -> bool:
+    return not any(t is not None and t.requires_grad for t in tensors)
+
+
+def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
+    if register.transforming() or not _constant(w, m):
+        return _softmax_parts(z, y, w, m, *p)
+    return _fast_softmax(z, y, w, m, *p)
+
+
+def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
+    if register.transforming() or not _constant(w, m):
+        return _sigmoid_formula(z, y, w, m)
+    return _fast_sigmoid(z, y, w, m)
+
+
+def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
+    def autograd(*args: Any) -> Any:
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        if register.transforming() or not _constant(*tensors):
+            return formula(*args)
+        with register.below_autograd():
+            return op(*args)
+
+    return autograd
+
+
+# what Function.apply is without torch's look at the signature
+_fast_softmax: Any = super(Function, _SoftmaxXent).apply
+_fast_sigmoid: Any = super(Function, _SigmoidXent).apply
+register.set_autograd("softmax_xent", _softmax_autograd)
+register.set_autograd("sigmoid_xent", _sigmoid_autograd)
+register.set_autograd(
+    "softmax_xent_d", _differentiable_gradient(_softmax_gradient, _softmax_d_op)
+)
+register.set_autograd(
+    "sigmoid_xent_d", _differentiable_gradient(_sigmoid_gradient, _sigmoid_d_op)
+)
+
+
+def _vmap_rule(op: Any, rows: tuple[int, ...]) -> Callable[..., Any]:
+    """A batch is more rows; ``rows`` says which arguments have some."""
+
+    def rule(info: Any, dims: Any, *args: Any) -> Any:
+        n = info.batch_size
+
+        def batched(i: int) -> Tensor:
+            t: Tensor = args[i]
+            t = t.expand(n, *t.shape) if dims[i] is None else t.movedim(dims[i], 0)
+            return t.flatten(0, 1)
+
+        given = list(args)
+        if dims[2] is not None:
+            raise NotImplementedError(
+                "vmap over the weights of a loss: multiply the labels by them"
+            )
+        for i in rows:
+            if args[i] is not None:
+                given[i] = batched(i)
+        result = op(*given)
+        whole = result if isinstance(result, tuple) else (result,)
+        made = tuple(t.unflatten(0, (n, t.shape[0] // max(n, 1))) for t in whole)
+        return (made, (0,) * len(made)) if len(made) > 1 else (made[0], 0)
+
+    return rule
+
+
+register.set_vmap("softmax_xent", _vmap_rule(_softmax_op, (0, 1, 3)))
+register.set_vmap("softmax_xent_d", _vmap_rule(_softmax_d_op, (0, 1, 3, 4, 5, 6)))
+register.set_vmap("sigmoid_xent", _vmap_rule(_sigmoid_op, (0, 1, 3)))
+register.set_vmap("sigmoid_xent_d", _vmap_rule(_sigmoid_d_op, (0, 1, 3, 4)))
+
+
+def softmax_xent(
+    z: Tensor,
+    y: Tensor,
+    w: Tensor | None = None,
+    m: Tensor | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+    unit: bool = False,
+) -> Tensor:
+    """m·Σⱼ -wⱼ·yⱼ·ln softmax(z)ⱼ of each row.
+
+    Args:
+        y: also int64 classes ``[n]``; one outside 0 … K - 1 means no label.
+        low, high: bounds of the logarithm, in the value only.
+        unit: the gradient is m·(softmax(z) - w·y) even if Σ w·y is not 1; labels then
+            have the gradient of ln Σ exp z - Σ w·y·z.
+
+    Shape:
+        ``[n]``
+
+    >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor([1.3863, 1.3863])
+    """
+    if register.in_plain_eager_mode() and _constant(w, m):
+        if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+            return _fast_softmax(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+        with register.below_autograd():
+            return _softmax_op(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+    return _softmax_op(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+
+
+def sigmoid_xent(
+    z: Tensor, y: Tensor, w: Tensor | None = None, m: Tensor | None = None
+) -> Tensor:
+    """m·Σⱼ -wⱼ·(yⱼ·ln σ(zⱼ) + (1 - yⱼ)·ln(1 - σ(zⱼ))) of each row.
+
+    Shape:
+        ``[n]``
+
+    >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    tensor([1.3863])
+    """
+    if register.in_plain_eager_mode() and _constant(w, m):
+        if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+            return _fast_sigmoid(z, y, w, m)  # type: ignore[no-any-return]
+        with register.below_autograd():
+            return _sigmoid_op(z, y, w, m)  # type: ignore[no-any-return]
+    return _sigmoid_op(z, y, w, m)  # type: ignore[no-any-return]

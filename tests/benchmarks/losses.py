@@ -1,0 +1,83 @@
+"""Losses with their activation, forward and backward, against torch's.
+
+``torch`` is F.cross_entropy with probabilities or F.bce_with_logits, ``index`` is
+F.cross_entropy with class indices. ``ours`` goes through ``dl4py.losses.get``. The
+last sizes run with memory that stays warm (``WARM``), as kernels.md measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dl4py import losses
+from tests.benchmarks.harness import WARM, Call, Case, Floor, Row, Table
+
+SIZES = ((4096, 10), (4096, 1000), (1024, 32000))
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def softmax(z: Tensor, y: Tensor) -> Tensor:
+    return -(y * torch.log_softmax(z, 1)).sum() / z.shape[0]
+
+
+def sigmoid(z: Tensor, y: Tensor) -> Tensor:
+    a = torch.sigmoid(z)
+    return -(y * a.log() + (1 - y) * (1 - a).log()).sum() / z.shape[0]
+
+
+def bce(z: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(z, y, reduction="sum") / z.shape[0]
+
+
+def training(f: Function, z: Tensor, y: Tensor) -> Call:
+    return lambda: torch.autograd.grad(f(z, y), z)
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    mcxent = losses.get("mcxent", "softmax")
+    xent = losses.get("xent", "sigmoid")
+    sparse = losses.get("sparse_mcxent", "softmax")
+    for n, k in SIZES[: 2 if quick else 3]:
+        z = torch.randn(n, k, requires_grad=True)
+        index = torch.randint(k, (n,))
+        soft = torch.randn(n, k).softmax(1)
+        torch.compiler.reset()
+        peers = {
+            "torch": training(F.cross_entropy, z, soft),
+            "index": training(F.cross_entropy, z, index),
+            "eager": training(softmax, z, soft),
+        }
+        if not quick:
+            compiled = torch.compile(softmax, fullgraph=True)
+            peers["compile"] = training(compiled, z, soft)
+        label = f"[{n}, {k}]"
+        yield Case("softmax+MCXENT", n * k, label, training(mcxent, z, soft), peers)
+        yield Case(
+            "softmax+SPARSE_MCXENT", n * k, label, training(sparse, z, index),
+            {"index": peers["index"]},
+        )  # fmt: skip
+        y = (soft > 0.5).float()
+        peers = {"torch": training(bce, z, y), "eager": training(sigmoid, z, y)}
+        if not quick:
+            compiled = torch.compile(bce, fullgraph=True)
+            peers["compile"] = training(compiled, z, y)
+        yield Case("sigmoid+XENT", n * k, label, training(xent, z, y), peers)
+
+
+def at(name: str, shape: tuple[int, int]) -> Callable[[Row], bool]:
+    return lambda row: (row.name, row.size) == (name, shape[0] * shape[1])
+
+
+FLOORS = tuple(
+    Floor("torch", least, at(name, shape))
+    for name, floors in (
+        ("softmax+MCXENT", (5, 1.8, 2)),
+        ("sigmoid+XENT", (1.1, 2, 2.4)),
+    )
+    for shape, least in zip(SIZES, floors, strict=True)
+)
+TABLE = Table("Losses, forward and backward", cases, FLOORS, environment=WARM)
