@@ -12,6 +12,7 @@ import dl4py
 from dl4py.config import BatchNormalization, Dense, Output
 from dl4py.serializer import restore, save
 from tests import catalogue
+from tests.benchmarks import files
 from tests.test_catalogue import COMPUTED, MISSING, Run, assert_close, configuration
 
 NEVER_TRAINED = {"updater_AdaBelief_init"}  # DL4J fails to make this updater's state
@@ -129,6 +130,11 @@ class TestOwnFiles:
             save(network(seed=2), path)
         assert path.read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+    @pytest.mark.parametrize("action", ["restore", "save"])
+    def test_nothing_is_held_twice(self, action):
+        # of 38 MB of parameters and as much state; the goal is 1.3
+        assert files.peak(action, 1536) < 0.3
 
     def test_says_what_dl4j_will_do_differently(self, tmp_path):
         chain = dl4py.NeuralNetConfiguration.builder().data_type("double")
