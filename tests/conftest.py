@@ -13,7 +13,7 @@ def pytest_terminal_summary(terminalreporter):
     for outcome, reports in terminalreporter.stats.items():
         for report in reports:
             node = getattr(report, "nodeid", "")
-            if not node.startswith(CASE) or report.when != "call":
+            if not node.startswith(CASE) or getattr(report, "when", "") != "call":
                 continue
             part = outcome == "passed" and listed(node[len(CASE) : -1])
             counts["passed but for listed parts" if part else outcome] += 1
