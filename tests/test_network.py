@@ -399,6 +399,13 @@ class TestLayersAgainstTorch:
         }[kind]
         np.testing.assert_allclose(y, expected, rtol=1e-12)
 
+    def test_the_p_norm_of_nothing_is_zero(self):
+        x = torch.tensor([[[[0.0, 0.0, 3.0, 4.0]]]], requires_grad=True)
+        y = dl4py.layers.Subsampling("PNORM", (1, 2), pnorm=2)(x)
+        assert y.flatten().tolist() == [0, 5]  # DL4J: not the root of eps
+        (g,) = torch.autograd.grad(y.sum(), x)
+        assert torch.allclose(g.flatten(), torch.tensor([0, 0, 0.6, 0.8]))
+
     def test_batch_norm(self):
         ours = dl4py.layers.BatchNormalization(3, use_log_std=False, decay=0.8).double()
         theirs = nn.BatchNorm2d(3, momentum=0.2).double()

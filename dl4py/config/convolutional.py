@@ -154,7 +154,7 @@ class Subsampling(Layer, Window):
         kernel_size, stride, padding, dilation, convolution_mode, format: as in
             :class:`Convolution2D`.
         pnorm: p, at least 1 where it is used.
-        eps: lower bound of the p-norm's sum, >= 0.
+        eps: >= 0, kept for DL4J's files; it changes nothing.
         avg_pool_include_pad_in_divisor: whether the mean counts padding.
 
     DL4J: org.deeplearning4j.nn.conf.layers.SubsamplingLayer

@@ -173,7 +173,7 @@ class Subsampling(Sliding):
         kernel_size, stride, padding, dilation, convolution_mode, format: as in
             :class:`Convolution2D`.
         pnorm: p, at least 1 where it is used.
-        eps: lower bound of the p-norm's sum.
+        eps: of DL4J's files; it changes nothing.
         avg_pool_include_pad_in_divisor: whether the mean counts padding.
 
     Shape:
@@ -217,8 +217,7 @@ class Subsampling(Sliding):
         if self.pooling_type == "MAX":
             y = pooled_max(self, x)
         elif self.pooling_type == "PNORM":
-            total = self._sums(x.abs() ** self.pnorm)
-            y = total.clamp(min=self.eps) ** (1 / self.pnorm)
+            y = root(self._sums(x.abs() ** self.pnorm), self.pnorm)
         else:
             y = self._sums(x)
             if self.pooling_type == "AVG":
@@ -251,6 +250,12 @@ class Subsampling(Sliding):
 
     def extra_repr(self) -> str:
         return f"{self.pooling_type}, kernel {self.kernel_size}, stride {self.stride}"
+
+
+def root(total: Tensor, p: int) -> Tensor:
+    """total^(1/p), with derivative 0 at 0, where it has none."""
+    zero = total == 0
+    return (total.masked_fill(zero, 1.0) ** (1 / p)).masked_fill(zero, 0.0)
 
 
 def pooled_max(layer: Sliding, x: Tensor) -> Tensor:
@@ -463,10 +468,7 @@ class GlobalPooling(Layer):
             return shown.max(-1)[0]
         x = x if mask is None else x * mask
         if self.pooling_type == "PNORM":
-            total = (x.abs() ** self.pnorm).sum(-1)
-            zero = total == 0  # the root has no derivative there
-            root = total.masked_fill(zero, 1.0) ** (1 / self.pnorm)
-            return root.masked_fill(zero, 0.0)
+            return root((x.abs() ** self.pnorm).sum(-1), self.pnorm)
         total = x.sum(-1)
         if self.pooling_type == "AVG":
             return total / (x.shape[-1] if mask is None else mask.sum(-1))
