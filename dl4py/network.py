@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dl4py.activations import gradient_of
 from dl4py.clock import Clock
 from dl4py.config.network import SGD
 from dl4py.layers import Layer, Scored
@@ -223,7 +224,17 @@ class Network(nn.Module):
     ) -> Tensor:
         """The score without penalties, in the current mode, with its graph."""
         _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
-        return total / self.divisor(n)
+        loss = total / self.divisor(n)
+        if self.dl4j_exact and self._undivided:  # the value, with the sum's gradient
+            loss = gradient_of(total, loss)
+        return loss
+
+    @property
+    def _undivided(self) -> bool:
+        """Whether DL4J divides the score by the number of examples, but no gradient."""
+        last = self.nodes[-1].layer
+        divides = isinstance(last, Scored) and last.always_divides
+        return divides and not self.conf.mini_batch
 
     def objective(
         self,
@@ -449,6 +460,9 @@ class Network(nn.Module):
             solver = UPDATERS[self.conf.optimization_algo]
             if line := getattr(solver, "fault", None):
                 lines.append(f"optimization_algo {self.conf.optimization_algo}: {line}")
+        if self._undivided:
+            last = type(self.nodes[-1].layer).__name__
+            lines.append(f"mini_batch=False: DL4J divides {last}'s score, no gradient")
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))

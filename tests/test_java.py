@@ -11,6 +11,7 @@ from dl4py.config import (
     Convolution2D,
     Dense,
     InputType,
+    LossLayer,
     Output,
     RnnOutput,
     Subsampling,
@@ -108,6 +109,59 @@ def test_networks_built_here(oracle, make, tmp_path):  # noqa: F811
     y = y.movedim(-1, 1).contiguous()
     for _ in range(3):
         net.fit(x, y)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+def assert_gradient(oracle, net, x, y, folder):  # noqa: F811
+    """DL4J's gradient and score of a batch are those of ``net``."""
+    model, inputs, labels = (folder / n for n in ("g.zip", "gx.npy", "gy.npy"))
+    dl4py.save(net, model)
+    np.save(inputs, x.numpy())
+    np.save(labels, y.numpy())
+    oracle("gradient", model, folder / "gradient", inputs, labels)
+    gradient, score = net.gradient_and_score(x, y)
+    theirs = np.load(folder / "gradient" / "gradient.npy")
+    assert_close(gradient, theirs, PREDICTED["DOUBLE"], "gradient")
+    told = float((folder / "gradient" / "score.txt").read_text())
+    assert score == pytest.approx(told, rel=1e-12)
+
+
+@pytest.mark.parametrize("mini_batch", [False, True])
+@pytest.mark.parametrize(
+    "activation, loss",
+    [
+        ("tanh", "mse"),
+        ("relu", "mae"),
+        ("identity", "hinge"),
+        ("sigmoid", "xent"),
+        ("softmax", "mse"),
+        ("softmax", "mcxent"),
+    ],
+)
+def test_loss_layers(oracle, activation, loss, mini_batch, tmp_path):  # noqa: F811
+    chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
+    chain.updater("sgd", lr=0.1).mini_batch(mini_batch)
+    chain.layer(Dense(n_in=4, n_out=3, activation="tanh"))
+    chain.layer(LossLayer(activation=activation, loss=loss))
+    net = chain.build().module(dl4j_exact=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 4, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1]]
+    assert_gradient(oracle, net, x, y, tmp_path)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_p_norms_of_nothing(oracle, p, tmp_path):  # noqa: F811
+    chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
+    chain.updater("sgd", lr=0.1).input_type(InputType.convolutional(4, 4, 1))
+    chain.layer(Convolution2D(n_out=2, kernel_size=1, activation="relu"))
+    chain.layer(Subsampling(pooling_type="PNORM", kernel_size=2, pnorm=p))
+    net = chain.layer(Output(n_out=3)).build().module(dl4j_exact=True)
+    x = torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(2, 1, 4, 4)
+    y = torch.eye(3, dtype=torch.float64)[[0, 1]]
+    assert (net.feed_forward(x)[1] == 0).any()
+    assert_gradient(oracle, net, x, y, tmp_path)
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
 
 

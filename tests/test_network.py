@@ -18,6 +18,7 @@ from dl4py.config import (
     Embedding,
     GlobalPooling,
     InputType,
+    LossLayer,
     MaxNorm,
     MinMaxNorm,
     NeuralNetConfiguration,
@@ -501,6 +502,37 @@ class TestBadInput:
 
         with pytest.raises(ValueError, match="Lost has no module: register"):
             builder().layer(Lost(n_in=2, n_out=2)).build().module()
+
+
+class TestLossLayer:
+    """DL4J's faults, compared with DL4J itself in test_java.py."""
+
+    def net(self, exact, activation="tanh", loss="mse"):
+        chain = builder().mini_batch(False).layer(Dense(n_in=4, n_out=3))
+        chain.layer(LossLayer(activation=activation, loss=loss))
+        return chain.build().module(dl4j_exact=exact)
+
+    def test_exact_mode_divides_no_gradient(self, batch):
+        ours, exact = (self.net(e, "softmax", "mcxent") for e in (False, True))
+        grads = []
+        for net in (ours, exact):
+            loss = net.loss(*batch)
+            assert float(loss.detach()) == pytest.approx(ours.score(*batch))
+            grads.append(torch.autograd.grad(loss, net.nodes[0].layer.weight)[0])
+        assert torch.allclose(grads[1], 12 * grads[0])
+        assert any("divides LossLayer's score" in line for line in ours.differs())
+
+    def test_exact_mode_scores_a_step_by_its_gradient(self, batch):
+        x, y = batch
+        ours, exact = self.net(False), self.net(True)
+        z = ours.feed_forward(x)[0].requires_grad_()
+        criterion = ours.scored.criterion
+        (g,) = torch.autograd.grad(criterion.score(z, y, average=False), z)
+        told = float(criterion.score(g, y).detach())
+        assert exact.gradient_and_score(x, y)[1] == pytest.approx(told)
+        assert exact.score(x, y) == pytest.approx(ours.fit(x, y))
+        assert exact.fit(x, y) == pytest.approx(told)
+        assert any("gradient's score" in line for line in ours.differs())
 
 
 def test_series_and_label_masks():

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dl4py import activations, losses
 from dl4py.layers.base import Layer, View, masked_rows
+from dl4py.losses.classification import CrossEntropy
 from dl4py.registry import MODULES
 
 
@@ -249,6 +250,34 @@ class LossLayer(Layer, Scored):
 
     def pre_output(self, x: Tensor) -> Tensor:
         return self.disturb(x)
+
+    def score_sum(
+        self, z: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        total = super().score_sum(z, labels, mask)
+        if self.training and self.dl4j_exact and self._overwrites:
+            if total.requires_grad:  # DL4J reads the score of a step after its gradient
+                (g,) = torch.autograd.grad(total, z, retain_graph=True)
+                read = super().score_sum(g, labels, mask)
+                finite = torch.where(read.isfinite(), read, total)
+                return activations.gradient_of(total, finite)
+        return total
+
+    @property
+    def _overwrites(self) -> bool:
+        """Whether DL4J's back-propagation writes the gradient over its input."""
+        kind, loss = self.activation, self.criterion
+        if isinstance(kind, activations.ReLU):
+            return bool(kind.threshold)
+        if isinstance(kind, activations.Softmax):
+            return not isinstance(loss, CrossEntropy)
+        return not isinstance(kind, (activations.Identity, activations.Custom))
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        found = super().differs(dtype)
+        if self._overwrites:
+            found.append("LossLayer: DL4J's score of a step is the gradient's score")
+        return found
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
