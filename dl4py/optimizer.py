@@ -335,8 +335,11 @@ class NetworkOptimizer(torch.optim.Optimizer):
                     yield name, slot
 
     def flat_state(self) -> Tensor:
-        """All state as one vector in DL4J's block order, a copy."""
-        parts = [s.view.flat(self.state[s.tensor][n]) for n, s in self.segments()]
+        """All state as one vector in DL4J's block order, a copy in p's dtype."""
+        parts = [
+            s.view.flat(self.state[s.tensor][n]).to(s.tensor.dtype)
+            for n, s in self.segments()
+        ]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def set_flat_state(self, values: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4py import updaters
+from dl4py.ops import steps
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Exponential, Fixed, Map, Poly, Step
 from dl4py.solvers import Solver
@@ -114,12 +115,65 @@ class TestUpdater:
             assert s.dtype == dtype and s.shape == g[0].shape
             assert_near(s, expected, rtol)
 
-    def test_formulas_stand_in_for_private_kernels(self, cls, monkeypatch):
-        g = gradients(12)
-        fast = run(cls, g, **hyper(cls))
-        monkeypatch.setattr(adam, "PRIVATE", ("_no_such_kernel_",))
-        slow = run(cls, g, **hyper(cls))
-        torch.testing.assert_close(slow, fast, rtol=1e-12, atol=1e-15)
+    @pytest.mark.parametrize("private", [True, False])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_kernels_equal_formulas(self, cls, monkeypatch, dtype, private):
+        """On tensors of all sizes at once, in more than one step and thread."""
+        shapes = [*SHAPES, (257,), (3, 40_000), (1, 1), (100, 100)]
+        kernels, formulas = (
+            cls(make_params(dtype, shapes), **hyper(cls)) for _ in "kf"
+        )
+        train(kernels, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(steps, "_compiling", lambda: True)
+            if not private:
+                patch.setattr(adam, "PRIVATE", ("_no_such_kernel_",))
+            train(formulas, 3)
+        rtol = {torch.float64: 1e-12, torch.float32: 2e-6}.get(dtype, 2**-7)
+        for a, b in zip(values(kernels), values(formulas), strict=True):
+            # the parameters are of size 1: a few roundings of that where they cancel
+            torch.testing.assert_close(a, b, rtol=rtol, atol=min(rtol, 5e-7))
+        for p, q in zip(kernels.state, formulas.state, strict=True):
+            for name in cls.state_names:
+                s, t = kernels.state[p][name], formulas.state[q][name]
+                assert s.dtype == t.dtype == steps.state_dtype(p)
+                torch.testing.assert_close(s, t, rtol=2e-6, atol=2e-6)
+
+    def test_layouts_that_differ(self, cls):
+        """Gradients and states need not lie in memory as their parameter does."""
+        shape, results = (3, 4, 5, 6), []
+        last = torch.channels_last
+        for of_p, of_g in ((None, None), (last, last), (last, None), (None, last)):
+            start, g = gradients(1, shape)[0], gradients(1, shape, seed=1)[0]
+            p = nn.Parameter(start.contiguous(memory_format=of_p) if of_p else start)
+            p.grad = g.contiguous(memory_format=of_g) if of_g else g
+            updater = cls([p], **hyper(cls))
+            for _ in range(2):
+                updater.step()
+            assert of_p is None or p.is_contiguous(memory_format=of_p)
+            results.append(p.detach().contiguous())
+        row = nn.Parameter(gradients(1, shape)[0])
+        row.grad = gradients(1, (6,), seed=1)[0].expand(shape)
+        cls([row], **hyper(cls)).step()
+        whole = nn.Parameter(gradients(1, shape)[0])
+        whole.grad = row.grad.clone()
+        cls([whole], **hyper(cls)).step()
+        assert torch.equal(row, whole)
+        for other in results[1:]:
+            torch.testing.assert_close(other, results[0], rtol=1e-14, atol=1e-15)
+
+    def test_half_parameters_keep_float32_states(self, cls):
+        whole = cls(make_params(torch.bfloat16), **hyper(cls))
+        train(whole, 3)
+        copied = [nn.Parameter(p.detach().clone()) for p in whole.state]
+        if not copied:
+            copied = [nn.Parameter(p) for p in values(whole)]
+        resumed = cls(copied, **hyper(cls))
+        resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+        for p, q in zip(whole.state, resumed.state, strict=True):
+            for name in cls.state_names:
+                assert whole.state[p][name].dtype == torch.float32
+                assert torch.equal(whole.state[p][name], resumed.state[q][name])
 
     def test_default_arguments_differ_from_the_tested_ones(self, cls):
         assert all(parameters(cls)[name] != OTHER[name] for name in parameters(cls))

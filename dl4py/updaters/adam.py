@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from dl4py.ops.steps import Tensors, step
 from dl4py.registry import UPDATERS
 from dl4py.schedules import Fixed, Map
 from dl4py.updaters.base import Batch, Rate, Updater
@@ -17,24 +17,104 @@ from dl4py.updaters.base import Batch, Rate, Updater
 PRIVATE = ("_fused_adam_",)  # torch names without a public twin; without them: formulas
 
 
-def _ema_(average: list[Tensor], x: list[Tensor], beta: float) -> None:
+def _ema_(average: Tensors, x: Tensors, beta: float) -> None:
     """a ← β·a + (1 - β)·x"""
     torch._foreach_lerp_(average, x, 1 - beta)
 
 
-def _ema_of_square_(average: list[Tensor], x: list[Tensor], beta: float) -> None:
+def _ema_of_square_(average: Tensors, x: Tensors, beta: float) -> None:
     """a ← β·a + (1 - β)·x²"""
     torch._foreach_mul_(average, beta)
     torch._foreach_addcmul_(average, x, x, 1 - beta)
 
 
-def _descend_(
-    p: list[Tensor], m: list[Tensor], v: list[Tensor], eps: float, rate: float
-) -> None:
+def _descend_(p: Tensors, m: Tensors, v: Tensors, eps: float, rate: float) -> None:
     """p ← p - rate·m / (√v + ε)"""
     root = torch._foreach_sqrt(v)
     torch._foreach_add_(root, eps)
     torch._foreach_addcdiv_(p, m, root, -rate)
+
+
+def _fused_adam_(
+    p: Tensors, g: Tensors, m: Tensors, v: Tensors, v_hat: Tensors,
+    rate: float, beta1: float, beta2: float, eps: float,
+) -> bool:  # fmt: skip
+    """Adam by torch's kernel, where it can do it and ours is missing.
+
+    A step count of ∞ switches torch's bias corrections off, so that the kernel computes
+    DL4J's formula: rate·m / (√v + ε).
+    """
+    kernel: Any = getattr(torch, PRIVATE[0], None)
+    device = p[0].device
+    if kernel is None or device.type not in ("cpu", "cuda"):
+        return False
+    if not all(x.is_contiguous() for x in (*p, *g, *m, *v, *v_hat)):
+        return False
+    steps = [torch.full((), math.inf, device=device)] * len(p)
+    kernel(
+        p, g, m, v, v_hat, steps, lr=rate, beta1=beta1, beta2=beta2, weight_decay=0.0,
+        eps=eps, amsgrad=bool(v_hat), maximize=False,
+    )  # fmt: skip
+    return True
+
+
+@step
+def adam_(
+    p: Tensors, g: Tensors, m: Tensors, v: Tensors,
+    rate: float, beta1: float, beta2: float, eps: float,
+) -> None:  # fmt: skip
+    if not _fused_adam_(p, g, m, v, [], rate, beta1, beta2, eps):
+        _ema_(m, g, beta1)
+        _ema_of_square_(v, g, beta2)
+        _descend_(p, m, v, eps, rate)
+
+
+@step
+def amsgrad_(
+    p: Tensors, g: Tensors, m: Tensors, v: Tensors, v_hat: Tensors,
+    rate: float, beta1: float, beta2: float, eps: float,
+) -> None:  # fmt: skip
+    if not _fused_adam_(p, g, m, v, v_hat, rate, beta1, beta2, eps):
+        _ema_(m, g, beta1)
+        _ema_of_square_(v, g, beta2)
+        torch._foreach_maximum_(v_hat, v)
+        _descend_(p, m, v_hat, eps, rate)
+
+
+@step
+def adamax_(
+    p: Tensors, g: Tensors, m: Tensors, q: Tensors,
+    rate: float, beta1: float, beta2: float,
+) -> None:  # fmt: skip
+    _ema_(m, g, beta1)
+    torch._foreach_mul_(q, beta2)
+    torch._foreach_maximum_(q, torch._foreach_abs(g))
+    torch._foreach_add_(q, 1e-32)
+    torch._foreach_addcdiv_(p, m, q, -rate)
+
+
+@step
+def nadam_(
+    p: Tensors, g: Tensors, m: Tensors, v: Tensors,
+    rate: float, beta1: float, beta2: float, eps: float,
+) -> None:  # fmt: skip
+    _ema_(m, g, beta1)
+    _ema_of_square_(v, g, beta2)
+    root = torch._foreach_sqrt(v)
+    torch._foreach_add_(root, eps)
+    torch._foreach_addcdiv_(p, m, root, -rate * beta1)
+    torch._foreach_addcdiv_(p, g, root, -rate * (1 - beta1))
+
+
+@step
+def adabelief_(
+    p: Tensors, g: Tensors, m: Tensors, s: Tensors,
+    rate: float, beta1: float, beta2: float, eps: float,
+) -> None:  # fmt: skip
+    _ema_(m, g, beta1)
+    _ema_of_square_(s, list(torch._foreach_sub(g, m)), beta2)
+    torch._foreach_add_(s, eps)
+    _descend_(p, m, s, eps, rate)
 
 
 def _step_size(batch: Batch) -> float:
@@ -57,38 +137,6 @@ def _zero_rate(hyper: Mapping[str, Rate]) -> str | None:
     if any((v.value if isinstance(v, Fixed) else v) == 0 for v in values):
         return "DL4J steps by epsilon where the learning rate is 0"
     return None
-
-
-def _fused_adam_(batch: Batch, rate: float, v_hat: list[Tensor]) -> bool:
-    """Adam in one pass over memory, where torch's kernel can do it.
-
-    A step count of ∞ switches torch's bias corrections off, so that the kernel computes
-    DL4J's formula: rate·m / (√v + ε).
-    """
-    kernel: Any = getattr(torch, PRIVATE[0], None)
-    p, g, m, v = batch.params, batch.grads, batch.state["m"], batch.state["v"]
-    device = p[0].device
-    if kernel is None or device.type not in ("cpu", "cuda"):
-        return False
-    if not all(x.is_contiguous() for x in (*p, *g, *m, *v, *v_hat)):
-        return False
-    steps = [torch.full((), math.inf, device=device)] * len(p)
-    kernel(
-        p,
-        g,
-        m,
-        v,
-        v_hat,
-        steps,
-        lr=rate,
-        beta1=batch.hyper["beta1"],
-        beta2=batch.hyper["beta2"],
-        weight_decay=0.0,
-        eps=batch.hyper["epsilon"],
-        amsgrad=bool(v_hat),
-        maximize=False,
-    )
-    return True
 
 
 class _AdamArguments(Updater):
@@ -149,10 +197,7 @@ class Adam(_AdamArguments):
     def update_(cls, batch: Batch) -> None:
         p, g, h = batch.params, batch.grads, batch.hyper
         m, v, rate = batch.state["m"], batch.state["v"], _step_size(batch)
-        if not _fused_adam_(batch, rate, []):
-            _ema_(m, g, h["beta1"])
-            _ema_of_square_(v, g, h["beta2"])
-            _descend_(p, m, v, h["epsilon"], rate)
+        adam_(p, g, m, v, rate, h["beta1"], h["beta2"], h["epsilon"])
 
 
 @UPDATERS.add("amsgrad", java="AMSGrad")
@@ -186,11 +231,7 @@ class AMSGrad(_AdamArguments):
     def update_(cls, batch: Batch) -> None:
         p, g, h, rate = batch.params, batch.grads, batch.hyper, _step_size(batch)
         m, v, v_hat = batch.state["m"], batch.state["v"], batch.state["v_hat"]
-        if not _fused_adam_(batch, rate, v_hat):
-            _ema_(m, g, h["beta1"])
-            _ema_of_square_(v, g, h["beta2"])
-            torch._foreach_maximum_(v_hat, v)
-            _descend_(p, m, v_hat, h["epsilon"], rate)
+        amsgrad_(p, g, m, v, v_hat, rate, h["beta1"], h["beta2"], h["epsilon"])
 
 
 @UPDATERS.add("adamax", java="AdaMax")
@@ -225,11 +266,7 @@ class AdaMax(_AdamArguments):
         p, g, h = batch.params, batch.grads, batch.hyper
         m, q = batch.state["m"], batch.state["q"]
         rate = _divided(h["lr"], batch.correction(h["beta1"]), batch)
-        _ema_(m, g, h["beta1"])
-        torch._foreach_mul_(q, h["beta2"])
-        torch._foreach_maximum_(q, torch._foreach_abs(g))
-        torch._foreach_add_(q, 1e-32)
-        torch._foreach_addcdiv_(p, m, q, -rate)
+        adamax_(p, g, m, q, rate, h["beta1"], h["beta2"])
 
 
 @UPDATERS.add("nadam", java="Nadam")
@@ -265,12 +302,7 @@ class Nadam(_AdamArguments):
         p, g, h = batch.params, batch.grads, batch.hyper
         m, v, beta1 = batch.state["m"], batch.state["v"], h["beta1"]
         rate = h["lr"] / batch.correction(beta1)
-        _ema_(m, g, beta1)
-        _ema_of_square_(v, g, h["beta2"])
-        root = torch._foreach_sqrt(v)
-        torch._foreach_add_(root, h["epsilon"])
-        torch._foreach_addcdiv_(p, m, root, -rate * beta1)
-        torch._foreach_addcdiv_(p, g, root, -rate * (1 - beta1))
+        nadam_(p, g, m, v, rate, beta1, h["beta2"], h["epsilon"])
 
 
 @UPDATERS.add("adabelief", java="AdaBelief")
@@ -319,7 +351,4 @@ class AdaBelief(_AdamArguments):
     def update_(cls, batch: Batch) -> None:
         p, g, h = batch.params, batch.grads, batch.hyper
         m, s, rate = batch.state["m"], batch.state["s"], _step_size(batch)
-        _ema_(m, g, h["beta1"])
-        _ema_of_square_(s, list(torch._foreach_sub(g, m)), h["beta2"])
-        torch._foreach_add_(s, h["epsilon"])
-        _descend_(p, m, s, h["epsilon"], rate)
+        adabelief_(p, g, m, s, rate, h["beta1"], h["beta2"], h["epsilon"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.clock import Clock
+from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Schedule
 
@@ -125,8 +126,9 @@ class Updater(torch.optim.Optimizer):
 
     @classmethod
     def initial_state(cls, p: Tensor, hyper: Hyper) -> dict[str, Tensor]:
-        """The state of one parameter before its first update."""
-        return {name: torch.zeros_like(p) for name in cls.state_names}
+        """The state of one parameter before its first update; of half types float32."""
+        dtype = state_dtype(p)
+        return {name: torch.zeros_like(p, dtype=dtype) for name in cls.state_names}
 
     @classmethod
     def difference(cls, hyper: Mapping[str, Rate]) -> str | None:
@@ -271,8 +273,18 @@ class Updater(torch.optim.Optimizer):
                 )
         schedules = [group["schedules"] for group in own]
         super().load_state_dict(state_dict)
+        self._restore_precision(state_dict)
         for group, schedule in zip(self.param_groups, schedules, strict=True):
             group["schedules"] = schedule
+
+    def _restore_precision(self, state_dict: Mapping[str, Any]) -> None:
+        """torch rounds states to their parameter's dtype; those of half types again."""
+        ours = (p for group in self.param_groups for p in group["params"])
+        theirs = (i for group in state_dict["param_groups"] for i in group["params"])
+        for p, i in zip(ours, theirs, strict=True):
+            if p.dtype != state_dtype(p):
+                for name, value in state_dict["state"].get(i, {}).items():
+                    self.state[p][name] = value.to(p.device, state_dtype(p), copy=True)
 
     @classmethod
     @functools.cache

@@ -6,8 +6,64 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from dl4py.ops.steps import Tensors, state_dtype, step
 from dl4py.registry import UPDATERS
 from dl4py.updaters.base import Batch, Hyper, Rate, Updater
+
+
+@step
+def sgd_(p: Tensors, g: Tensors, lr: float) -> None:
+    torch._foreach_add_(p, g, alpha=-lr)
+
+
+@step
+def noop_(p: Tensors, g: Tensors) -> None:
+    torch._foreach_sub_(p, g)
+
+
+@step
+def nesterovs_(p: Tensors, g: Tensors, v: Tensors, lr: float, mu: float) -> None:
+    torch._foreach_mul_(v, mu)
+    torch._foreach_add_(v, g, alpha=-lr)
+    torch._foreach_add_(p, g, alpha=-lr)
+    torch._foreach_add_(p, v, alpha=mu)
+
+
+def _descend_(p: Tensors, g: Tensors, square: Tensors, lr: float, eps: float) -> None:
+    """p ← p - η·g / (√square + ε)"""
+    root = torch._foreach_sqrt(square)
+    torch._foreach_add_(root, eps)
+    torch._foreach_addcdiv_(p, g, root, -lr)
+
+
+@step
+def adagrad_(p: Tensors, g: Tensors, h: Tensors, lr: float, eps: float) -> None:
+    torch._foreach_addcmul_(h, g, g)
+    _descend_(p, g, h, lr, eps)
+
+
+@step
+def rmsprop_(
+    p: Tensors, g: Tensors, s: Tensors, lr: float, rho: float, eps: float
+) -> None:
+    torch._foreach_mul_(s, rho)
+    torch._foreach_addcmul_(s, g, g, 1 - rho)
+    _descend_(p, g, s, lr, eps)
+
+
+@step
+def adadelta_(
+    p: Tensors, g: Tensors, s: Tensors, x: Tensors, rho: float, eps: float
+) -> None:
+    torch._foreach_mul_(s, rho)
+    torch._foreach_addcmul_(s, g, g, 1 - rho)
+    u = torch._foreach_add(x, eps)
+    torch._foreach_div_(u, torch._foreach_add(s, eps))
+    torch._foreach_sqrt_(u)
+    torch._foreach_mul_(u, g)
+    torch._foreach_sub_(p, u)
+    torch._foreach_mul_(x, rho)
+    torch._foreach_addcmul_(x, u, u, 1 - rho)
 
 
 @UPDATERS.add("sgd", java="Sgd")
@@ -40,7 +96,7 @@ class Sgd(Updater):
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
-        torch._foreach_add_(batch.params, batch.grads, alpha=-batch.hyper["lr"])
+        sgd_(batch.params, batch.grads, batch.hyper["lr"])
 
 
 @UPDATERS.add("noop", "none", java="NoOp")
@@ -66,7 +122,7 @@ class NoOp(Updater):
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
-        torch._foreach_sub_(batch.params, batch.grads)
+        noop_(batch.params, batch.grads)
 
 
 @UPDATERS.add("nesterovs", java="Nesterovs")
@@ -110,11 +166,7 @@ class Nesterovs(Updater):
     @classmethod
     def update_(cls, batch: Batch) -> None:
         lr, mu = batch.hyper["lr"], batch.hyper["momentum"]
-        p, g, v = batch.params, batch.grads, batch.state["v"]
-        torch._foreach_mul_(v, mu)
-        torch._foreach_add_(v, g, alpha=-lr)
-        torch._foreach_add_(p, g, alpha=-lr)
-        torch._foreach_add_(p, v, alpha=mu)
+        nesterovs_(batch.params, batch.grads, batch.state["v"], lr, mu)
 
 
 @UPDATERS.add("adagrad", java="AdaGrad")
@@ -156,16 +208,13 @@ class AdaGrad(Updater):
 
     @classmethod
     def initial_state(cls, p: Tensor, hyper: Hyper) -> dict[str, Tensor]:
-        return {"h": torch.full_like(p, 1e-6)}  # DL4J: the class's default, not ε
+        # DL4J: the class's default, not ε
+        return {"h": torch.full_like(p, 1e-6, dtype=state_dtype(p))}
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
         lr, eps = batch.hyper["lr"], batch.hyper["epsilon"]
-        p, g, h = batch.params, batch.grads, batch.state["h"]
-        torch._foreach_addcmul_(h, g, g)
-        root = torch._foreach_sqrt(h)
-        torch._foreach_add_(root, eps)
-        torch._foreach_addcdiv_(p, g, root, -lr)
+        adagrad_(batch.params, batch.grads, batch.state["h"], lr, eps)
 
 
 @UPDATERS.add("rmsprop", java="RmsProp")
@@ -210,18 +259,13 @@ class RmsProp(Updater):
 
     @classmethod
     def initial_state(cls, p: Tensor, hyper: Hyper) -> dict[str, Tensor]:
-        return {"s": torch.full_like(p, hyper["epsilon"])}
+        return {"s": torch.full_like(p, hyper["epsilon"], dtype=state_dtype(p))}
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
         lr, eps = batch.hyper["lr"], batch.hyper["epsilon"]
         rho = batch.hyper["rms_decay"]
-        p, g, s = batch.params, batch.grads, batch.state["s"]
-        torch._foreach_mul_(s, rho)
-        torch._foreach_addcmul_(s, g, g, 1 - rho)
-        root = torch._foreach_sqrt(s)
-        torch._foreach_add_(root, eps)
-        torch._foreach_addcdiv_(p, g, root, -lr)
+        rmsprop_(batch.params, batch.grads, batch.state["s"], lr, rho, eps)
 
 
 @UPDATERS.add("adadelta", java="AdaDelta")
@@ -264,13 +308,5 @@ class AdaDelta(Updater):
     @classmethod
     def update_(cls, batch: Batch) -> None:
         rho, eps = batch.hyper["rho"], batch.hyper["epsilon"]
-        p, g, s, x = batch.params, batch.grads, batch.state["s"], batch.state["x"]
-        torch._foreach_mul_(s, rho)
-        torch._foreach_addcmul_(s, g, g, 1 - rho)
-        u = torch._foreach_add(x, eps)
-        torch._foreach_div_(u, torch._foreach_add(s, eps))
-        torch._foreach_sqrt_(u)
-        torch._foreach_mul_(u, g)
-        torch._foreach_sub_(p, u)
-        torch._foreach_mul_(x, rho)
-        torch._foreach_addcmul_(x, u, u, 1 - rho)
+        s, x = batch.state["s"], batch.state["x"]
+        adadelta_(batch.params, batch.grads, s, x, rho, eps)

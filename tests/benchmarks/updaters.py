@@ -1,4 +1,7 @@
-"""Updaters against torch's own optimizers: the step of a 784-1000-1000-10 network."""
+"""Updaters against torch's own optimizers: one large network, and 300 small tensors.
+
+``torch``: with its defaults (for-loop on the CPU), ``foreach`` and ``fused``.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +13,59 @@ from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, NAdam, RMSprop
 
 from dl4py import updaters
-from tests.benchmarks.harness import Case, Table
+from tests.benchmarks.harness import Case, Floor, Row, Table
 
-# what torch has of the same kind, with its default settings and fused
+# what torch has of the same kind, with its default settings
 PEERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": SGD,
-    "nesterovs": partial(SGD, momentum=0.9, nesterov=True),
     "adam": Adam,
+    "nesterovs": partial(SGD, lr=0.1, momentum=0.9, nesterov=True),
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
+    "sgd": SGD,
     "amsgrad": partial(Adam, amsgrad=True),
     "adamax": Adamax,
     "nadam": NAdam,
-    "adagrad": Adagrad,
-    "adadelta": Adadelta,
-    "rmsprop": RMSprop,
 }
 FUSED = {"sgd", "nesterovs", "adam", "amsgrad", "adagrad"}
+FEW = {"adam", "nesterovs", "rmsprop", "adagrad", "adadelta"}
+# name → shapes: the parameters of a 784-1000-1000-10 network, of many small layers,
+# and one tensor that no cache holds
+NETWORK = [(1000, 784), (1000,), (1000, 1000), (1000,), (10, 1000), (10,)]
+SIZES = {"300 x 256": [(256,)] * 300, "1.8e6": NETWORK, "1e7": [(10_000_000,)]}
 
 
-def stepping(make: Callable[..., torch.optim.Optimizer]) -> Callable[[], object]:
-    """One step of an optimizer over the parameters of the network."""
-    sizes = [784, 1000, 1000, 10]
-    layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
-    optimizer = make([p for layer in layers for p in layer.parameters()])
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            p.grad = torch.randn_like(p) * 1e-3
-    return optimizer.step
+def stepping(
+    make: Callable[..., torch.optim.Optimizer], shapes: list[tuple[int, ...]]
+) -> Callable[[], object]:
+    """One step of an optimizer."""
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    for p in parameters:
+        p.grad = torch.randn_like(p) * 1e-3
+    return make(parameters).step
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    for name, peer in PEERS.items():
-        peers = {"torch": stepping(peer)}
-        if name in FUSED:
-            peers["fused"] = stepping(partial(peer, fused=True))
-        yield Case(name, 1_796_010, "1.8e6", stepping(updaters.get(name)), peers)
+    for label, shapes in SIZES.items():
+        size = sum(torch.Size(shape).numel() for shape in shapes)
+        for name, peer in PEERS.items():
+            if quick and (name not in FEW or label == "1e7"):
+                continue
+            peers = {"foreach": stepping(partial(peer, foreach=True), shapes)}
+            if not quick:
+                peers["torch"] = stepping(peer, shapes)
+            if name in FUSED:
+                peers["fused"] = stepping(partial(peer, fused=True), shapes)
+            yield Case(name, size, label, stepping(updaters.get(name), shapes), peers)
 
 
-TABLE = Table("Updaters, one step", cases, axis="parameters")
+def _large(*names: str) -> Callable[[Row], bool]:
+    return lambda row: row.name in names and row.size > 10**6
+
+
+FLOORS = (
+    Floor("fused", 1.0, _large("adam", "nesterovs")),
+    Floor("fused", 1 / 1.2, lambda row: row.name == "adam" and row.size < 10**6),
+    Floor("foreach", 5.0, _large("rmsprop", "adagrad", "adadelta")),
+)
+TABLE = Table("Updaters, one step", cases, FLOORS, axis="parameters")

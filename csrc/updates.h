@@ -1,0 +1,242 @@
+// Steps of updaters over lists of tensors: parameters p, gradients g and up to three states are read
+// and written once. Half types are computed in float; their states are float.
+#pragma once
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "activation.h"
+
+namespace dl4py {
+
+constexpr int kStates = 3;  // at most
+
+template <class P, class T> struct Part {
+  P* p;
+  const P* g;
+  T* s[kStates];
+  int64_t n;
+};
+
+template <class F, class T> HD void advance(const F& f, T& p, T g, T* const* s, int64_t i) {
+  if constexpr (F::states == 0) f(p, g);
+  else if constexpr (F::states == 1) f(p, g, s[0][i]);
+  else if constexpr (F::states == 2) f(p, g, s[0][i], s[1][i]);
+  else f(p, g, s[0][i], s[1][i], s[2][i]);
+}
+
+#ifndef __CUDACC__
+
+template <class F, class T> HD void advance_all(const F& given, const Part<T, T>& a) {
+  const F f = given;
+  T* __restrict p = a.p;
+  const T* __restrict g = a.g;
+  T* __restrict s0 = a.s[0];
+  T* __restrict s1 = a.s[1];
+  T* __restrict s2 = a.s[2];
+  for (int64_t i = 0; i < a.n; ++i) {
+    if constexpr (F::states == 0) f(p[i], g[i]);
+    else if constexpr (F::states == 1) f(p[i], g[i], s0[i]);
+    else if constexpr (F::states == 2) f(p[i], g[i], s0[i], s1[i]);
+    else f(p[i], g[i], s0[i], s1[i], s2[i]);
+  }
+}
+
+// Templates cannot carry target_clones.
+#define DL4PY_ADVANCE(F, T) \
+  DL4PY_CLONES void advance_part(const F<T>& f, const Part<T, T>& a) { advance_all(f, a); }
+#define DL4PY_ADVANCES(F) DL4PY_ADVANCE(F, float) DL4PY_ADVANCE(F, double)
+
+template <class F, class P, class T>
+void advance_some(const F& f, Part<P, T> a, int64_t first, int64_t n) {
+  a.p += first, a.g += first, a.n = n;
+  for (int k = 0; k < F::states; ++k) a.s[k] += first;
+  if constexpr (std::is_same_v<P, T>) {
+    advance_part(f, a);
+  } else {
+    alignas(64) T p[kChunk], g[kChunk];
+    for (int64_t i = 0; i < n; i += kChunk) {
+      Part<T, T> b{p, g, {}, std::min(kChunk, n - i)};
+      for (int k = 0; k < F::states; ++k) b.s[k] = a.s[k] + i;
+      convert(a.p + i, p, b.n);
+      convert(a.g + i, g, b.n);
+      advance_part(f, b);
+      convert(p, a.p + i, b.n);
+    }
+  }
+}
+
+template <class F, class P, class T>
+void run(const F& f, const std::vector<Part<P, T>>& parts, const Tensor&) {
+  struct Task { size_t part; int64_t first, n; };
+  int64_t total = 0;
+  for (const auto& a : parts) total += a.n;
+  if (total <= kGrain) {
+    for (const auto& a : parts) advance_some(f, a, 0, a.n);
+    return;
+  }
+  std::vector<Task> tasks;
+  for (size_t k = 0; k < parts.size(); ++k)
+    for (int64_t i = 0; i < parts[k].n; i += kGrain)
+      tasks.push_back({k, i, std::min(kGrain, parts[k].n - i)});
+  const int64_t count = int64_t(tasks.size());
+  const int64_t grain = std::max<int64_t>(1, count * kGrain / total);
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      advance_some(f, parts[tasks[t].part], tasks[t].first, tasks[t].n);
+  });
+}
+
+#else
+
+#define DL4PY_ADVANCES(F)
+
+constexpr int kParts = 64;              // of one launch: they travel as its argument
+constexpr int64_t kBlockSize = 4096;    // elements of a block
+
+template <class P, class T> struct Launch {
+  Part<P, T> parts[kParts];
+  int32_t first_block[kParts + 1];
+  int32_t count;
+};
+
+template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<P, T> all) {
+  int low = 0, high = all.count - 1;  // the part that this block belongs to
+  while (low < high) {
+    int middle = (low + high + 1) / 2;
+    if (all.first_block[middle] <= int(blockIdx.x)) low = middle;
+    else high = middle - 1;
+  }
+  const Part<P, T> a = all.parts[low];
+  const int64_t first = (int64_t(blockIdx.x) - all.first_block[low]) * kBlockSize;
+  const int64_t last = first + kBlockSize < a.n ? first + kBlockSize : a.n;
+  for (int64_t i = first + threadIdx.x; i < last; i += blockDim.x) {
+    T p = T(a.p[i]);
+    advance(f, p, T(a.g[i]), a.s, i);
+    a.p[i] = P(p);
+  }
+}
+
+template <class F, class P, class T>
+void run(const F& f, const std::vector<Part<P, T>>& parts, const Tensor& like) {
+  const int32_t device = like.get_device_index();
+  torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  for (size_t k = 0; k < parts.size();) {
+    Launch<P, T> all;
+    int64_t blocks = 0;
+    for (all.count = 0; all.count < kParts && k < parts.size(); ++k) {
+      all.parts[all.count] = parts[k];
+      all.first_block[all.count++] = int32_t(blocks);
+      blocks += (parts[k].n + kBlockSize - 1) / kBlockSize;
+    }
+    advance_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(f, all);
+    const cudaError_t error = cudaGetLastError();
+    STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
+  }
+}
+
+#endif
+
+using Tensors = std::vector<Tensor>;
+using Copies = std::vector<std::pair<Tensor, Tensor>>;  // what is copied back in the end
+
+// Memory of t as the kernels take it: `like`'s layout, `type`; where t is not so, a copy.
+inline void* memory(const Tensor& t, bool plain, ScalarType type, bool written, Copies& copies) {
+  if (plain && t.scalar_type() == type) return t.data_ptr();
+  Tensor c = torch::stable::new_empty(t, t.sizes(), type);
+  torch::stable::copy_(c, t);
+  copies.push_back({written ? t : Tensor(), c});
+  return c.data_ptr();
+}
+
+template <class F, class P, class T>
+void update(const F& f, const Tensors& p, const Tensors& g,
+            const std::array<const Tensors*, F::states>& s, ScalarType type, ScalarType wide) {
+  std::vector<Part<P, T>> parts;
+  parts.reserve(p.size());
+  Copies copies;
+  for (size_t i = 0; i < p.size(); ++i) {
+    const int64_t n = p[i].numel();
+    STD_TORCH_CHECK(p[i].scalar_type() == type, "dl4py: parameters of one step have one dtype");
+    bool contiguous = p[i].is_contiguous() && g[i].is_contiguous();
+    bool same = same_strides(p[i], g[i]);
+    STD_TORCH_CHECK(g[i].numel() == n, "dl4py: a gradient needs the size of its parameter");
+    check_device(p[i], p[0]);
+    check_device(g[i], p[0]);
+    for (const Tensors* one : s) {
+      const Tensor& t = (*one)[i];
+      STD_TORCH_CHECK(t.numel() == n, "dl4py: a state needs the size of its parameter");
+      check_device(t, p[0]);
+      contiguous = contiguous && t.is_contiguous();
+      same = same && same_strides(p[i], t);
+    }
+    if (n == 0) continue;
+    const bool plain =
+        contiguous || (same && same_strides(torch::stable::empty_like(p[i]), p[i]));
+    Part<P, T> a{};
+    a.n = n;
+    a.p = static_cast<P*>(memory(p[i], plain, type, true, copies));
+    a.g = static_cast<const P*>(memory(g[i], plain, type, false, copies));
+    for (int k = 0; k < F::states; ++k)
+      a.s[k] = static_cast<T*>(memory((*s[k])[i], plain, wide, true, copies));
+    parts.push_back(a);
+  }
+  if (parts.empty()) return;
+  run(f, parts, p[0]);
+  for (auto& [to, from] : copies)
+    if (to.defined()) torch::stable::copy_(to, from);
+}
+
+template <template <class> class F, class... D>
+void update_any(const Tensors& p, const Tensors& g,
+                const std::array<const Tensors*, F<float>::states>& s, D... numbers) {
+  if (p.empty()) return;
+  STD_TORCH_CHECK(g.size() == p.size(), "dl4py: a step needs a gradient for every parameter");
+  for (const Tensors* one : s)
+    STD_TORCH_CHECK(one->size() == p.size(), "dl4py: a step needs states for every parameter");
+  const ScalarType type = p[0].scalar_type(), single = ScalarType::Float;
+  switch (type) {
+    case ScalarType::Float:
+      return update<F<float>, float, float>(F<float>(numbers...), p, g, s, type, type);
+    case ScalarType::Double:
+      return update<F<double>, double, double>(F<double>(numbers...), p, g, s, type, type);
+    case ScalarType::Half:
+      return update<F<float>, Half, float>(F<float>(numbers...), p, g, s, type, single);
+    case ScalarType::BFloat16:
+      return update<F<float>, BFloat16, float>(F<float>(numbers...), p, g, s, type, single);
+    default:
+      STD_TORCH_CHECK(false, "dl4py: parameters must be floating point tensors");
+  }
+}
+
+template <template <class> class F, class... D>
+void update_0(Tensors p, Tensors g, D... numbers) {
+  update_any<F>(p, g, {}, numbers...);
+}
+template <template <class> class F, class... D>
+void update_1(Tensors p, Tensors g, Tensors a, D... numbers) {
+  update_any<F>(p, g, {&a}, numbers...);
+}
+template <template <class> class F, class... D>
+void update_2(Tensors p, Tensors g, Tensors a, Tensors b, D... numbers) {
+  update_any<F>(p, g, {&a, &b}, numbers...);
+}
+template <template <class> class F, class... D>
+void update_3(Tensors p, Tensors g, Tensors a, Tensors b, Tensors c, D... numbers) {
+  update_any<F>(p, g, {&a, &b, &c}, numbers...);
+}
+
+}  // namespace dl4py
+
+// Registers functor F with its number of states and the types of its numbers, each double.
+#define DL4PY_UPDATE(F, states, ...)                                                \
+  namespace dl4py {                                                                 \
+  DL4PY_ADVANCES(F)                                                                 \
+  DL4PY_UPDATE_IMPL(DL4PY_DEVICE, F, states __VA_OPT__(, ) __VA_ARGS__)             \
+  }
+#define DL4PY_UPDATE_IMPL(device, F, states, ...)                                   \
+  STABLE_TORCH_LIBRARY_IMPL(dl4py, device, m) {                                     \
+    m.impl(#F, TORCH_BOX((&update_##states<F __VA_OPT__(, ) __VA_ARGS__>)));        \
+  }
