@@ -189,8 +189,8 @@ def _nothing(file: IO[bytes]) -> None:
 
 def _state(net: Network) -> list[tuple[View, Tensor]]:
     optimizer = net.optimizer
-    return [
-        (slot.view, optimizer.state[slot.tensor][name])
+    return [  # of half types the state is float32: DL4J's has the network's dtype
+        (slot.view, optimizer.state[slot.tensor][name].to(slot.tensor.dtype))
         for name, slot in optimizer.segments()
     ]
 
