@@ -14,7 +14,7 @@ from dl4py.registry import DIRECTIONS, SEARCHES
 from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent, LineSolver
 from dl4py.solvers.base import Problem
 from dl4py.solvers.directions import LimitedMemory, Taken
-from dl4py.solvers.searches import StrongWolfe
+from dl4py.solvers.searches import Armijo, HagerZhang, StrongWolfe
 
 SOLVERS = [LineGradientDescent, ConjugateGradient, LBFGS]
 BETAS = ["pr", "fr", "hs", "dy", "hz"]
@@ -145,6 +145,44 @@ class TestCombinations:
         for _ in range(15):
             losses.append(optimizer.step(closure).item())
         assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+class TestConditions:
+    """What a search promises of the points that it accepts."""
+
+    def accepted(self, cls, **arguments):
+        seen = []
+
+        class Seen(cls):
+            def accepts(self, line, point):
+                good = super().accepts(line, point)
+                if good:
+                    seen.append((line.loss, line.slope, point))
+                return good
+
+        def make(params):
+            return ConjugateGradient(params, line_search=Seen(**arguments))
+
+        solve(make, rosenbrock, [-1.2, 1.0, 0.5, -2.0], 40)
+        assert len(seen) == 40
+        return seen
+
+    @pytest.mark.parametrize("c2", [0.1, 0.9])
+    def test_strong_wolfe(self, c2):
+        for loss, slope, point in self.accepted(StrongWolfe, c2=c2):
+            assert point.loss <= loss + 1e-4 * point.step * slope
+            assert abs(point.slope) <= c2 * abs(slope)
+
+    def test_hager_zhang(self):
+        for loss, slope, point in self.accepted(HagerZhang, sigma=0.3):
+            assert point.slope >= 0.3 * slope
+            fell = point.loss <= loss + 0.1 * point.step * slope
+            flat = point.loss <= loss * (1 + 1e-6) and point.slope <= -0.8 * slope
+            assert fell or flat
+
+    def test_armijo(self):
+        for loss, slope, point in self.accepted(Armijo, c1=0.3):
+            assert point.loss <= loss + 0.3 * point.step * slope
 
 
 class TestLimitedMemory:

@@ -221,16 +221,16 @@ class LimitedMemory(Direction):
         if not count:
             return g * (-1.0 / max(1.0, math.sqrt(square)))
         k = min(count, self.history_size)
-        rows = memory["pairs"][:k].view(2 * k, -1)
-        turn = -(count % k)  # the oldest pair first
-        sy = memory["sy"][:k, :k].roll((turn, turn), (0, 1)).triu()
-        yy = memory["yy"][:k, :k].roll((turn, turn), (0, 1))
-        dots = (rows @ g).view(k, 2).to(sy.dtype).roll(turn, 0)
+        window = slice(memory["first"], memory["first"] + k)  # the oldest pair first
+        rows = memory["pairs"][window].view(2 * k, -1)
+        sy = memory["sy"][window, window].triu()
+        yy = memory["yy"][window, window]
+        dots = (rows @ g).view(k, 2).to(sy.dtype)
         gamma = sy[-1, -1] / yy[-1, -1]
         v = torch.linalg.solve_triangular(sy, dots[:, :1], upper=True)
         right = sy.diagonal().unsqueeze(1) * v + gamma * (yy @ v - dots[:, 1:])
         first = torch.linalg.solve_triangular(sy.T, right, upper=False)
-        factors = torch.cat([first, -gamma * v], 1).roll(-turn, 0).to(g.dtype)
+        factors = torch.cat([first, -gamma * v], 1).to(g.dtype)
         d = torch.addmv(g * gamma.to(g.dtype), rows.T, factors.view(-1))
         return d.neg_()
 
@@ -255,18 +255,30 @@ class LimitedMemory(Direction):
 
     def _store(self, s: Tensor, y: Tensor, memory: Memory) -> None:
         m = self.history_size
+        capacity = m + max(1, m // 4)  # so that pairs move seldom, and stay in order
         if "pairs" not in memory:
             # small matrices whose entries differ by many orders of magnitude
             wide = torch.float32 if s.device.type == "mps" else torch.float64
-            memory["pairs"] = s.new_zeros(m, 2, len(s))
-            memory["sy"] = s.new_zeros(m, m, dtype=wide)
-            memory["yy"] = s.new_zeros(m, m, dtype=wide)
-        count = memory.get("count", 0)
-        slot, k = count % m, min(count + 1, m)
+            memory["pairs"] = s.new_zeros(capacity, 2, len(s))
+            memory["sy"] = s.new_zeros(capacity, capacity, dtype=wide)
+            memory["yy"] = s.new_zeros(capacity, capacity, dtype=wide)
+            memory["first"] = 0
         pairs, sy, yy = memory["pairs"], memory["sy"], memory["yy"]
-        pairs[slot, 0].copy_(s)
-        pairs[slot, 1].copy_(y)
-        column = (pairs[:k].view(2 * k, -1) @ y).view(k, 2).to(sy.dtype)
-        sy[:k, slot] = column[:, 0]
-        yy[:k, slot] = yy[slot, :k] = column[:, 1]
-        memory["count"] = count + 1
+        k, first = min(memory.get("count", 0), m), memory["first"]
+        if k == m:
+            first, k = first + 1, m - 1
+        new = first + k
+        if new == capacity:
+            for i in range(k):
+                pairs[i].copy_(pairs[first + i])
+            for small in (sy, yy):
+                small[:k, :k] = small[first:new, first:new].clone()
+            first, new = 0, k
+        pairs[new, 0].copy_(s)
+        pairs[new, 1].copy_(y)
+        window = slice(first, new + 1)
+        column = (pairs[window].view(2 * (k + 1), -1) @ y).view(k + 1, 2).to(sy.dtype)
+        sy[window, new] = column[:, 0]
+        yy[window, new] = yy[new, window] = column[:, 1]
+        memory["first"] = first
+        memory["count"] = memory.get("count", 0) + 1  # of all that were ever stored

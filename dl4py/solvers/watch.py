@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_BACKWARD = (Tensor.backward, torch.autograd.backward)
+_SPECIAL: dict[Any, str] = {
+    Tensor.backward: "backward",
+    torch.autograd.backward: "backward",
+    torch.autograd.grad: "grad",
+    torch._C._set_grad_enabled: "mode",
+}
 _NORMS: dict[Any, tuple[int, int]] = {  # function → places of its running statistics
     F.batch_norm: (1, 2),
     F.instance_norm: (1, 2),
@@ -74,13 +79,13 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():
             return func(*args, **kwargs)
-        if func in _BACKWARD:
+        special = _SPECIAL.get(func)
+        if special == "backward":
             return self.backward(func, args, kwargs)
-        if func is torch.autograd.grad:
+        if special == "grad":
             self.graph = True
-        if not self.differentiate and not self.graph:
-            if func is torch._C._set_grad_enabled:
-                return None
+        elif special == "mode" and not (self.differentiate or self.graph):
+            return None
         if self.replay is not None:
             for t in changed(func, args, kwargs):
                 self.replay.touch(t)
