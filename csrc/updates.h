@@ -161,7 +161,6 @@ void update(const F& f, const Tensors& p, const Tensors& g,
     const int64_t n = p[i].numel();
     STD_TORCH_CHECK(p[i].scalar_type() == type, "dl4py: parameters of one step have one dtype");
     bool contiguous = p[i].is_contiguous() && g[i].is_contiguous();
-    bool same = same_strides(p[i], g[i]);
     STD_TORCH_CHECK(g[i].numel() == n, "dl4py: a gradient needs the size of its parameter");
     check_device(p[i], p[0]);
     check_device(g[i], p[0]);
@@ -170,11 +169,13 @@ void update(const F& f, const Tensors& p, const Tensors& g,
       STD_TORCH_CHECK(t.numel() == n, "dl4py: a state needs the size of its parameter");
       check_device(t, p[0]);
       contiguous = contiguous && t.is_contiguous();
-      same = same && same_strides(p[i], t);
     }
     if (n == 0) continue;
-    const bool plain =
-        contiguous || (same && same_strides(torch::stable::empty_like(p[i]), p[i]));
+    bool plain = contiguous;
+    if (!contiguous) {  // one dense layout will do too
+      plain = same_strides(torch::stable::empty_like(p[i]), p[i]) && same_strides(p[i], g[i]);
+      for (const Tensors* one : s) plain = plain && same_strides(p[i], (*one)[i]);
+    }
     Part<P, T> a{};
     a.n = n;
     a.p = static_cast<P*>(memory(p[i], plain, type, true, copies));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,23 +158,22 @@ class Updater(torch.optim.Optimizer):
             iteration: t.
             dl4j_exact: DL4J's own numbers.
         """
-        buckets: dict[tuple[torch.dtype, torch.device], list[int]] = {}
-        for i, p in enumerate(params):
-            buckets.setdefault((p.dtype, p.device), []).append(i)
-        for (dtype, _), where in buckets.items():
-            numbers = hyper
-            if dl4j_exact:
-                numbers = {k: _rounded(v, dtype) for k, v in hyper.items()}
-            cls.update_(
-                Batch(
-                    [params[i] for i in where],
-                    [grads[i] for i in where],
-                    {name: [state[name][i] for i in where] for name in cls.state_names},
-                    numbers,
-                    iteration,
-                    dl4j_exact,
-                )
+        if not params:
+            return
+        kinds = {(p.dtype, p.device) for p in params}
+        for kind in kinds:
+            numbers, chosen = (
+                hyper,
+                [params, grads, *(state[n] for n in cls.state_names)],
             )
+            if len(kinds) > 1:
+                here = [(p.dtype, p.device) == kind for p in params]
+                chosen = [list(itertools.compress(tensors, here)) for tensors in chosen]
+            if dl4j_exact:
+                numbers = {k: _rounded(v, kind[0]) for k, v in hyper.items()}
+            p, g, *states = map(list, chosen)
+            named = dict(zip(cls.state_names, states, strict=True))
+            cls.update_(Batch(p, g, named, numbers, iteration, dl4j_exact))
 
     @classmethod
     def check(cls, **hyper: Rate) -> None:
@@ -224,17 +224,15 @@ class Updater(torch.optim.Optimizer):
             self.param_groups, hypers, pairs, strict=True
         ):
             group.update(hyper)  # where monitors look for the rate
-            if self.state_names:
-                for p in params:
-                    if not self.state[p]:
-                        self.state[p].update(self.initial_state(p, hyper))
+            states = [self.state[p] for p in params] if self.state_names else []
+            for p, state in zip(params, states, strict=False):
+                if not state:
+                    state.update(self.initial_state(p, hyper))
             if group["maximize"] and grads:
                 grads = list(torch._foreach_neg(grads))
-            state = {
-                name: [self.state[p][name] for p in params] for name in self.state_names
-            }
+            named = {name: [s[name] for s in states] for name in self.state_names}
             t, exact = group["iteration"], group["dl4j_exact"]
-            self.apply_(params, grads, state, hyper, t, exact)
+            self.apply_(params, grads, named, hyper, t, exact)
         self.iteration += 1
         return loss
 
@@ -323,14 +321,14 @@ class Updater(torch.optim.Optimizer):
     def _with_gradient(
         self, group: Mapping[str, Any]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            if p.grad.layout != torch.strided:
+        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        for p, g in pairs:
+            if g.layout != torch.strided:
                 raise TypeError(
-                    f"{type(self).__name__} needs dense gradients, got {p.grad.layout} "
+                    f"{type(self).__name__} needs dense gradients, got {g.layout} "
                     f"for a parameter of shape {tuple(p.shape)}; use sparse=False"
                 )
-        return params, [p.grad for p in params]
+        return [p for p, _ in pairs], [g for _, g in pairs]
 
     def _refuse_complex(self, p: object) -> None:
         if isinstance(p, Tensor) and p.is_complex():
