@@ -40,9 +40,12 @@ class Oracle:
         assert stdin is not None and stdout is not None
         stdin.write("\t".join(map(str, words)) + "\n")
         stdin.flush()
-        answer = stdout.readline().strip()
-        if answer != "ok":
-            raise RuntimeError(f"{words[0]}: {answer or 'the process ended'}")
+        for line in stdout:  # ND4J's own words come between
+            if line.startswith("error:"):
+                raise RuntimeError(f"{words[0]}: {line.strip()}")
+            if line == "ok\n":
+                return
+        raise RuntimeError(f"{words[0]}: the process ended")
 
 
 @pytest.fixture(scope="module")
