@@ -302,6 +302,11 @@ class TestJson:
         content["fromTheFuture"] = {"a": [1, 2]}
         content["confs"][0]["layer"]["cudnnAlgoMode"] = "PREFER_FASTEST"
         content["confs"][0]["layer"]["iupdater"]["warp"] = 9
+        content["confs"][0]["beside"] = "the first layer"
+        content["confs"][2]["beside"] = {"the": "third"}
+        content["confs"][1]["layer"]["numbers"] = ["NaN", 1, {"a": "-Infinity"}]
+        content["confs"][1]["layer"]["known"] = content["confs"][0]["layer"]["iupdater"]
+        content["layers"] = content["extra"] = 3
         again = NeuralNetConfiguration.from_json(json.dumps(content))
         assert again.to_dict() == content
 

@@ -132,7 +132,8 @@ def encode(value: Any, path: str = "$") -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else _JAVA_FLOATS[str(value)]
     if isinstance(value, Named):
-        return _tagged(value.entry, _named_fields(value, path), unknown(value))
+        rest = encode(unknown(value), path)
+        return _tagged(value.entry, _named_fields(value, path), rest)
     entry = _entry(type(value))
     if dataclasses.is_dataclass(value) and entry is not None:
         fields = {
@@ -140,7 +141,7 @@ def encode(value: Any, path: str = "$") -> Any:
             for f in dataclasses.fields(value)
         }
         derived = getattr(value, "json_extra", dict[str, Any])()
-        return _tagged(entry, {**fields, **derived}, unknown(value))
+        return _tagged(entry, {**fields, **derived}, encode(unknown(value), path))
     if isinstance(value, Mapping):
         return {str(k): encode(v, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):

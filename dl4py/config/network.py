@@ -82,7 +82,8 @@ class MultiLayerConfiguration:
         iteration_count, epoch_count: how far a network has been trained, >= 0.
         cache_mode, inference_workspace_mode, training_workspace_mode: kept for DL4J's
             files; they change nothing.
-        extra: JSON keys that no field declares.
+        extra: JSON keys that no field declares; those beside each layer, in order,
+            under ``"confs"``.
 
     DL4J: org.deeplearning4j.nn.conf.MultiLayerConfiguration
     """
@@ -162,13 +163,13 @@ class MultiLayerConfiguration:
     def to_dict(self) -> dict[str, Any]:
         """:meth:`to_json` as plain Python types."""
         shared = self._keys(self._beside)
-        beside = dict(self.extra.get("confs", {}))
+        beside = (*self.extra.get("confs", ()), *({} for _ in self.layers))
         confs = []
         for i, layer in enumerate(self.layers):
             path = f"$.confs[{i}].layer"
             conf = {
                 **shared,
-                **beside,
+                **beside[i],
                 "layer": encode(layer, path),
                 "variables": list(layer.variables),
             }
@@ -194,22 +195,20 @@ class MultiLayerConfiguration:
         if not isinstance(confs, list) or not confs:
             raise DL4JFormatError("$.confs: expected a list of layers")
         layers = [_layer(conf, f"$.confs[{i}]") for i, conf in enumerate(confs)]
-        declared = {json_key(f): f for f in fields(cls)}
+        named = {*cls._beside, *cls._once}
+        declared = {json_key(f): f for f in fields(cls) if f.name in named}
         values: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
-        first: dict[str, Any] = {}
-        sources = (("$.confs[0]", confs[0], first), ("$", content, extra))
-        for path, source, target in sources:
-            for key, value in source.items():
-                if key in ("confs", "layer", "variables", "inputPreProcessors"):
-                    continue
-                if key in declared:
-                    f, place = declared[key], f"{path}.{key}"
-                    values[f.name] = decode_field(f, decode(value, place), place)
-                else:
-                    target[key] = value
-        if first:
-            extra["confs"] = first
+        apart = ("confs", "layer", "variables", "inputPreProcessors")
+        for path, source in (("$.confs[0]", confs[0]), ("$", content)):
+            for key, f in declared.items():
+                if key in source:
+                    place = f"{path}.{key}"
+                    values[f.name] = decode_field(f, decode(source[key], place), place)
+        known = {*declared, *apart}
+        rest = [{k: v for k, v in conf.items() if k not in known} for conf in confs]
+        extra = {k: v for k, v in content.items() if k not in known}
+        if any(rest):
+            extra["confs"] = rest
         with at("$"):
             return cls(
                 layers=tuple(layers),
