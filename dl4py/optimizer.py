@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dl4py.config.network import SGD
+from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, Named
 from dl4py.solution import Solution
 from dl4py.solvers import Solver
@@ -263,10 +264,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def _apply(self, updater: Any, hyper: dict[str, float], slots: list[Slot]) -> None:
         tensors = [slot.tensor for slot in slots]
         grads = [slot.grad for slot in slots if slot.grad is not None]
-        for p in tensors:
-            if len(self.state[p]) < len(updater.state_names):
-                self.state[p].update(updater.initial_state(p, hyper))
-        state = {n: [self.state[p][n] for p in tensors] for n in updater.state_names}
+        states = [self._state_of(p, updater, hyper) for p in tensors]
+        state = {n: [s[n] for s in states] for n in updater.state_names}
         before = [p.clone() for p in tensors] if self.uphill else None
         updater.apply_(
             tensors, grads, state, hyper, self.clock.iteration, self.dl4j_exact
@@ -274,6 +273,19 @@ class NetworkOptimizer(torch.optim.Optimizer):
         if before is not None:  # uphill: p + u instead of p - u
             for p, old in zip(tensors, before, strict=True):
                 p.copy_(2 * old - p)
+
+    def _state_of(
+        self, p: Tensor, updater: type[Updater], hyper: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """The state of a parameter; it follows to another dtype or device."""
+        state: dict[str, Tensor] = self.state[p]
+        if len(state) < len(updater.state_names):
+            state.update(updater.initial_state(p, hyper))
+        dtype = state_dtype(p)
+        for name, t in state.items():
+            if t.dtype != dtype or t.device != p.device:
+                state[name] = t.to(p.device, dtype)
+        return state
 
     def _apply_torch(
         self, inner: torch.optim.Optimizer, group: dict[str, Any], place: int
@@ -329,9 +341,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
             updater, hyper = key[0], {k: self.clock.at(v) for k, v in key[1]}
             for name in updater.state_names:
                 for slot in slots:
-                    state = self.state[slot.tensor]
-                    if len(state) < len(updater.state_names):
-                        state.update(updater.initial_state(slot.tensor, hyper))
+                    self._state_of(slot.tensor, updater, hyper)
                     yield name, slot
 
     def flat_state(self) -> Tensor:

@@ -57,9 +57,18 @@ def restore(
     Raises:
         DL4JFormatError: where the file is not what DL4J writes, or needs a layer that
             is not built yet; names entry and place.
+        TypeError, ValueError: where an argument is none of these.
 
     DL4J: org.deeplearning4j.util.ModelSerializer
     """
+    if not isinstance(dl4j_exact, bool):
+        raise TypeError(
+            f"restore(dl4j_exact=...): expected True or False, got {dl4j_exact!r}"
+        )
+    try:
+        wanted = None if dtype is None else data_type(dtype)
+    except ValueError as error:
+        raise ValueError(f"restore(dtype=...): {error}") from None
     with ModelReader(path) as reader:
         net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
         count = net.num_params()
@@ -73,9 +82,7 @@ def restore(
             )
         with reader.array(COEFFICIENTS) as stream:
             _check(stream, reader, COEFFICIENTS, count)
-            net.conf = replace(
-                net.conf, data_type=data_type(dtype or stream.header.type)
-            )
+            net.conf = replace(net.conf, data_type=wanted or stream.header.type)
             net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
             for node, view in net.views():
                 _fill(stream, view, getattr(node.layer, view.tensor))
@@ -189,8 +196,8 @@ def _nothing(file: IO[bytes]) -> None:
 
 def _state(net: Network) -> list[tuple[View, Tensor]]:
     optimizer = net.optimizer
-    return [  # of half types the state is float32: DL4J's has the network's dtype
-        (slot.view, optimizer.state[slot.tensor][name].to(slot.tensor.dtype))
+    return [
+        (slot.view, optimizer.state[slot.tensor][name])
         for name, slot in optimizer.segments()
     ]
 
@@ -208,15 +215,18 @@ def _entry(segments: list[tuple[View, Tensor]], type: str) -> tuple[int, Any]:
 
     def write(file: IO[bytes]) -> None:
         file.write(header)
-        for part in _parts(segments):
+        for part in _parts(segments, _TORCH[type]):
             write_elements(part, file)
 
     return len(header) + count * np.dtype(TYPES[type][0]).itemsize, write
 
 
-def _parts(segments: list[tuple[View, Tensor]]) -> Iterator[np.ndarray[Any, Any]]:
+def _parts(
+    segments: list[tuple[View, Tensor]], dtype: torch.dtype
+) -> Iterator[np.ndarray[Any, Any]]:
     for view, t in segments:
-        flat = view.flat(t.detach()).cpu()
+        # of half types the state is float32: DL4J's has the network's dtype
+        flat = view.flat(t.detach()).to("cpu", dtype)
         bits = flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat
         yield bits.contiguous().numpy()
 

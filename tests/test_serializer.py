@@ -136,6 +136,60 @@ class TestOwnFiles:
         # of 38 MB of parameters and as much state; the goal is 1.3
         assert files.peak(action, 1536) < 0.3
 
+    @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+    def test_so_does_one_that_ends_half_way(self, tmp_path, monkeypatch, error):
+        path = tmp_path / "a.zip"
+        save(network(), path)
+        before = path.read_bytes()
+
+        def some(flat, out):
+            out.write(b"some")
+            raise error("no space left, or Ctrl-C")
+
+        monkeypatch.setattr("dl4py.serializer.write_elements", some)
+        with pytest.raises(error, match="no space"):
+            save(network(seed=2), path)
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+    def test_a_link_stays_a_link(self, tmp_path):
+        (tmp_path / "link.zip").symlink_to(tmp_path / "a.zip")
+        save(network(), tmp_path / "link.zip")
+        assert (tmp_path / "link.zip").is_symlink()
+        assert restore(tmp_path / "a.zip").num_params()
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+    def test_after_moving_to_another_dtype(self, dtype):
+        net = network()
+        net.fit(*batch())
+        before = net.updater_state()
+        net.to(dtype)
+        other = restore(saved(net))
+        assert net.updater_state().dtype == dtype == other.params().dtype
+        assert torch.equal(net.updater_state(), before.to(dtype))
+        assert torch.equal(other.params(), net.params())
+        assert torch.equal(other.updater_state(), net.updater_state())
+        if dtype == torch.float64:
+            assert net.fit(*batch(dtype)) == other.fit(*batch(dtype))
+
+    def test_layers_of_several_dtypes(self):
+        net = network()
+        net.layers["layer2"].double()
+        other = restore(saved(net))
+        assert other.conf.data_type == "FLOAT"
+        assert torch.equal(other.params(), net.params().float())
+
+    def test_layers_that_share_a_name(self):
+        chain = dl4py.NeuralNetConfiguration.builder().seed(1).updater("adam", lr=0.01)
+        for name in ("a", "a", "a_", "a.b", "a_b", "keys"):
+            chain.layer(Dense(n_in=4, n_out=4, name=name))
+        net = chain.layer(Output(n_out=3, name="a")).build().module(dl4j_exact=True)
+        net.fit(*batch())
+        other = restore(saved(net))
+        assert [c.name for c in other.conf.layers] == [c.name for c in net.conf.layers]
+        assert other.fit(*batch()) == net.fit(*batch())
+        assert torch.equal(other.params(), net.params())
+
     def test_says_what_dl4j_will_do_differently(self, tmp_path):
         chain = dl4py.NeuralNetConfiguration.builder().data_type("double")
         conf = chain.layer(Dense(n_in=2, n_out=2, activation="rrelu")).build()
@@ -165,6 +219,38 @@ def edited(**changes):
         return json.dumps(content)
 
     return change
+
+
+class TestArguments:
+    @pytest.mark.parametrize("source", [None, 5, b"PK", torch.zeros(1)])
+    def test_sources_that_are_none(self, source):
+        with pytest.raises(TypeError, match="expected a path or a binary file that"):
+            restore(source)
+
+    def test_a_pipe(self):
+        class Pipe(io.BytesIO):
+            def seekable(self):
+                return False
+
+        with pytest.raises(TypeError, match="that can seek, got Pipe"):
+            restore(Pipe(saved(network()).getvalue()))
+
+    def test_a_target_that_is_none(self):
+        with pytest.raises(TypeError, match="path or a binary file, got NoneType"):
+            save(network(), None)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, "wide", 5])
+    def test_dtypes_that_are_none(self, dtype):
+        with pytest.raises(ValueError, match=r"^restore\(dtype=...\): must be one of"):
+            restore(saved(network()), dtype=dtype)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, "double", "DOUBLE", "float64"])
+    def test_names_of_dtypes(self, dtype):
+        assert restore(saved(network()), dtype=dtype).params().dtype == torch.float64
+
+    def test_a_mode_that_is_none(self):
+        with pytest.raises(TypeError, match=r"^restore\(dl4j_exact=...\): .*got 'yes'"):
+            restore(saved(network()), dl4j_exact="yes")
 
 
 class TestDamage:

@@ -60,6 +60,11 @@ class ModelReader:
                 source = stack.enter_context(open(source, "rb"))
             else:
                 self.name = "model"
+            if not _seeks(source):
+                raise TypeError(
+                    "restore(path): expected a path or a binary file that can seek, "
+                    f"got {type(source).__name__}"
+                )
             self._file = _Bounded(source)
             try:
                 self._zip = zipfile.ZipFile(self._file)
@@ -159,6 +164,11 @@ class ModelReader:
             )
 
 
+def _seeks(file: Any) -> bool:
+    """Whether this is an open file that can be read anywhere."""
+    return hasattr(file, "read") and hasattr(file, "seekable") and file.seekable()
+
+
 class _Bounded:
     """A binary file that refuses large reads as long as there is a limit."""
 
@@ -189,9 +199,15 @@ def write_model(
         arrays: entry → (its size, a function that writes its bytes).
     """
     if not isinstance(target, (str, os.PathLike)):
+        if not hasattr(target, "write"):
+            raise TypeError(
+                "save(model, path): expected a path or a binary file, got "
+                f"{type(target).__name__}"
+            )
         _write(target, configuration, arrays)
         return
-    folder = os.path.dirname(os.path.abspath(os.fspath(target)))
+    target = os.path.realpath(target)  # a link stays one
+    folder = os.path.dirname(target)
     handle, name = tempfile.mkstemp(dir=folder, prefix=".dl4py-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -221,7 +237,7 @@ def _write(
     arrays: dict[str, tuple[int, Write]],
 ) -> None:
     with zipfile.ZipFile(file, "w") as archive:
-        text = json.dumps(configuration, indent=2, ensure_ascii=False)
+        text = json.dumps(configuration, indent=2, ensure_ascii=False, allow_nan=False)
         info = zipfile.ZipInfo(CONFIGURATION, _EPOCH)
         info.compress_type = zipfile.ZIP_DEFLATED
         archive.writestr(info, text.encode("utf-8"))
