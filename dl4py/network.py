@@ -302,11 +302,12 @@ class Network(nn.Module):
             normalisation and penalties, batch-norm pseudo-gradients included; and the
             training-mode score. Flags, gradients and statistics stay as they were.
         """
-        with self._kept(), self._mode(True):
+        with self._kept(), self._mode(True), torch.enable_grad():
             _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
             tensors = [getattr(node.layer, view.tensor) for node, view in self.views()]
             free = [t for t in tensors if t.requires_grad]
-            found = iter(torch.autograd.grad(total, free, allow_unused=True))
+            grads = torch.autograd.grad(total, free, allow_unused=True) if free else ()
+            found = iter(grads)
             parts = []
             for (node, view), t in zip(self.views(), tensors, strict=True):
                 pending = node.layer.pending

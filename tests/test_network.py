@@ -535,6 +535,17 @@ class TestLossLayer:
         assert any("gradient's score" in line for line in ours.differs())
 
 
+def test_gradient_where_torch_keeps_none(batch):
+    net = mlp().module()
+    gradient, score = net.gradient_and_score(*batch)
+    with torch.no_grad():
+        again, told = net.gradient_and_score(*batch)
+    assert torch.equal(again, gradient) and told == score
+    net.requires_grad_(False)
+    frozen, told = net.gradient_and_score(*batch)
+    assert told == score and frozen.shape == gradient.shape
+
+
 def test_series_and_label_masks():
     chain = builder().layer(LSTM(n_in=3, n_out=4, activation="tanh"))
     net = chain.layer(RnnOutput(n_out=2)).build().module()
