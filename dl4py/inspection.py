@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from dl4py.builder import build
+from dl4py.config.codec import brief
+from dl4py.layers import Embedding
 from dl4py.network import Network
 from dl4py.registry import Named
 from dl4py.serializer import restore
@@ -101,6 +103,15 @@ def table(net: Network) -> str:
     return "\n".join(lines)
 
 
+def _numbers(argument: str, file: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
+    array = np.load(file, allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{argument}: {os.fspath(file)} must hold one array of real numbers (.npy)"
+        )
+    return array.astype(array.dtype.newbyteorder("="))
+
+
 def verify(
     path: str | os.PathLike[str],
     inputs: str | os.PathLike[str],
@@ -113,13 +124,19 @@ def verify(
         inputs, outputs: ``.npy`` files of a batch and of what DL4J predicted for it.
     """
     net = restore(path)
-    x, y = (np.load(file, allow_pickle=False) for file in (inputs, outputs))
+    x, y = _numbers("inputs", inputs), _numbers("outputs", outputs)
     first = next(net.parameters(), None)
     dtype = torch.float32 if first is None else first.dtype
     batch = torch.from_numpy(x)
-    if batch.is_floating_point():
+    if not isinstance(net.nodes[0].layer, Embedding) or batch.is_floating_point():
         batch = batch.to(dtype)
-    ours = net.output(batch).double().numpy()
+    try:
+        ours = net.output(batch).double().numpy()
+    except RuntimeError as error:  # torch's words on shapes that do not fit
+        raise ValueError(
+            f"inputs: {os.fspath(inputs)} of shape {x.shape} does not fit the network: "
+            f"{brief(error)}"
+        ) from error
     if ours.shape != y.shape:
         raise ValueError(
             f"outputs: the network gives {ours.shape} for this batch, "

@@ -72,3 +72,21 @@ def test_arrays_are_never_unpickled(model, capsys):
     command = ["verify", str(model / "model.zip"), "--inputs", str(model / "x.npy")]
     assert main([*command, "--outputs", str(model / "y.npy")]) == 2
     assert "allow_pickle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "x, status, says",
+    [
+        (np.zeros((4, 1, 6, 6), ">f8"), 1, "DIFFERS"),
+        (np.zeros((4, 1, 6, 6), int), 1, "DIFFERS"),
+        (np.zeros((4, 2, 6, 6)), 2, "does not fit the network"),
+        (np.zeros((4, 1, 6, 6), complex), 2, "one array of real numbers"),
+        (np.array(["a"]), 2, "one array of real numbers"),
+        (np.float64(3), 2, "expected a batch"),
+    ],
+)
+def test_inputs_of_all_kinds(model, capsys, x, status, says):
+    np.save(model / "x.npy", x)
+    words = ["verify", model / "model.zip", "--inputs", model / "x.npy"]
+    assert main([*map(str, words), "--outputs", str(model / "y.npy")]) == status
+    assert says in "".join(capsys.readouterr())
