@@ -92,6 +92,7 @@ class Network(nn.Module):
             if module is not self and hasattr(module, "noise"):
                 # by name: layers and activations draw, and share no base that says so
                 setattr(module, "noise", self.noise)  # noqa: B010
+        self.normalizer: bytes | None = None  # that stood beside it in a zip: kept
         self._optimizer: NetworkOptimizer | None = None
 
     def forward(

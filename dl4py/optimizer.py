@@ -28,6 +28,7 @@ from dl4py.registry import UPDATERS, Named
 from dl4py.solution import Solution
 from dl4py.solvers import Solver
 from dl4py.updaters import Updater
+from dl4py.updaters.base import restore_precision
 
 if TYPE_CHECKING:
     from dl4py.layers.base import View
@@ -397,6 +398,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 f"{self.conf.optimization_algo}"
             )
         super().load_state_dict(rest)
+        restore_precision(self, rest)
         if self.solution is not None and solver is not None:
             self.solution.load_state_dict(solver)
         for rule, saved in zip(self.rules, inner, strict=True):

@@ -19,6 +19,7 @@ from dl4py.io.archive import (
     COEFFICIENTS,
     CONFIGURATION,
     NO_PARAMS,
+    NORMALIZER,
     OWN_STATE,
     UPDATER_STATE,
     ModelReader,
@@ -71,6 +72,8 @@ def restore(
         raise ValueError(f"restore(dtype=...): {error}") from None
     with ModelReader(path) as reader:
         net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
+        if NORMALIZER in reader:
+            net.normalizer = reader.raw(NORMALIZER)
         count = net.num_params()
         if not count:
             _expect_empty(reader)
@@ -176,7 +179,7 @@ def save(
         data_type=_data_type(net),
     )
     content = conf.to_dict()
-    arrays = {}
+    arrays: dict[str, tuple[int, Any]] = {}
     rules = net.optimizer.rules
     in_java = all(getattr(rule.updater, "java_state", True) for rule in rules)
     for entry, segments in (
@@ -187,6 +190,9 @@ def save(
             arrays[entry] = _entry(segments, conf.data_type)
     if not net.num_params():
         arrays = {COEFFICIENTS: (0, _nothing), NO_PARAMS: (0, _nothing)}
+    if net.normalizer is not None:
+        data = net.normalizer
+        arrays[NORMALIZER] = (len(data), lambda file: file.write(data))
     write_model(path, content, arrays)
 
 

@@ -104,6 +104,25 @@ class TestOwnFiles:
         assert torch.equal(wide.params(), net.params().double())
         wide.fit(*batch(torch.float64))
 
+    @pytest.mark.parametrize("dtype", ["half", "bfloat16", "float"])
+    def test_a_renewed_optimizer_goes_on_from_the_state(self, dtype):
+        net = network(data_type=dtype)
+        net.fit(*batch(net.params().dtype))
+        before = net.updater_state()
+        net.renew_optimizer()
+        assert torch.equal(net.updater_state(), before)
+
+    def test_a_normalizer_is_kept(self):
+        file = saved(network())
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("normalizer.bin", b"what DL4J put there")
+        again = zipfile.ZipFile(saved(restore(file)))
+        assert again.read("normalizer.bin") == b"what DL4J put there"
+        with zipfile.ZipFile(other := saved(network()), "a") as archive:
+            archive.writestr("normalizer.bin", bytes(5 << 20))
+        with pytest.raises(dl4py.DL4JFormatError, match="normalizer.bin: more than"):
+            restore(other)
+
     def test_state_that_java_cannot_load_goes_beside(self):
         net = network(updater="ada_belief")
         net.fit(*batch())

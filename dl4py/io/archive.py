@@ -26,7 +26,7 @@ OWN_STATE = "dl4pyUpdaterState.bin"  # the same where DL4J could not load it
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
 
-TEXT_LIMIT = 4 << 20  # bytes of configuration.json; a layer has about 3000
+TEXT_LIMIT = 4 << 20  # bytes of what is read whole; a layer's JSON has about 3000
 _READ_LIMIT = 1 << 17  # bytes read at once while a zip's directory is looked up
 _DEFLATE = 1032  # deflate's best ratio: more was never compressed into an entry
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same network gives the same file
@@ -101,16 +101,18 @@ class ModelReader:
         """The size that the archive states for an entry, 0 if there is none."""
         return self._zip.getinfo(entry).file_size if entry in self else 0
 
-    def text(self) -> str:
-        """The configuration."""
-        with self._open(CONFIGURATION) as file:
+    def raw(self, entry: str) -> bytes:
+        """The bytes of an entry that is no large array."""
+        with self._open(entry) as file:
             data = file.read(TEXT_LIMIT + 1)
         if len(data) > TEXT_LIMIT:
-            raise DL4JFormatError(
-                f"{self.name}:{CONFIGURATION}: more than {TEXT_LIMIT} bytes"
-            )
+            raise DL4JFormatError(f"{self.name}:{entry}: more than {TEXT_LIMIT} bytes")
+        return data
+
+    def text(self) -> str:
+        """The configuration."""
         try:
-            return data.decode("utf-8")
+            return self.raw(CONFIGURATION).decode("utf-8")
         except UnicodeDecodeError as error:
             raise DL4JFormatError(
                 f"{self.name}:{CONFIGURATION}: {brief(error)}"

@@ -271,18 +271,9 @@ class Updater(torch.optim.Optimizer):
                 )
         schedules = [group["schedules"] for group in own]
         super().load_state_dict(state_dict)
-        self._restore_precision(state_dict)
+        restore_precision(self, state_dict)
         for group, schedule in zip(self.param_groups, schedules, strict=True):
             group["schedules"] = schedule
-
-    def _restore_precision(self, state_dict: Mapping[str, Any]) -> None:
-        """torch rounds states to their parameter's dtype; those of half types again."""
-        ours = (p for group in self.param_groups for p in group["params"])
-        theirs = (i for group in state_dict["param_groups"] for i in group["params"])
-        for p, i in zip(ours, theirs, strict=True):
-            if p.dtype != state_dtype(p):
-                for name, value in state_dict["state"].get(i, {}).items():
-                    self.state[p][name] = value.to(p.device, state_dtype(p), copy=True)
 
     @classmethod
     @functools.cache
@@ -377,3 +368,15 @@ def get(name: str | Callable[..., Any]) -> Any:
     if inspect.isclass(inner) and issubclass(inner, torch.optim.Optimizer):
         return name
     raise TypeError(f"expected an updater's name or an optimizer class, got {name!r}")
+
+
+def restore_precision(
+    optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]
+) -> None:
+    """Load the state of half types again: torch rounds it to the parameter's dtype."""
+    ours = (p for group in optimizer.param_groups for p in group["params"])
+    theirs = (i for group in state_dict["param_groups"] for i in group["params"])
+    for p, i in zip(ours, theirs, strict=True):
+        if p.dtype != state_dtype(p):
+            for name, value in state_dict["state"].get(i, {}).items():
+                optimizer.state[p][name] = value.to(p.device, state_dtype(p), copy=True)
