@@ -89,25 +89,30 @@ template <bool labels, class T> HD void softmax_row(const Rows<T>& a, int64_t i)
 
 // kTile rows of few classes, turned so that lanes are rows.
 template <class T> HD void softmax_tile(const Rows<T>& a, int64_t first, int rows) {
-  alignas(64) T z[kNarrow][kTile] = {}, t[kNarrow][kTile] = {};
+  alignas(64) T z[kNarrow][kTile], t[kNarrow][kTile];
   alignas(64) T big[kTile], sum[kTile] = {}, total[kTile] = {}, score[kTile] = {}, log_sum[kTile];
+  const int k = int(a.k);
+  for (int j = 0; rows < kTile && j < k; ++j)
+    for (int r = rows; r < kTile; ++r) z[j][r] = t[j][r] = 0;
   for (int r = 0; r < rows; ++r)
-    for (int j = 0; j < a.k; ++j) z[j][r] = a.z[(first + r) * a.k + j];
-  if (a.y)
-    for (int r = 0; r < rows; ++r)
-      for (int j = 0; j < a.k; ++j) t[j][r] = a.weight(j) * a.y[(first + r) * a.k + j];
+    for (int j = 0; j < k; ++j) z[j][r] = a.z[(first + r) * k + j];
+  for (int r = 0; a.y && r < rows; ++r)
+    for (int j = 0; j < k; ++j) t[j][r] = a.y[(first + r) * k + j];
+  for (int j = 0; a.y && a.w && j < k; ++j)
+    for (int r = 0; r < kTile; ++r) t[j][r] *= a.w[j];
   for (int r = 0; r < kTile; ++r) big[r] = z[0][r];
-  for (int j = 1; j < a.k; ++j)
+  for (int j = 1; j < k; ++j)
     for (int r = 0; r < kTile; ++r) big[r] = z[j][r] > big[r] ? z[j][r] : big[r];
-  for (int j = 0; j < a.k; ++j)
+  for (int j = 0; j < k; ++j)
     for (int r = 0; r < kTile; ++r) {
       z[j][r] -= big[r];
       sum[r] += math::exp_below_1(z[j][r]);
-      total[r] += t[j][r];
     }
   for (int r = 0; r < kTile; ++r) log_sum[r] = math::log(sum[r]);
+  for (int j = 0; a.y && j < k; ++j)
+    for (int r = 0; r < kTile; ++r) total[r] += t[j][r];
   if (a.y)
-    for (int j = 0; j < a.k; ++j)
+    for (int j = 0; j < k; ++j)
       for (int r = 0; r < kTile; ++r)
         score[r] += t[j][r] == 0 ? T(0) : t[j][r] * a.minus_log(z[j][r] - log_sum[r]);
   for (int r = 0; r < rows; ++r) {
@@ -428,11 +433,16 @@ struct Loss {
   bool sparse;
 };
 
+// Each of torch's functions looks its operator up by name: only where it has something to do.
+inline Tensor as_rows(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
 inline Tensor vector_for(const Tensor& t, const Tensor& z, int64_t n) {
   check_device(t, z);
   STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == n && t.scalar_type() == z.scalar_type(),
                   "dl4py: weights, masks and gradients of a loss must be vectors like the output");
-  return torch::stable::contiguous(t);
+  return as_rows(t);
 }
 
 inline Loss checked(const Tensor& z, const Tensor& y, Maybe w, Maybe m, bool may_be_sparse) {
@@ -450,8 +460,8 @@ inline Loss checked(const Tensor& z, const Tensor& y, Maybe w, Maybe m, bool may
                         y.scalar_type() == type,
                     "dl4py: labels must be [n, K] in the dtype of the output");
   }
-  all.z = torch::stable::contiguous(z);
-  all.y = torch::stable::contiguous(y);
+  all.z = as_rows(z);
+  all.y = as_rows(y);
   if (w) all.w = vector_for(*w, z, z.size(1));
   if (m) all.m = vector_for(*m, z, z.size(0));
   return all;
@@ -477,7 +487,13 @@ template <class T> Rows<T> rows(const Loss& all) {
 }
 
 inline Tensor per_row(const Tensor& z) {
-  return torch::stable::new_empty(z, {z.size(0)}, z.scalar_type());
+  const int64_t n = z.size(0), step = 1;
+  int32_t dtype;
+  AtenTensorHandle made;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(z.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      1, &n, &step, dtype, device_type(z), z.get_device_index(), &made));
+  return Tensor(made);
 }
 
 template <class T> void forward(const Loss& all, double low, double high, bool unit,

@@ -70,7 +70,10 @@ class Loss(nn.Module):
         average: bool = True,
     ) -> Tensor:
         """The mean over all examples, or their plain sum; differentiable."""
-        total = self._parts(output, labels, mask).sum()
+        parts = self._parts(output, labels, mask)
+        if average and parts.ndim == 1:
+            return parts.mean()
+        total = parts.sum()
         return total / max(output.shape[0], 1) if average else total
 
     def per_example(
