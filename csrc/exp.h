@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #define HD __host__ __device__ __forceinline__
@@ -167,7 +168,8 @@ template <class T> HD T log(T x) {
   bool subnormal = x < tiny;
   T v = subnormal ? x * two_to<T>(L::bias + L::mantissa + 1) : x;
   // v = 2ⁿ·w, w in [√½, √2)
-  const I root = bits<I>(T(0.7071067811865476)), b = bits<I>(v) - root;
+  using U = std::make_unsigned_t<I>;
+  const I root = bits<I>(T(0.7071067811865476)), b = I(U(bits<I>(v)) - U(root));
   T n = T((b >> L::mantissa) - (subnormal ? L::mantissa + 1 : 0));
   T w = bits<T>(I((b & ((I(1) << L::mantissa) - 1)) + root));
   T s = (w - 1) / (w + 1), z = s * s;

@@ -2,6 +2,7 @@
 
 They use torch's stable ABI only: a library built here serves torch 2.10 and all later
 releases. Needs nothing of dl4py, so that the wheel's build hook runs it as a file.
+``DL4PY_OPS_FLAGS`` adds options for compiler and linker of the CPU library.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def source_folder() -> pathlib.Path:
 
 def digest(device: str) -> str:
     """Changes with the sources and the way they are compiled."""
-    h = hashlib.sha256(" ".join(_FLAGS[device]).encode())
+    h = hashlib.sha256(" ".join(_FLAGS[device] + _more(device)).encode())
     kinds = {".h", ".inl", SUFFIX[device]}
     for path in sorted(source_folder().glob("*")):
         if path.suffix in kinds:
@@ -85,7 +86,7 @@ def command(
     device: str, source: pathlib.Path, target: pathlib.Path, archs: Sequence[str] = ()
 ) -> list[str]:
     """The compiler's command line that makes object code of one source."""
-    line = [compiler(device), "-std=c++20", _TARGET, *_FLAGS[device]]
+    line = [compiler(device), "-std=c++20", _TARGET, *_FLAGS[device], *_more(device)]
     for arch in archs:
         line += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
     include = str(_torch() / "include")
@@ -112,6 +113,10 @@ def _run(line: list[str], log: pathlib.Path) -> None:
         raise BuildError(f"the compiler failed, see {log}")
 
 
+def _more(device: str) -> list[str]:
+    return os.environ.get("DL4PY_OPS_FLAGS", "").split() if device == "cpu" else []
+
+
 def _torch() -> pathlib.Path:
     import torch
 
@@ -136,8 +141,9 @@ def build(
             folder = pathlib.Path(name)
             library = folder / target.name
             objects = compile_all(device, folder, log, [arch] if arch else [])
-            line = [compiler(device), *_LINK[device], "-shared", "-o", str(library)]
-            line += [*map(str, objects), f"-L{_torch() / 'lib'}", "-ltorch_cpu"]
+            line = [compiler(device), *_LINK[device], *_more(device)]
+            line += ["-shared", "-o", str(library), *map(str, objects)]
+            line += [f"-L{_torch() / 'lib'}", "-ltorch_cpu"]
             _run(line + ["-ltorch_cuda"] * (device == "cuda"), log)
             with open(library, "ab") as file:  # loaders ignore what follows
                 file.write(hashlib.sha256(library.read_bytes()).digest())
