@@ -53,6 +53,10 @@ inline Tensor laid_out_as(const Tensor& y, const Tensor& t) {  // broadcasts and
   return torch::stable::copy_(r, t);
 }
 
+inline bool aligned(const Tensor& t) {  // torch.frombuffer takes any offset
+  return reinterpret_cast<uintptr_t>(t.data_ptr()) % t.element_size() == 0;
+}
+
 inline bool is_one_number(const Tensor& t) {  // 0-d, or the stride-0 gradient of y.sum()
   for (int64_t d = 0; d < t.dim(); ++d)
     if (t.size(d) != 1 && t.stride(d) != 0) return false;
@@ -87,12 +91,12 @@ Tensor apply(const Tensor& x_in, const Tensor* scale, const Tensor* seed, int64_
   if (x_in.numel() == 0) return y;
   // Random numbers belong to elements in row-major order, other ops take any dense layout.
   Tensor out = seed && !y.is_contiguous() ? torch::stable::contiguous(y) : y;
-  Tensor x = same_strides(x_in, out) ? x_in : laid_out_as(out, x_in);
+  Tensor x = same_strides(x_in, out) && aligned(x_in) ? x_in : laid_out_as(out, x_in);
   Tensor s, k;
   bool each = false;
   if (scale) {
     check_device(*scale, x);
-    bool as_is = scale->scalar_type() == type;
+    bool as_is = scale->scalar_type() == type && aligned(*scale);
     each = !(as_is && is_one_number(*scale));
     s = as_is && (!each || same_strides(*scale, out)) ? *scale : laid_out_as(out, *scale);
     scale = &s;

@@ -53,7 +53,7 @@ template <class F, class T> HD T scaled(F f, T x, T value, T s) {
 constexpr int64_t kGrain = 32768;  // elements that are worth a thread
 constexpr int64_t kChunk = 1024;   // half types converted at a time: stays in the first cache
 
-#if defined(__x86_64__) && defined(__linux__)
+#if DL4PY_X86
 #define DL4PY_CLONES \
   static __attribute__((noinline, target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -68,11 +68,8 @@ HD void loop(F f, const Span<T>& a, uint64_t seed, int64_t first) {
   const T one = s ? s[0] : T(1);
   if constexpr (Random<F> && order < 2) {
     for (int64_t i = 0; i < a.n; i += kBlock) {  // `first` is a multiple of kBlock
-      float u[kBlock];
-      for (int c = 0; c < kRow; ++c) {
-        Words words = philox(seed, (first + i) / kWords + c);
-        for (int w = 0; w < kWords; ++w) u[w * kRow + c] = uniform(words.w[w]);
-      }
+      alignas(64) float u[kBlock];
+      uniforms(seed, uint64_t(first + i) / kWords, u);
       int64_t m = std::min<int64_t>(kBlock, a.n - i);
       for (int64_t j = 0; j < m; ++j) {
         T v = derivative<order>(f, x[i + j], T(u[j]));

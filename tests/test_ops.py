@@ -212,6 +212,21 @@ class TestTensors:
         with pytest.raises(TypeError, match=r"x must be a tensor, got list"):
             f([1.0])  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("dtype", register.DTYPES, ids=str)
+    def test_any_offset_in_bytes(self, f: Case, dtype: torch.dtype) -> None:
+        x = torch.randn(100).to(dtype)
+        content = bytes(1) + x.view(torch.uint8).numpy().tobytes()
+        odd = torch.frombuffer(bytearray(content), dtype=dtype, offset=1)
+        with torch.no_grad():
+            for scale in (None, odd, odd[:1]):
+                even = None if scale is None else scale.clone()
+                torch.testing.assert_close(f.op(odd, scale, 1), f.op(x, even, 1))
+
+    def test_one_device_for_all(self, f: Case) -> None:
+        scale = torch.ones(2, 3, dtype=torch.float64, device="meta")
+        with pytest.raises(RuntimeError, match="must be on the device of x"):
+            f.op(SMOOTH, scale, 1)
+
     def test_inference_mode(self, f: Case) -> None:
         with torch.inference_mode():
             y = f(SMOOTH.clone())

@@ -65,7 +65,7 @@ class GELU(Activation):
         if not self.precise:
             return ops.gelu(x, self.literal(1.702, x))
         if not self.dl4j_exact:
-            return F.gelu(x, approximate="tanh")
+            return ops.gelutanh(x) if ops.pays(x) else F.gelu(x, approximate="tanh")
         # DL4J cubes the constant too; its derivative has six-digit literals of its own
         t = torch.tanh(math.sqrt(2 / math.pi) * (x + (0.044715 * x) ** 3))
         s = torch.tanh(0.797885 * x + (0.0356774 * x) ** 3)
@@ -158,7 +158,7 @@ class Mish(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.mish(x)
+        return ops.mish(x) if ops.pays(x) else F.mish(x)
 
 
 @ACTIVATIONS.add("rationaltanh", java="ActivationRationalTanh")
@@ -238,6 +238,8 @@ class Softplus(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if ops.pays(x):
+            return ops.softplus(x)
         # torch's default of 20 leaves 1e-10 of a double behind
         return F.softplus(x, threshold=40.0)
 
@@ -293,4 +295,4 @@ class Tanh(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+        return ops.tanh(x) if ops.pays(x) else torch.tanh(x)

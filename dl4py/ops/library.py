@@ -49,6 +49,11 @@ def origin(device: str = "cpu") -> str:
     return _origin[device]
 
 
+def compiled(device: str) -> bool:
+    """Whether kernels of a library serve a device type, not the formulas."""
+    return not origin(device).startswith("fallback")
+
+
 def cache() -> pathlib.Path:
     """The folder of libraries built on this machine for this torch."""
     root = os.environ.get("TORCH_EXTENSIONS_DIR")

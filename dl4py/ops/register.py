@@ -169,8 +169,14 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
         out = torch.empty_like(x)  # the strides that the fake kernel promises
         return y if y is not x and y.stride() == out.stride() else out.copy_(y)
 
-    def fake(x: Tensor, *_: Any) -> Tensor:
+    def fake(x: Tensor, *rest: Any) -> Tensor:
         _check(name, x)
+        for t in rest:
+            if isinstance(t, Tensor) and t.device != x.device:
+                raise RuntimeError(
+                    f"{name}: all tensors must be on the device of x ({x.device}), "
+                    f"got one on {t.device}; move it, e.g. with .to(x.device)"
+                )
         return torch.empty_like(x)
 
     def declare(n: str, arguments: str, kernel: Callable[..., Tensor]) -> Any:
