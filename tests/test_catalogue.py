@@ -124,12 +124,13 @@ class Run:
         tolerance = COMPUTED[self.case.meta["dtype"]]
         self.check("out_0", self.net.output(self.x, *self.masks), tolerance)
 
-    def layers(self):
+    def layers(self, without=()):
         tolerance = COMPUTED[self.case.meta["dtype"]]
         keys = sorted(k for k in self.arrays if k.startswith("layers/"))
         ours = self.net.feed_forward(self.x, *self.masks)
         for key, activations in zip(keys, ours, strict=True):
-            if not reason(self.case.name, key, False):
+            listed = reason(self.case.name, key, False)
+            if not listed and key[: len("layers/00")] not in without:
                 self.check(key, activations, tolerance)
 
     def gradient(self):
