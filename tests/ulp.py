@@ -74,7 +74,7 @@ FUNCTIONS = {
     "exp_below_1": Function(np.exp, "exp(x)", 1.25, up=0),
     "expm1_below_0": Function(np.expm1, "expm1(x)", 1.5, up=0, flushes=0),
     "tanh": Function(np.tanh, "tanh(x)", 2.6, flushes=0),
-    "tanh_slope": Function(_slope, "sech(x)**2", 4.6, flushes=4),
+    "tanh_slope": Function(_slope, "sech(x)**2", 5.2, flushes=4),
     "sigmoid": Function(_sigmoid, "1 / (1 + exp(-x))", 2.6),
     "log": Function(np.log, "log(x)", 1.9, flushes=0),
     "log1p_to_1": Function(np.log1p, "log1p(x)", 2.0, low=0, up=1, flushes=0),
