@@ -34,6 +34,7 @@ PRIVATE = (
     "torch._C._functorch.get_single_level_autograd_function_allowed",
     "torch._C._functorch.set_single_level_autograd_function_allowed",
     "torch._C._is_fwd_grad_enabled",
+    "torch._C._set_grad_enabled",
     "torch._VF._unpack_dual",
     "torch._ops.OpOverload._op",
     "torch.autograd.forward_ad._current_level",
@@ -51,6 +52,7 @@ _lib = _library.Library("dl4py", "DEF")
 
 _functorch = torch._C._functorch
 _transforms = torch._C._are_functorch_transforms_active
+set_grad_enabled: Any = torch._C._set_grad_enabled  # what torch.no_grad() calls
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _forward_mode_on = torch._C._is_fwd_grad_enabled
 _set_forward_mode: Any = forward_ad._set_fwd_grad_enabled

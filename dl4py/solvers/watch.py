@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dl4py.ops.register import set_grad_enabled
+
 _SPECIAL: dict[Any, str] = {
     Tensor.backward: "backward",
     torch.autograd.backward: "backward",
     torch.autograd.grad: "grad",
-    torch._C._set_grad_enabled: "mode",
+    set_grad_enabled: "mode",
 }
 _NORMS: dict[Any, tuple[int, int]] = {  # function → places of its running statistics
     F.batch_norm: (1, 2),
