@@ -1,0 +1,75 @@
+"""Linear conjugate gradients of the Hessian-free method."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dl4py.solvers import cg
+
+
+class Reads(TorchDispatchMode):
+    """Counts what brings a number to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def system(size=12, spread=1.0):
+    g = torch.Generator().manual_seed(1)
+    q, _ = torch.linalg.qr(torch.randn(size, size, generator=g, dtype=torch.float64))
+    a = q @ torch.diag(torch.logspace(0, spread, size, dtype=torch.float64)) @ q.T
+    return (a + a.T) / 2, torch.randn(size, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+def test_solves_in_as_many_steps_as_dimensions(preconditioned, warm):
+    a, b = system()
+    start = torch.ones_like(b) if warm else torch.zeros_like(b)
+    scale = a.diag() if preconditioned else 1.0
+    found = cg.solve(a.mv, b, start, scale, max_iter=12, tolerance=0.0)
+    torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
+    assert start.unique().numel() == 1
+
+
+def test_the_stop_does_not_depend_on_when_the_host_looks():
+    a, b = system(400, 5.0)
+    runs = [
+        cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300, chunk=chunk)
+        for chunk in (1, 7, 10, 50)
+    ]
+    assert 10 < runs[0].stopped < 300
+    for run in runs[1:]:
+        assert run.stopped == runs[0].stopped and torch.equal(run.x, runs[0].x)
+        assert [i for i, _ in run.iterates] == [i for i, _ in runs[0].iterates]
+
+
+def test_reads_of_the_host():
+    a, b = system(400, 5.0)
+
+    def read(t):  # tolist() would read unseen
+        return [v.item() for v in t]
+
+    start = torch.zeros_like(b)
+    with Reads() as reads:
+        cg.solve(a.mv, b, start, max_iter=100, tolerance=0.0, read=read)
+    assert 0 < reads.count <= 10
+
+
+def test_stops_before_negative_curvature():
+    a = torch.diag(torch.tensor([1.0, -1.0]))
+    found = cg.solve(a.mv, torch.tensor([0.0, 1.0]), torch.zeros(2))
+    assert found.stopped == 0 and not found.x.any()
+
+
+def test_stored_iterates():
+    a, b = system(60, 4.0)
+    found = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=32, tolerance=0.0)
+    assert [i for i, _ in found.iterates] == [5, 7, 9, 11, 15, 19, 25, 32]
+    short = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=9, tolerance=0.0)
+    assert torch.equal(found.iterates[2][1], short.x)
