@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,14 @@ class Case:
             torch.tensor(v) if p == "seed" else v
             for p, v in zip(self.made.params, self.numbers, strict=True)
         ]
+
+    def on(self, device: str) -> Case:
+        """The same with its tensors on another device."""
+        moved = copy.copy(self)
+        moved.params = [
+            p.to(device) if isinstance(p, Tensor) else p for p in self.params
+        ]
+        return moved
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.made.entry(x, *self.params)

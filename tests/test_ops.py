@@ -332,10 +332,7 @@ class TestCuda:
     @pytest.mark.parametrize("dtype", register.DTYPES, ids=str)
     def test_equals_cpu(self, f: Case, layout: str, dtype: torch.dtype) -> None:
         x = LAYOUTS[layout](torch.randn(3, 4, 5, 6).to(dtype))
-        on_gpu = Case(f.made.name)
-        on_gpu.params = [
-            p.cuda() if isinstance(p, Tensor) else p for p in on_gpu.params
-        ]
+        on_gpu = f.on("cuda")
         with torch.no_grad():
             for order, g in itertools.product(range(3), (None, torch.randn_like(x))):
                 there = x.cuda(), None if g is None else g.cuda()

@@ -272,7 +272,7 @@ class TestGraphs:
     @every_op
     def test_meta_and_fake(self, f: Case) -> None:
         meta = torch.empty(3, 4, device="meta", requires_grad=True)
-        f(meta).sum().backward()
+        f.on("meta")(meta).sum().backward()
         assert meta.grad is not None and meta.grad.shape == (3, 4)
         with FakeTensorMode(allow_non_fake_inputs=True):
             fake = torch.empty(3, 4, requires_grad=True)

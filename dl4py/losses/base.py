@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dl4py import activations
 from dl4py.activations.base import arguments, gradient_of
+from dl4py.ops.head import head
 from dl4py.registry import LOSSES, Named, parameters
 
 
@@ -70,7 +71,7 @@ class Loss(nn.Module):
         average: bool = True,
     ) -> Tensor:
         """The mean over all examples, or their plain sum; differentiable."""
-        parts = self._parts(output, labels, mask)
+        parts: Tensor = head(self._parts, output, labels, mask)
         if average and parts.ndim == 1:
             return parts.mean()
         total = parts.sum()
@@ -80,7 +81,7 @@ class Loss(nn.Module):
         self, output: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of each example, ``[n]``."""
-        parts = self._parts(output, labels, mask)
+        parts: Tensor = head(self._parts, output, labels, mask)
         return parts if parts.ndim == 1 else parts.sum(1)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:

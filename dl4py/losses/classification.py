@@ -21,6 +21,7 @@ from dl4py.losses.base import (
     times,
     times_log,
 )
+from dl4py.ops.head import head
 from dl4py.registry import LOSSES
 
 
@@ -460,7 +461,7 @@ class FMeasure(Loss):
         mask: Tensor | None = None,
         average: bool = True,
     ) -> Tensor:
-        true, false, missed = self._terms(output, labels, mask).sum(0)
+        true, false, missed = head(self._terms, output, labels, mask).sum(0)
         square = self.beta**2
         numerator = (1 + square) * true
         denominator = numerator + square * missed + false

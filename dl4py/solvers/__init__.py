@@ -1,6 +1,7 @@
 """Solvers as torch optimizers: a direction and a search, one of each a step."""
 
 from dl4py.solvers.base import Problem, Solver
+from dl4py.solvers.hessian_free import HessianFree
 from dl4py.solvers.line import (
     LBFGS,
     ConjugateGradient,
@@ -12,6 +13,7 @@ from dl4py.solvers.watch import Watch
 __all__ = [
     "LBFGS",
     "ConjugateGradient",
+    "HessianFree",
     "LineGradientDescent",
     "LineSolver",
     "Problem",

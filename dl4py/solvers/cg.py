@@ -20,11 +20,13 @@ class Solved:
         x: the last iterate.
         iterates: (i, xᵢ) of the stored ones, in order, the last iterate at the end.
         stopped: the iteration after which x stayed.
+        models: φ of each of ``iterates``.
     """
 
     x: Tensor
     iterates: list[tuple[int, Tensor]]
     stopped: int
+    models: list[Tensor]
 
 
 def grid(last: int) -> list[int]:
@@ -112,4 +114,5 @@ def solve(
             break
     last = int(read(count.double().reshape(1))[0])
     kept = [(i, v) for i, v in stored if i < last]
-    return Solved(x, [*kept, (last, x)], last)
+    kept.append((last, x))
+    return Solved(x, kept, last, [phi[i] for i, _ in kept])

@@ -1,4 +1,4 @@
-"""Products with the curvature of a loss, on the graph of an ordinary forward pass."""
+"""Products of a curvature matrix with a vector, on the graph of the closure itself."""
 
 from __future__ import annotations
 
@@ -8,64 +8,108 @@ import torch
 from torch import Tensor
 
 
-class GaussNewton:
-    """v → Jᵀ·H·J·v, with J = ∂z/∂θ and H the Hessian of the loss in z.
+def _grad(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor] | None,
+    graph: bool = False,
+) -> list[Tensor]:
+    """``torch.autograd.grad`` that keeps the graph; 0 where there is no path."""
+    pairs = [
+        (o, None if weights is None else weights[i])
+        for i, o in enumerate(outputs)
+        if o.requires_grad
+    ]
+    if not pairs:
+        return [torch.zeros_like(t) for t in inputs]
+    found = torch.autograd.grad(
+        [o for o, _ in pairs],
+        list(inputs),
+        None if weights is None else [w for _, w in pairs],
+        retain_graph=True,
+        create_graph=graph,
+        allow_unused=True,
+    )
+    return [
+        torch.zeros_like(t) if f is None else f
+        for f, t in zip(found, inputs, strict=True)
+    ]
 
-    The graph of Jᵀ·u is built once; its derivative in u gives J·v. No z may be
-    computed from another. Parameters outside of the graph have zeros.
+
+class Hessian:
+    """H·v by differentiating the gradient once more.
 
     Args:
-        loss: of one number, its graph alive.
-        outputs: what enters the loss, z.
-        params: θ.
+        loss: one number, with its graph.
+        params: where to differentiate.
 
-    Example:
-        >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
-        >>> z = 3 * w
-        >>> GaussNewton(z.square().sum(), [z], [w])([torch.ones(2)])[0]
-        tensor([18., 18.])
-
-    Source: Schraudolph, Fast curvature matrix-vector products, 2002.
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> Hessian((w**3).sum(), [w])([torch.ones(2)])
+    [tensor([ 6., 12.])]
     """
 
-    @torch.enable_grad()
+    def __init__(self, loss: Tensor, params: Sequence[Tensor]) -> None:
+        self.params = params
+        with torch.enable_grad():
+            self._gradient = _grad([loss], params, None, graph=True)
+
+    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """H·v, in the parameters' shapes."""
+        return _grad(self._gradient, self.params, v)
+
+
+class GaussNewton:
+    """Jᵀ·H·J·v: J of the outputs, H the Hessian of the loss with respect to them.
+
+    J·v is the derivative of Jᵀ·u with respect to u, whose graph is built once.
+    Dropout masks and batch statistics are those of the loss by construction.
+
+    Args:
+        loss: one number, with its graph.
+        outputs: the loss's inputs; none of them computed from another.
+        params: where to differentiate.
+
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> z = w**2
+    >>> GaussNewton((z**2).sum(), [z], [w])([torch.ones(2)])
+    [tensor([ 8., 32.])]
+    """
+
     def __init__(
         self, loss: Tensor, outputs: Sequence[Tensor], params: Sequence[Tensor]
     ) -> None:
-        self.outputs = list(outputs)
-        self.params = list(params)
-        self.slopes = torch.autograd.grad(loss, self.outputs, create_graph=True)
-        self.u = [torch.zeros_like(z).requires_grad_() for z in self.outputs]
-        self.pulled = self._pull(self.u, create_graph=True)
+        self.params, self.outputs = params, outputs
+        with torch.enable_grad():
+            self._slope = _grad([loss], outputs, None, graph=True)
+            self._dummies = [torch.zeros_like(z, requires_grad=True) for z in outputs]
+            self._pulled = _grad(outputs, params, self._dummies, graph=True)
 
     def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """The product with ``v``, tensors of the parameters' shapes."""
-        pairs = [(p, t) for p, t in zip(self.pulled, v, strict=True) if p.requires_grad]
-        if not pairs:
-            return [torch.zeros_like(p) for p in self.params]
-        pushed = _grad([p for p, _ in pairs], self.u, [t for _, t in pairs])
-        curved = [(s, t) for s, t in zip(self.slopes, pushed, strict=True)]
-        curved = [(s, t) for s, t in curved if s.requires_grad]
-        if not curved:  # a loss linear in z
-            return [torch.zeros_like(p) for p in self.params]
-        weighed = _grad([s for s, _ in curved], self.outputs, [t for _, t in curved])
-        return self._pull(weighed)
+        """G·v, in the parameters' shapes."""
+        tangent = _grad(self._pulled, self._dummies, v)
+        return self.pull(_grad(self._slope, self.outputs, tangent))
 
-    def _pull(self, u: list[Tensor], create_graph: bool = False) -> list[Tensor]:
-        return _grad(self.outputs, self.params, u, create_graph)
+    def pull(self, u: Sequence[Tensor]) -> list[Tensor]:
+        """Jᵀ·u."""
+        return _grad(self.outputs, self.params, u)
 
+    def gradient(self) -> list[Tensor]:
+        """Jᵀ·∂loss/∂outputs: the gradient as far as it goes through the outputs."""
+        return self.pull([s.detach() for s in self._slope])
 
-def _grad(
-    of: list[Tensor], by: list[Tensor], weights: list[Tensor], create: bool = False
-) -> list[Tensor]:
-    return list(
-        torch.autograd.grad(
-            of,
-            by,
-            weights,
-            retain_graph=True,
-            create_graph=create,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
+    def probe(self, generator: torch.Generator) -> list[Tensor]:
+        """n·(Jᵀ·(ε·∂loss/∂outputs))², ε = ±1 for each of the n rows.
+
+        Its mean is Martens' diagonal: the mean of the squared gradients of the rows,
+        for a loss that is a mean over rows and outputs of one row each.
+        """
+        signed, rows = [], max((s.shape[0] for s in self._slope if s.dim()), default=1)
+        signs: dict[int, Tensor] = {}
+        for s in self._slope:
+            n = s.shape[0] if s.dim() else 1
+            if n not in signs:
+                signs[n] = torch.randint(0, 2, (n,), generator=generator) * 2 - 1
+            sign = signs[n].to(s.device, s.dtype)
+            shape = s.shape[:1] + (1,) * (s.dim() - 1)
+            signed.append(s.detach() * sign.reshape(shape))
+        return [rows * t.square() for t in self.pull(signed)]

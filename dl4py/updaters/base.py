@@ -349,9 +349,6 @@ def _rounded(x: float, dtype: torch.dtype) -> float:
     return x if dtype == torch.float64 else torch.tensor(x, dtype=dtype).item()
 
 
-UPDATERS.announce("hessian_free", reason="not built yet: it comes with a later release")
-
-
 def get(name: str | Callable[..., Any]) -> Any:
     """The optimizer class called ``name``, DL4J's name or Java class.
 

@@ -1,0 +1,87 @@
+"""What a curvature needs of an ordinary closure: the loss and the outputs it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dl4py.ops.head import head
+from dl4py.solvers.watch import Watch, _pairs
+
+HEADS: dict[Any, tuple[str, ...]] = {  # loss → its arguments that are outputs
+    F.cross_entropy: ("input", "target"),
+    F.nll_loss: ("input",),
+    F.mse_loss: ("input", "target"),
+    F.binary_cross_entropy: ("input", "target"),
+    F.binary_cross_entropy_with_logits: ("input", "target"),
+    F.l1_loss: ("input", "target"),
+    F.smooth_l1_loss: ("input", "target"),
+    F.huber_loss: ("input", "target"),
+    F.kl_div: ("input", "target"),
+    F.poisson_nll_loss: ("input", "target"),
+    F.gaussian_nll_loss: ("input", "target"),
+    F.soft_margin_loss: ("input", "target"),
+}
+
+
+class Capture(Watch):
+    """A :class:`Watch` that keeps the graph of ``backward()`` and the loss's inputs.
+
+    Losses of :mod:`torch.nn.functional`, and modules made of them, are known by
+    ``HEADS``; dl4py's own hand over their pre-activations. Inner calls of a loss are
+    not seen, so that nothing is noted twice.
+
+    Attributes:
+        roots: what ``backward()`` was called on, with its weight.
+        outputs: the inputs of the losses, as far as they depend on parameters.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.roots: list[tuple[Tensor, Tensor | None]] = []
+        self.outputs: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not torch.compiler.is_compiling():
+            if func is head:
+                self._note(args[1])
+            for place, name in enumerate(HEADS.get(func, ())):
+                self._note(args[place] if len(args) > place else kwargs.get(name))
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _note(self, t: Any) -> None:
+        if isinstance(t, Tensor) and t.requires_grad:
+            if all(t is not known for known in self.outputs):
+                self.outputs.append(t)
+
+    def backward(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        roots, weights = args[0], args[1] if len(args) > 1 else None
+        weights = kwargs.get("gradient", kwargs.get("grad_tensors", weights))
+        self.roots += _pairs(roots, weights)
+        if len(args) > 2:  # retain_graph by its place
+            args = (*args[:2], True, *args[3:])
+        else:
+            kwargs = {**kwargs, "retain_graph": True}
+        super().backward(func, args, kwargs)
+
+    def loss(self) -> Tensor:
+        """Σ of the roots, with their graph."""
+        parts = [r if w is None else (r * w).sum() for r, w in self.roots]
+        return torch.stack([part.reshape(()) for part in parts]).sum()
+
+    def release(self) -> None:
+        """Let go of the graph."""
+        self.roots, self.outputs = [], []
