@@ -15,6 +15,7 @@ from dl4py.clock import Clock
 from dl4py.config.network import SGD
 from dl4py.layers import Layer, Scored
 from dl4py.layers.base import View
+from dl4py.ops.head import head
 from dl4py.optimizer import NetworkOptimizer, penalties
 from dl4py.random import Noise
 from dl4py.registry import UPDATERS, Named
@@ -260,7 +261,11 @@ class Network(nn.Module):
 
     def penalty(self) -> Tensor:
         """What l1, l2 and weight decay add to the score."""
-        terms = [r.score(w, self.clock) for w, rs in self.penalised() for r in rs]
+        terms = [
+            head(r.score, w.view_as(w), self.clock)  # not w, which is in the outputs
+            for w, rs in self.penalised()
+            for r in rs
+        ]
         first = next(self.parameters(), None)
         zero = torch.zeros(()) if first is None else first.new_zeros(())
         return torch.stack(terms).sum() if terms else zero

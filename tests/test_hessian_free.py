@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dl4py
 from dl4py import updaters
+from dl4py.config import Dense, NeuralNetConfiguration, Output
 from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton, Hessian
@@ -269,3 +270,34 @@ def test_lightning(precision, tmp_path):
 
 def test_by_name():
     assert updaters.get("HESSIAN_FREE") is HessianFree
+
+
+def test_a_networks_penalties_are_curvature_too():
+    """``l2`` of a configuration is what ``weight_decay`` is to the optimizer."""
+
+    def built(l2):
+        chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(l2)
+        chain.optimization_algo("hessian_free").layer(Dense(n_in=4, n_out=5))
+        return chain.layer(Output(n_out=3)).build().module()
+
+    ours, twin = built(0.05), built(0.0)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 4, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (30,), generator=g)]
+    weights = [p for p in twin.parameters() if p.dim() == 2]
+    biases = [p for p in twin.parameters() if p.dim() == 1]
+    groups = [{"params": weights, "weight_decay": 0.05}, {"params": biases}]
+    solver = HessianFree(groups)
+
+    def closure():
+        solver.zero_grad()
+        loss = twin.loss(x, y)
+        loss.backward()
+        return loss
+
+    before = ours.score(x, y)
+    for _ in range(3):
+        ours.fit(x, y)
+        solver.step(closure)
+    assert ours.score(x, y) < before - 0.1
+    torch.testing.assert_close(ours.params(), twin.params(), rtol=1e-6, atol=1e-8)
