@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -65,6 +65,7 @@ class Solver(torch.optim.Optimizer):
         (5.0, [0.800000011920929, 1.600000023841858])
     """
 
+    fault: ClassVar[str | None] = None  # of DL4J's own, in one line
     _own: ClassVar[tuple[str, ...]] = (
         "memory",
         "process_group",
@@ -173,6 +174,15 @@ class Solver(torch.optim.Optimizer):
             self.fail(f" solves for dense parameters, got {p.layout} of {shape}")
         if not p.is_floating_point():
             self.fail(f" solves for floating point parameters, got {p.dtype}")
+
+    @classmethod
+    def difference(cls, hyper: Mapping[str, Any]) -> str | None:
+        """What ``dl4j_exact`` changes, in one line."""
+        return cls.fault
+
+    def differs(self) -> str | None:
+        """What ``dl4j_exact`` changes for this solver, in one line."""
+        return self.difference({})
 
     def fail(self, message: str) -> NoReturn:
         """Raise with ``message`` after the solver's name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -59,7 +58,7 @@ class LineSolver(Solver):
     """
 
     algorithm: ClassVar[str] = "LINE_GRADIENT_DESCENT"
-    fault: ClassVar[str] = "DL4J searches with the updated gradient, in its own copy"
+    fault = "DL4J searches with the updated gradient, in its own copy"
     _own: ClassVar[tuple[str, ...]] = (
         *Solver._own,
         "direction",
@@ -126,15 +125,6 @@ class LineSolver(Solver):
             maximize=maximize,
             process_group=process_group,
         )
-
-    @classmethod
-    def difference(cls, hyper: Mapping[str, Any]) -> str | None:
-        """What ``dl4j_exact`` changes, in one line."""
-        return cls.fault
-
-    def differs(self) -> str | None:
-        """What ``dl4j_exact`` changes for this solver, in one line."""
-        return self.difference({})
 
     def _search(self, given: str | Search) -> Search:
         if isinstance(given, Search):
