@@ -233,7 +233,9 @@ def _tagged(
 ) -> dict[str, Any]:
     tag = "type" if DISTRIBUTIONS.entry_of(entry.item) is not None else "@class"
     content = {**fields, **extra}
-    return {tag: entry.java or entry.key, **{k: content[k] for k in sorted(content)}}
+    last = getattr(entry.item, "json_last", ())  # Jackson: after a constructor's own
+    keys = sorted(content, key=lambda k: (k in last, k))
+    return {tag: entry.java or entry.key, **{k: content[k] for k in keys}}
 
 
 def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:

@@ -57,6 +57,8 @@ class Dropout(InputNoise):
     DL4J: org.deeplearning4j.nn.conf.dropout.Dropout
     """
 
+    json_last: ClassVar[tuple[str, ...]] = ("helperAllowFallback", "pschedule")
+
     p: Any = field(0.5, Rate(1e-12, 1.0))
     p_schedule: Any = field(None, json="pschedule")
     helper_allow_fallback: bool = field(True, flag)
