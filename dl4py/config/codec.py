@@ -1,8 +1,8 @@
 """Configuration ↔ DL4J's JSON, generic: every class states its Java name and its keys.
 
 An object is ``{"@class": its Java class, key: value …}``, keys in alphabetical order as
-Jackson writes them, those in a class's ``json_last`` after the others. Keys that a class
-does not know are kept and written back.
+Jackson writes them, those in a class's ``json_last`` after the others. Keys that a
+class does not know are kept and written back.
 """
 
 from __future__ import annotations
