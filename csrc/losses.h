@@ -16,6 +16,7 @@ template <class T> struct Rows {
   const T* m;
   const T* g;
   int64_t g_stride;
+  T scale;  // of g
   T* score;
   T* lse;    // ln Σ exp z, kept for the backward pass
   T* total;  // what multiplies the softmax there: Σ w·y
@@ -27,7 +28,10 @@ template <class T> struct Rows {
 
   HD T weight(int64_t j) const { return w ? w[j] : T(1); }
   HD bool counts(int64_t i) const { return !m || m[i] != 0; }
-  HD T slope(int64_t i) const { return m ? g[i * g_stride] * m[i] : g[i * g_stride]; }
+  HD T slope(int64_t i) const {
+    const T s = scale * g[i * g_stride];
+    return m ? s * m[i] : s;
+  }
   HD bool has_class(int64_t i) const { return index[i] >= 0 && index[i] < k; }
   HD T minus_log(T d) const { return -at_most(at_least(d, low), high); }  // of p, d = ln p
 };

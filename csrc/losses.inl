@@ -37,7 +37,7 @@ template <class T> HD T one_class(const Rows<T>& a, int64_t i, T log_normaliser,
   return total * a.minus_log(a.z[i * a.k + a.index[i]] - log_normaliser);
 }
 
-template <bool labels, class T> HD void softmax_row(const Rows<T>& a, int64_t i) {
+template <bool labels, class T> HD void softmax_row(const Rows<T> a, int64_t i) {
   const T* z = a.z + i * a.k;
   T most[kLanes], big = -std::numeric_limits<T>::infinity();
   for (int l = 0; l < kLanes; ++l) most[l] = big;
@@ -88,7 +88,7 @@ template <bool labels, class T> HD void softmax_row(const Rows<T>& a, int64_t i)
 }
 
 // kTile rows of few classes, turned so that lanes are rows.
-template <class T> HD void softmax_tile(const Rows<T>& a, int64_t first, int rows) {
+template <class T> HD void softmax_tile(const Rows<T> a, int64_t first, int rows) {
   alignas(64) T z[kNarrow][kTile], t[kNarrow][kTile];
   alignas(64) T big[kTile], sum[kTile] = {}, total[kTile] = {}, score[kTile] = {}, log_sum[kTile];
   const int k = int(a.k);
@@ -126,7 +126,7 @@ template <class T> HD void softmax_tile(const Rows<T>& a, int64_t first, int row
   }
 }
 
-template <class T> HD void softmax_forward(const Rows<T>& a, int64_t first, int64_t last) {
+template <class T> HD void softmax_forward(const Rows<T> a, int64_t first, int64_t last) {
   if (a.k <= kNarrow) {
     for (int64_t i = first; i < last; i += kTile)
       softmax_tile(a, i, int(std::min<int64_t>(kTile, last - i)));
@@ -143,23 +143,29 @@ template <class T> HD void no_gradient(const Rows<T>& a, int64_t i) {
   for (int64_t j = 0; j < a.k; ++j) a.dz[i * a.k + j] = 0;
 }
 
-// Rows of few elements as one: what belongs to a row is spread over its elements.
-template <class T> HD void spread_slopes(const Rows<T>& a, int64_t i, int64_t n, T* slope) {
+// Rows of at most kNarrow elements as one: what belongs to a row is spread over its elements, in
+// stores of a fixed width whose rest the next row overwrites.
+constexpr int64_t kSpread = kPiece + kNarrow;
+
+template <class T> HD void spread(T* at, T value) {
+  for (int j = 0; j < kNarrow; ++j) at[j] = value;
+}
+
+template <class T> HD void spread_slopes(const Rows<T> a, int64_t i, int64_t n, T* slope) {
+  alignas(64) T w[kNarrow] = {};
+  for (int64_t j = 0; j < a.k; ++j) w[j] = a.weight(j);
   for (int64_t r = 0; r < n; ++r) {
     const T g = a.counts(i + r) ? a.slope(i + r) : T(0);
-    if (a.w)
-      for (int64_t j = 0; j < a.k; ++j) slope[r * a.k + j] = g * a.w[j];
-    else
-      for (int64_t j = 0; j < a.k; ++j) slope[r * a.k + j] = g;
+    for (int j = 0; j < kNarrow; ++j) slope[r * a.k + j] = g * w[j];
   }
 }
 
-template <class T> HD void softmax_d_rows(const Rows<T>& a, int64_t i, int64_t n) {
-  alignas(64) T lse[kPiece], by[kPiece], slope[kPiece];
+template <class T> HD void softmax_d_rows(const Rows<T> a, int64_t i, int64_t n) {
+  alignas(64) T lse[kSpread], by[kSpread], slope[kSpread];
   spread_slopes(a, i, n, slope);
   for (int64_t r = 0; r < n; ++r) {
-    const T p = a.counts(i + r) ? a.slope(i + r) * a.total[i + r] : T(0), l = a.lse[i + r];
-    for (int64_t j = 0; j < a.k; ++j) lse[r * a.k + j] = l, by[r * a.k + j] = p;
+    spread(lse + r * a.k, a.lse[i + r]);
+    spread(by + r * a.k, a.counts(i + r) ? a.slope(i + r) * a.total[i + r] : T(0));
   }
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + (a.y ? i * a.k : 0);
@@ -176,7 +182,7 @@ template <class T> HD void softmax_d_rows(const Rows<T>& a, int64_t i, int64_t n
   }
 }
 
-template <class T> HD void softmax_d_row(const Rows<T>& a, int64_t i) {
+template <class T> HD void softmax_d_row(const Rows<T> a, int64_t i) {
   if (!a.counts(i)) return no_gradient(a, i);
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + (a.y ? i * a.k : 0);
@@ -193,7 +199,7 @@ template <class T> HD void softmax_d_row(const Rows<T>& a, int64_t i) {
   if (a.index && a.has_class(i)) dz[a.index[i]] -= slope * a.weight(a.index[i]);
 }
 
-template <class T> HD void softmax_backward(const Rows<T>& a, int64_t first, int64_t last) {
+template <class T> HD void softmax_backward(const Rows<T> a, int64_t first, int64_t last) {
   const int64_t rows = kPiece / a.k;
   if (a.k > kNarrow)
     for (int64_t i = first; i < last; ++i) softmax_d_row(a, i);
@@ -201,7 +207,7 @@ template <class T> HD void softmax_backward(const Rows<T>& a, int64_t first, int
     for (int64_t i = first; i < last; i += rows) softmax_d_rows(a, i, std::min(rows, last - i));
 }
 
-template <template <class> class L, class T> HD void sum_row(const Rows<T>& a, int64_t i) {
+template <template <class> class L, class T> HD void sum_row(const Rows<T> a, int64_t i) {
   const T* __restrict w = a.w;
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + i * a.k;
@@ -222,7 +228,7 @@ template <template <class> class L, class T> HD void sum_row(const Rows<T>& a, i
 }
 
 template <template <class> class L, class T>
-HD void sum_rows(const Rows<T>& a, int64_t i, int64_t n) {
+HD void sum_rows(const Rows<T> a, int64_t i, int64_t n) {
   alignas(64) T f[kPiece];
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + i * a.k;
@@ -230,13 +236,16 @@ HD void sum_rows(const Rows<T>& a, int64_t i, int64_t n) {
   for (int64_t e = 0; e < size; ++e) f[e] = L<T>::f(z[e], y[e]);
   for (int64_t r = 0; r < n; ++r) {
     T s = 0;
-    for (int64_t j = 0; j < a.k; ++j) s += a.weight(j) * f[r * a.k + j];
+    if (a.w)
+      for (int64_t j = 0; j < a.k; ++j) s += a.w[j] * f[r * a.k + j];
+    else
+      for (int64_t j = 0; j < a.k; ++j) s += f[r * a.k + j];
     a.score[i + r] = !a.counts(i + r) ? T(0) : a.m ? a.m[i + r] * s : s;
   }
 }
 
 template <template <class> class L, class T>
-HD void sum_forward(const Rows<T>& a, int64_t first, int64_t last) {
+HD void sum_forward(const Rows<T> a, int64_t first, int64_t last) {
   const int64_t rows = kPiece / a.k;
   if (a.k <= kNarrow)
     for (int64_t i = first; i < last; i += rows) sum_rows<L>(a, i, std::min(rows, last - i));
@@ -247,7 +256,7 @@ HD void sum_forward(const Rows<T>& a, int64_t first, int64_t last) {
     }
 }
 
-template <template <class> class L, class T> HD void sum_d_row(const Rows<T>& a, int64_t i) {
+template <template <class> class L, class T> HD void sum_d_row(const Rows<T> a, int64_t i) {
   if (!a.counts(i)) return no_gradient(a, i);
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + i * a.k;
@@ -262,8 +271,8 @@ template <template <class> class L, class T> HD void sum_d_row(const Rows<T>& a,
 }
 
 template <template <class> class L, class T>
-HD void sum_d_rows(const Rows<T>& a, int64_t i, int64_t n) {
-  alignas(64) T slope[kPiece];
+HD void sum_d_rows(const Rows<T> a, int64_t i, int64_t n) {
+  alignas(64) T slope[kSpread];
   spread_slopes(a, i, n, slope);
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + i * a.k;
@@ -275,7 +284,7 @@ HD void sum_d_rows(const Rows<T>& a, int64_t i, int64_t n) {
 }
 
 template <template <class> class L, class T>
-HD void sum_backward(const Rows<T>& a, int64_t first, int64_t last) {
+HD void sum_backward(const Rows<T> a, int64_t first, int64_t last) {
   const int64_t rows = kPiece / a.k;
   if (a.k > kNarrow)
     for (int64_t i = first; i < last; ++i) sum_d_row<L>(a, i);
@@ -479,6 +488,7 @@ template <class T> Rows<T> rows(const Loss& all) {
           .m = pointer<T>(all.m),
           .g = pointer<T>(all.g),
           .g_stride = 1,
+          .scale = 1,
           .n = all.z.size(0),
           .k = all.z.size(1),
           .low = -std::numeric_limits<T>::infinity(),
@@ -520,10 +530,11 @@ std::tuple<Tensor, Tensor, Tensor> softmax_xent_op(const Tensor& z, const Tensor
 }
 
 template <class T> void backward(const Loss& all, const Tensor* lse, const Tensor* total,
-                                 const Tensor& g, const Tensor& dz) {
+                                 const Tensor& g, double scale, const Tensor& dz) {
   Rows<T> a = rows<T>(all);
   a.g = static_cast<const T*>(g.data_ptr());
   a.g_stride = g.size(0) > 1 ? g.stride(0) : 1;
+  a.scale = T(scale);
   a.dz = static_cast<T*>(dz.data_ptr());
   if (lse) {
     a.lse = static_cast<T*>(lse->data_ptr());
@@ -534,23 +545,24 @@ template <class T> void backward(const Loss& all, const Tensor* lse, const Tenso
   }
 }
 
-inline Tensor gradient(const Loss& all, const Tensor* lse, const Tensor* total, const Tensor& g) {
+inline Tensor gradient(const Loss& all, const Tensor* lse, const Tensor* total, const Tensor& g,
+                       double scale) {
   check_device(g, all.z);
   STD_TORCH_CHECK(g.dim() == 1 && g.size(0) == all.z.size(0) &&
                       g.scalar_type() == all.z.scalar_type(),
                   "dl4py: the gradient of the scores must be [n] in the dtype of the output");
   Tensor dz = empty_as(all.z);
   if (dz.numel() == 0) return dz;
-  if (all.z.scalar_type() == ScalarType::Float) backward<float>(all, lse, total, g, dz);
-  else backward<double>(all, lse, total, g, dz);
+  if (all.z.scalar_type() == ScalarType::Float) backward<float>(all, lse, total, g, scale, dz);
+  else backward<double>(all, lse, total, g, scale, dz);
   return dz;
 }
 
 Tensor softmax_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& lse_in,
-                         const Tensor& total_in, const Tensor& g) {
+                         const Tensor& total_in, const Tensor& g, double scale) {
   Loss all = checked(z, y, w, m, true);
   Tensor lse = vector_for(lse_in, z, z.size(0)), total = vector_for(total_in, z, z.size(0));
-  return gradient(all, &lse, &total, g);
+  return gradient(all, &lse, &total, g, scale);
 }
 
 Tensor sigmoid_xent_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m) {
@@ -570,8 +582,9 @@ Tensor sigmoid_xent_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m) {
   return score;
 }
 
-Tensor sigmoid_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& g) {
-  return gradient(checked(z, y, w, m, false), nullptr, nullptr, g);
+Tensor sigmoid_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& g,
+                         double scale) {
+  return gradient(checked(z, y, w, m, false), nullptr, nullptr, g, scale);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dl4py, DL4PY_DEVICE, m) {

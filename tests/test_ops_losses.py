@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import math
@@ -117,9 +118,26 @@ class TestDerivatives:
         if y.is_floating_point():
             inputs.append(y.clamp(0.1, 0.9).requires_grad_())
         for w, m in extras(4, 5, torch.float64):
-            call = lambda z, y=y, w=w, m=m: f(z, y, w, m)  # noqa: E731
+            fixed = {"w": w, "m": m} | ({} if len(inputs) == 2 else {"y": y})
+            call = functools.partial(f, **fixed)
             assert gradcheck(call, inputs, check_forward_ad=True, **TIGHT)
             assert gradgradcheck(call, inputs, **TIGHT)
+
+    def test_the_mean_is_recorded_as_one(self, kind: str) -> None:
+        f, z, y = data(kind, 4, 5)
+        z.requires_grad_()
+        for w, m in extras(4, 5, torch.float64):
+            mean = functools.partial(f, y=y, w=w, m=m, average=True)
+            rows = f(z, y, w, m).mean()
+            torch.testing.assert_close(mean(z), rows)
+            assert mean(z).dtype == z.dtype and mean(z.detach()).shape == ()
+            slopes = [torch.autograd.grad(s, z)[0] for s in (mean(z), rows)]
+            torch.testing.assert_close(*slopes)
+            torch.testing.assert_close(grad(mean)(z.detach()), slopes[0])
+            assert gradgradcheck(mean, z, **TIGHT)
+        if y.is_floating_point():
+            y = y.clamp(0.1, 0.9).requires_grad_()
+            assert gradcheck(lambda z, y: f(z, y, average=True), (z, y), **TIGHT)
 
     def test_weights_and_masks_have_gradients(self, kind: str) -> None:
         f, z, y = data(kind, 4, 5)
@@ -130,7 +148,10 @@ class TestDerivatives:
     def test_transforms(self, kind: str) -> None:
         f, z, y = data(kind, 4, 5)
         m = torch.tensor([1.0, 0, 0.5, 2]).double()
-        score = lambda z: f(z, y, None, m).sum()  # noqa: E731
+
+        def score(z: Tensor) -> Tensor:
+            return f(z, y, None, m).sum()
+
         leaf = z.clone().requires_grad_()
         (slope,) = torch.autograd.grad(score(leaf), leaf)
         torch.testing.assert_close(grad(score)(z), slope)
@@ -146,12 +167,17 @@ class TestDerivatives:
         z, y = z.reshape(2, 3, 5), y.reshape(2, 3, *y.shape[1:])
         w = torch.linspace(0.5, 2, 5).double()
         m = torch.tensor([0.0, 1, 2]).double()
-        call = lambda z, y, m: f(z, y, w, m)  # noqa: E731
+
+        def call(z: Tensor, y: Tensor, m: Tensor) -> Tensor:
+            return f(z, y, w, m)
+
+        def total(z: Tensor, y: Tensor) -> Tensor:
+            return call(z, y, m).sum()
+
         expected = torch.stack([call(a, b, m) for a, b in zip(z, y, strict=True)])
         torch.testing.assert_close(vmap(call, (0, 0, None))(z, y, m), expected)
         turned = vmap(call, (1, 0, None))(z.movedim(0, 1), y, m)
         torch.testing.assert_close(turned, expected)
-        total = lambda z, y: call(z, y, m).sum()  # noqa: E731
         slopes = torch.stack([grad(total)(a, b) for a, b in zip(z, y, strict=True)])
         torch.testing.assert_close(vmap(grad(total))(z, y), slopes)
 
@@ -185,7 +211,7 @@ class TestDerivatives:
             g = torch.ones(4).double()
             sums = () if kind == "sigmoid" else (torch.logsumexp(z, 1).detach(), g)
             slope = getattr(torch.ops.dl4py, f"{f.__name__}_d")
-            torch.library.opcheck(slope, (z.detach(), y, w, m, *sums, g))
+            torch.library.opcheck(slope, (z.detach(), y, w, m, *sums, g, 0.5))
 
 
 @pytest.mark.parametrize("k", [4, 40])

@@ -71,9 +71,9 @@ class Loss(nn.Module):
         average: bool = True,
     ) -> Tensor:
         """The mean over all examples, or their plain sum; differentiable."""
-        parts: Tensor = head(self._parts, output, labels, mask)
-        if average and parts.ndim == 1:
-            return parts.mean()
+        parts: Tensor = head(self._parts, output, labels, mask, average)
+        if parts.ndim == 0:
+            return parts
         total = parts.sum()
         return total / max(output.shape[0], 1) if average else total
 
@@ -100,8 +100,10 @@ class Loss(nn.Module):
         """The same from pre-activations, where that is more stable."""
         return self.scores(self.activation(z), y)
 
-    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
-        """The scores of the examples, ``[n]``, where one kernel computes them."""
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+    ) -> Tensor | None:
+        """Scores of examples ``[n]``, or their mean, where one kernel does it."""
         return None
 
     def slope(self, a: Tensor, y: Tensor) -> Tensor | None:
@@ -162,14 +164,20 @@ class Loss(nn.Module):
             else gradient_of(times(a, slope.detach(), w, m), value)
         )
 
-    def _parts(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-        """Scores of examples ``[n]``, or their terms."""
+    def _parts(
+        self,
+        output: Tensor,
+        labels: Tensor,
+        mask: Tensor | None,
+        average: bool = False,
+    ) -> Tensor:
+        """Scores of examples ``[n]``, their mean if ``average``, or their terms."""
         z = self._output(output, labels)
         m = self._mask(mask, z)
         # kernels know masks of examples that need no gradient
         if z.numel() and (m is None or (m.shape[1] == 1 and not m.requires_grad)):
             wide = z.float() if z.itemsize < 4 else z
-            scores = self.fused(wide, labels, m)
+            scores = self.fused(wide, labels, m, average)
             if scores is not None:
                 return scores.to(z.dtype)
         return self._terms(output, labels, mask)

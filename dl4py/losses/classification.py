@@ -76,11 +76,13 @@ class XENT(WeightedLoss):
         yes, no = self._clipped(a), self._clipped(1 - a)
         return -times_log(y, yes) - times_log(1 - y, no)
 
-    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+    ) -> Tensor | None:
         if self.link != "sigmoid" or self.dl4j_exact:
             return None
         w = None if self.weights is None else self._weights(z)
-        return ops.sigmoid_xent(z, self.encode(labels, z), w, _column(m, z))
+        return ops.sigmoid_xent(z, self.encode(labels, z), w, _column(m, z), average)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -133,7 +135,9 @@ class CrossEntropy(WeightedLoss):
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         return -self.times_log_output(z, y)
 
-    def fused(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor | None:
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+    ) -> Tensor | None:
         if self.link != "softmax":
             return None
         w = None if self.weights is None else self._weights(z)
@@ -146,7 +150,7 @@ class CrossEntropy(WeightedLoss):
             # DL4J: as if the labels summed to 1
             unit = w is None and not (m is not None and z.shape[1] == 1)
             y = y.detach() if unit else y
-        return ops.softmax_xent(z, y, w, _column(m, z), low, high, unit)
+        return ops.softmax_xent(z, y, w, _column(m, z), low, high, unit, average)
 
     def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
         """Labels as the kernel takes them: values or classes."""

@@ -75,11 +75,18 @@ def _softmax_value(
 
 
 def _softmax_gradient(
-    z: Tensor, y: Tensor, w: Maybe, m: Maybe, lse: Tensor, total: Tensor, g: Tensor
+    z: Tensor,
+    y: Tensor,
+    w: Maybe,
+    m: Maybe,
+    lse: Tensor,
+    total: Tensor,
+    g: Tensor,
+    scale: float,
 ) -> Tensor:
     p = torch.exp(_blank(z, m) - lse.unsqueeze(1))
     t = _blank(_times(_labels(z, y), w), m)
-    return (total.unsqueeze(1) * p - t) * _times(g, m).unsqueeze(1)
+    return (total.unsqueeze(1) * p - t) * _times(g * scale, m).unsqueeze(1)
 
 
 def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
@@ -91,9 +98,11 @@ def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
     return _times(_times(y * yes + (1 - y) * no, w).sum(1), m)
 
 
-def _sigmoid_gradient(z: Tensor, y: Tensor, w: Maybe, m: Maybe, g: Tensor) -> Tensor:
+def _sigmoid_gradient(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, g: Tensor, scale: float
+) -> Tensor:
     slope = torch.sigmoid(_blank(z, m)) - _blank(y, m)
-    return _times(slope, w) * _times(g, m).unsqueeze(1)
+    return _times(slope, w) * _times(g * scale, m).unsqueeze(1)
 
 
 _INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
@@ -110,7 +119,8 @@ _softmax_op = register.define(
     lambda z, *_: tuple(_empty_rows(z) for _ in range(3)),
 )
 _softmax_d_op = register.define(
-    f"softmax_xent_d({_INPUTS}, Tensor lse, Tensor total, Tensor g) -> Tensor",
+    f"softmax_xent_d({_INPUTS}, Tensor lse, Tensor total, Tensor g, float scale)"
+    " -> Tensor",
     lambda *inputs: _softmax_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
@@ -118,59 +128,74 @@ _sigmoid_op = register.define(
     f"sigmoid_xent({_INPUTS}) -> Tensor", _sigmoid_formula, _empty_rows
 )
 _sigmoid_d_op = register.define(
-    f"sigmoid_xent_d({_INPUTS}, Tensor g) -> Tensor",
+    f"sigmoid_xent_d({_INPUTS}, Tensor g, float scale) -> Tensor",
     lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
 
 
+def _of_rows(average: bool, g: Tensor, z: Tensor) -> tuple[Tensor, float]:
+    """The gradient of each row's score, and a factor on it."""
+    n = z.shape[0]
+    return (g.expand(n), 1 / n) if average else (g, 1.0)
+
+
 class _SoftmaxXent(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
+    def forward(
+        ctx: Any, average: bool, z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any
+    ) -> Any:
         with register.below_autograd():
             score, lse, total = _softmax_op(z, y, w, m, *p)
+            score = score.mean() if average else score
         ctx.save_for_backward(z, y, w, m, lse, total)
-        ctx.unit = p[2]
+        ctx.average, ctx.unit = average, p[2]
         ctx.mark_non_differentiable(lse, total)
         return score, lse, total
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
         z, y, w, m, lse, total = ctx.saved_tensors
+        g, scale = _of_rows(ctx.average, g, z)
         dz = dy = None
         if torch.is_grad_enabled():
             lse = torch.logsumexp(_blank(z, m), 1)
             if not ctx.unit:
                 total = _blank(_times(_labels(z, y), w), m).sum(1)
-            dz = _softmax_gradient(z, y, w, m, lse, total, g)
-        elif ctx.needs_input_grad[0]:
+            dz = _softmax_gradient(z, y, w, m, lse, total, g, scale)
+        elif ctx.needs_input_grad[1]:
             with register.below_autograd():
-                dz = _softmax_d_op(z, y, w, m, lse, total, g)
-        if ctx.needs_input_grad[1]:
+                dz = _softmax_d_op(z, y, w, m, lse, total, g, scale)
+        if ctx.needs_input_grad[2]:
             slope = _times(_blank(lse.unsqueeze(1) - z, m), w)
-            dy = slope * _times(g, m).unsqueeze(1)
-        return dz, dy, None, None, None, None, None
+            dy = slope * _times(g * scale, m).unsqueeze(1)
+        return None, dz, dy, None, None, None, None, None
 
 
 class _SigmoidXent(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
+    def forward(
+        ctx: Any, average: bool, z: Tensor, y: Tensor, w: Maybe, m: Maybe
+    ) -> Any:
         ctx.save_for_backward(z, y, w, m)
+        ctx.average = average
         with register.below_autograd():
-            return _sigmoid_op(z, y, w, m)
+            score = _sigmoid_op(z, y, w, m)
+            return score.mean() if average else score
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
+        g, scale = _of_rows(ctx.average, g, z)
         dz = dy = None
         if torch.is_grad_enabled():
-            dz = _sigmoid_gradient(z, y, w, m, g)
-        elif ctx.needs_input_grad[0]:
+            dz = _sigmoid_gradient(z, y, w, m, g, scale)
+        elif ctx.needs_input_grad[1]:
             with register.below_autograd():
-                dz = _sigmoid_d_op(z, y, w, m, g)
-        if ctx.needs_input_grad[1]:
-            dy = _times(_blank(-z, m), w) * _times(g, m).unsqueeze(1)
-        return dz, dy, None, None
+                dz = _sigmoid_d_op(z, y, w, m, g, scale)
+        if ctx.needs_input_grad[2]:
+            dy = _times(_blank(-z, m), w) * _times(g * scale, m).unsqueeze(1)
+        return None, dz, dy, None, None
 
 
 def _constant(*tensors: Maybe) -> bool:
@@ -180,13 +205,13 @@ def _constant(*tensors: Maybe) -> bool:
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
     if register.transforming() or not _constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
-    return _fast_softmax(z, y, w, m, *p)
+    return _fast_softmax(False, z, y, w, m, *p)
 
 
 def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
     if register.transforming() or not _constant(w, m):
         return _sigmoid_formula(z, y, w, m)
-    return _fast_sigmoid(z, y, w, m)
+    return _fast_sigmoid(False, z, y, w, m)
 
 
 def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
@@ -254,6 +279,7 @@ def softmax_xent(
     low: float = -math.inf,
     high: float = math.inf,
     unit: bool = False,
+    average: bool = False,
 ) -> Tensor:
     """m·Σⱼ -wⱼ·yⱼ·ln softmax(z)ⱼ of each row.
 
@@ -262,35 +288,47 @@ def softmax_xent(
         low, high: bounds of the logarithm, in the value only.
         unit: the gradient is m·(softmax(z) - w·y) even if Σ w·y is not 1; labels then
             have the gradient of ln Σ exp z - Σ w·y·z.
+        average: the mean over the rows instead.
 
     Shape:
-        ``[n]``
+        ``[n]``, or none with ``average``
 
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if register.in_plain_eager_mode() and _constant(w, m):
-        if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-            return _fast_softmax(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+    if not register.in_plain_eager_mode() or not _constant(w, m):
+        score: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
+    elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+        return _fast_softmax(average, z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+    else:
         with register.below_autograd():
-            return _softmax_op(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
-    return _softmax_op(z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+            score = _softmax_op(z, y, w, m, low, high, unit)[0]
+    return score.mean() if average else score
 
 
 def sigmoid_xent(
-    z: Tensor, y: Tensor, w: Tensor | None = None, m: Tensor | None = None
+    z: Tensor,
+    y: Tensor,
+    w: Tensor | None = None,
+    m: Tensor | None = None,
+    average: bool = False,
 ) -> Tensor:
     """m·Σⱼ -wⱼ·(yⱼ·ln σ(zⱼ) + (1 - yⱼ)·ln(1 - σ(zⱼ))) of each row.
 
+    Args:
+        average: the mean over the rows instead.
+
     Shape:
-        ``[n]``
+        ``[n]``, or none with ``average``
 
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
-    if register.in_plain_eager_mode() and _constant(w, m):
-        if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-            return _fast_sigmoid(z, y, w, m)  # type: ignore[no-any-return]
+    if not register.in_plain_eager_mode() or not _constant(w, m):
+        score: Tensor = _sigmoid_op(z, y, w, m)
+    elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+        return _fast_sigmoid(average, z, y, w, m)  # type: ignore[no-any-return]
+    else:
         with register.below_autograd():
-            return _sigmoid_op(z, y, w, m)  # type: ignore[no-any-return]
-    return _sigmoid_op(z, y, w, m)  # type: ignore[no-any-return]
+            score = _sigmoid_op(z, y, w, m)
+    return score.mean() if average else score
