@@ -13,16 +13,16 @@ template <class T> struct rationaltanh {  // a · sgn(v) · (1 - 1/q), v = 2x/3
   T a, c;
   HD static T v(T x) {  // the bound keeps v⁶ finite
     const T bound = sizeof(T) == 8 ? T(1e50) : T(1e6f);
-    return at_least(at_most(x * T(2.0 / 3), bound), -bound);
+    return std::copysign(at_most(std::fabs(x * T(2.0 / 3)), bound), x);
   }
-  HD T r(T m) const { return 1 + m + c * m * m * m; }  // q = 1 + m·r; 1 - 1/q cancels
+  HD T r(T m) const { return 1 + m * (1 + c * (m * m)); }  // q = 1 + m·r; 1 - 1/q cancels
   HD T f(T x) const {
     T u = v(x), m = std::fabs(u);
     return a * (u * r(m)) / (1 + m * r(m));
   }
   HD T df(T x) const {
     T m = std::fabs(v(x)), w = 1 / (1 + m * r(m));
-    return a * T(2.0 / 3) * ((1 + 2 * m + 4 * c * m * m * m) * w) * w;
+    return a * T(2.0 / 3) * ((1 + m * (2 + 4 * c * (m * m))) * w) * w;
   }
   HD T d2f(T x) const {
     T u = v(x), m = std::fabs(u), w = 1 / (1 + m * r(m));

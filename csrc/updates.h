@@ -44,7 +44,7 @@ template <class F, class T> HD void advance_all(const F& given, const Part<T, T>
 
 // Templates cannot carry target_clones.
 #define DL4PY_ADVANCE(F, T) \
-  DL4PY_CLONES void advance_part(const F<T>& f, const Part<T, T>& a) { advance_all(f, a); }
+  DL4PY_STREAMING void advance_part(const F<T>& f, const Part<T, T>& a) { advance_all(f, a); }
 #define DL4PY_ADVANCES(F) DL4PY_ADVANCE(F, float) DL4PY_ADVANCE(F, double)
 
 template <class F, class P, class T>

@@ -67,7 +67,7 @@ template <class F, class T> HD double sum(const Vectors<T>& all, T a, int64_t fi
 
 // Templates cannot carry target_clones.
 #define DL4PY_SUM(F, T)                                                                   \
-  DL4PY_CLONES double part(F, const Vectors<T>& all, T a, int64_t first, int64_t n) {     \
+  DL4PY_STREAMING double part(F, const Vectors<T>& all, T a, int64_t first, int64_t n) {  \
     return sum<F>(all, a, first, n);                                                      \
   }
 #define DL4PY_SUMS(F) DL4PY_SUM(F, float) DL4PY_SUM(F, double)
