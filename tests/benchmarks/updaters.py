@@ -1,12 +1,15 @@
 """Updaters against torch's own optimizers: one large network, and 300 small tensors.
 
-``torch``: with its defaults (for-loop on the CPU), ``foreach`` and ``fused``.
+``torch``: with its defaults (for-loop on the CPU), ``foreach``, ``fused``; ``others``:
+pytorch_optimizer's, where that is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,12 +30,27 @@ PEERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamax": Adamax,
     "nadam": NAdam,
 }
+OTHERS = {  # pytorch_optimizer's of the same formula
+    "adabelief": "AdaBelief",
+    "adamax": "AdaMax",
+    "nadam": "NAdam",
+    "rmsprop": "RMSprop",
+}
 FUSED = {"sgd", "nesterovs", "adam", "amsgrad", "adagrad"}
 FEW = {"adam", "nesterovs", "rmsprop", "adagrad", "adadelta"}
 # name → shapes: the parameters of a 784-1000-1000-10 network, of many small layers,
 # and one tensor that no cache holds
 NETWORK = [(1000, 784), (1000,), (1000, 1000), (1000,), (10, 1000), (10,)]
 SIZES = {"300 x 256": [(256,)] * 300, "1.8e6": NETWORK, "1e7": [(10_000_000,)]}
+
+
+def others() -> dict[str, Any]:
+    """pytorch_optimizer's classes by our names; none where it is not installed."""
+    try:
+        package = importlib.import_module("pytorch_optimizer")
+    except ImportError:
+        return {}
+    return {name: getattr(package, theirs) for name, theirs in OTHERS.items()}
 
 
 def stepping(
@@ -46,16 +64,21 @@ def stepping(
 
 
 def cases(quick: bool) -> Iterator[Case]:
+    more = others()
     for label, shapes in SIZES.items():
         size = sum(torch.Size(shape).numel() for shape in shapes)
-        for name, peer in PEERS.items():
+        for name in sorted(PEERS.keys() | more.keys()):
             if quick and (name not in FEW or label == "1e7"):
                 continue
-            peers = {"foreach": stepping(partial(peer, foreach=True), shapes)}
-            if not quick:
-                peers["torch"] = stepping(peer, shapes)
+            peers = {}
+            if name in PEERS:
+                peers["foreach"] = stepping(partial(PEERS[name], foreach=True), shapes)
+                if not quick:
+                    peers["torch"] = stepping(PEERS[name], shapes)
             if name in FUSED:
-                peers["fused"] = stepping(partial(peer, fused=True), shapes)
+                peers["fused"] = stepping(partial(PEERS[name], fused=True), shapes)
+            if name in more and not quick:
+                peers["others"] = stepping(more[name], shapes)
             yield Case(name, size, label, stepping(updaters.get(name), shapes), peers)
 
 
