@@ -1,8 +1,24 @@
-"""The last line of a run: how much of DL4J's catalogue was compared."""
+"""DL4J itself as a fixture, and a run's last line: how much of its catalogue passed."""
 
+import os
 from collections import Counter
 
+import pytest
+
+from tests.oracle import Oracle, at_hand
+
 CASE = "tests/test_catalogue.py::test_equals_dl4j["
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """DL4J, or a skipped test with the reason; in CI it must be there."""
+    if not at_hand():
+        if os.environ.get("CI"):
+            pytest.fail("DL4J must be at hand in CI: set DL4PY_SHARED and install Java")
+        pytest.skip("DL4J itself is not at hand")
+    with Oracle() as running:
+        yield running
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from tests.golden import SHARED
 
@@ -46,14 +42,3 @@ class Oracle:
             if line == "ok\n":
                 return
         raise RuntimeError(f"{words[0]}: the process ended")
-
-
-@pytest.fixture(scope="module")
-def oracle() -> Any:
-    """DL4J, or a skipped test with the reason; in CI it must be there."""
-    if not at_hand():
-        if os.environ.get("CI"):
-            pytest.fail("DL4J must be at hand in CI: set DL4PY_SHARED and install Java")
-        pytest.skip("DL4J itself is not at hand")
-    with Oracle() as running:
-        yield running

@@ -16,7 +16,12 @@ from dl4py.ops import build
 
 CHECKS = "-fsanitize=address,undefined,float-cast-overflow"
 FLAGS = f"{CHECKS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
-TESTS = ("tests/test_ops.py", "tests/test_vectors.py")
+TESTS = (
+    "tests/test_ops.py",
+    "tests/test_ops_losses.py",
+    "tests/test_updaters.py",
+    "tests/test_vectors.py",
+)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from dl4py.config import (
     Subsampling,
 )
 from tests import catalogue
-from tests.oracle import oracle  # noqa: F401  a fixture
 from tests.test_catalogue import DTYPES, MISSING, configuration, reason
 
 PREDICTED = {"DOUBLE": 1e-12, "FLOAT": 1e-6, "HALF": 2e-3}  # of the largest entry
@@ -63,7 +62,7 @@ def assert_close(ours, theirs, tolerance, what):
     assert error <= tolerance, f"{what}: off by {error:.1e} of the largest entry"
 
 
-def go_on_in_java(oracle, net, x, y, folder, *, dtype, steps=3):  # noqa: F811
+def go_on_in_java(oracle, net, x, y, folder, *, dtype, steps=3):
     """Save ``net``; DL4J must predict and train on as ``net`` itself does."""
     model, inputs, labels = (folder / n for n in ("m.zip", "x.npy", "y.npy"))
     dl4py.save(net, model)
@@ -98,7 +97,7 @@ def go_on_in_java(oracle, net, x, y, folder, *, dtype, steps=3):  # noqa: F811
 
 
 @pytest.mark.parametrize("make", [mlp, cnn, rnn])
-def test_networks_built_here(oracle, make, tmp_path):  # noqa: F811
+def test_networks_built_here(oracle, make, tmp_path):
     chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
     chain, shape = make(chain.updater("adam", lr=0.01))
     net = chain.build().module(dl4j_exact=True)
@@ -112,7 +111,7 @@ def test_networks_built_here(oracle, make, tmp_path):  # noqa: F811
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
 
 
-def assert_gradient(oracle, net, x, y, folder):  # noqa: F811
+def assert_gradient(oracle, net, x, y, folder):
     """DL4J's gradient and score of a batch are those of ``net``."""
     model, inputs, labels = (folder / n for n in ("g.zip", "gx.npy", "gy.npy"))
     dl4py.save(net, model)
@@ -138,7 +137,7 @@ def assert_gradient(oracle, net, x, y, folder):  # noqa: F811
         ("softmax", "mcxent"),
     ],
 )
-def test_loss_layers(oracle, activation, loss, mini_batch, tmp_path):  # noqa: F811
+def test_loss_layers(oracle, activation, loss, mini_batch, tmp_path):
     chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
     chain.updater("sgd", lr=0.1).mini_batch(mini_batch)
     chain.layer(Dense(n_in=4, n_out=3, activation="tanh"))
@@ -152,7 +151,7 @@ def test_loss_layers(oracle, activation, loss, mini_batch, tmp_path):  # noqa: F
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
-def test_p_norms_of_nothing(oracle, p, tmp_path):  # noqa: F811
+def test_p_norms_of_nothing(oracle, p, tmp_path):
     chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
     chain.updater("sgd", lr=0.1).input_type(InputType.convolutional(4, 4, 1))
     chain.layer(Convolution2D(n_out=2, kernel_size=1, activation="relu"))
@@ -166,7 +165,7 @@ def test_p_norms_of_nothing(oracle, p, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_the_catalogue(oracle, name, tmp_path):  # noqa: F811
+def test_the_catalogue(oracle, name, tmp_path):
     case = catalogue.load(name)
     if configuration(case) is MISSING:
         pytest.skip("needs a layer that is not built yet")

@@ -104,10 +104,15 @@ class TestSelection:
 
     def test_plain_rectifier_is_flat_at_zero(self) -> None:
         x = torch.tensor([-math.inf, -1.0, 0.0, 1.0])
-        relu = lambda x: dl4py.ops.rectifier(x, math.inf, 0.0, 0.0)  # noqa: E731
+
+        def relu(x: Tensor) -> Tensor:
+            return dl4py.ops.rectifier(x, math.inf, 0.0, 0.0)
+
+        def leaky(x: Tensor) -> Tensor:
+            return dl4py.ops.rectifier(x, math.inf, 0.0, 0.5)
+
         assert relu(x).tolist() == [0, 0, 0, 1]
         assert derivative(relu, x).tolist() == [0, 0, 0, 1]
-        leaky = lambda x: dl4py.ops.rectifier(x, math.inf, 0.0, 0.5)  # noqa: E731
         assert leaky(x).tolist() == [-math.inf, -0.5, 0, 1]
         assert derivative(leaky, x).tolist() == [0.5, 0.5, 1, 1]
 
@@ -273,12 +278,18 @@ class TestRandom:
 
     def test_backward_draws_the_same(self) -> None:
         x, seed = -torch.ones(1000, dtype=torch.float64), torch.tensor(5)
-        rrelu = lambda x: dl4py.ops.rrelu(x, seed, 0.1, 0.9)  # noqa: E731
+
+        def rrelu(x: Tensor) -> Tensor:
+            return dl4py.ops.rrelu(x, seed, 0.1, 0.9)
+
         close(derivative(rrelu, x), -rrelu(x))
 
     def test_vmap_means_each_example_alone(self) -> None:
         x, seeds = -torch.ones(3, 4, 100, dtype=torch.float64), torch.arange(3)
-        one = lambda x, s: dl4py.ops.rrelu(x, s, 0.1, 0.9)  # noqa: E731
+
+        def one(x: Tensor, seed: Tensor) -> Tensor:
+            return dl4py.ops.rrelu(x, seed, 0.1, 0.9)
+
         for dims, given in ((0, seeds), (None, seeds[1])):
             expected = [
                 one(x[i], given if dims is None else given[i]) for i in range(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import pathlib
@@ -55,7 +56,9 @@ class TestDerivatives:
     def test_gradcheck_with_scale(
         self, f: Case, order: int, shape: tuple[int, ...]
     ) -> None:
-        call = lambda x, s: f.op(x, s, order)  # noqa: E731
+        def call(x: Tensor, s: Tensor) -> Tensor:
+            return f.op(x, s, order)
+
         inputs = leaf(SMOOTH), leaf(torch.randn(shape, dtype=torch.float64))
         assert gradcheck(call, inputs, check_forward_ad=True, **TIGHT)
         assert gradgradcheck(call, inputs, check_fwd_over_rev=True, **TIGHT)
@@ -89,7 +92,7 @@ class TestDerivatives:
             y.sum().backward()
 
     def test_checkpoint(self, f: Case) -> None:
-        again = lambda x: checkpoint(f, x, use_reentrant=False)  # noqa: E731
+        again = functools.partial(checkpoint, f, use_reentrant=False)
         close(derivative(again, SMOOTH), derivative(f, SMOOTH))
 
     def test_threads(self, f: Case) -> None:

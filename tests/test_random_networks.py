@@ -11,7 +11,6 @@ import numpy as np
 
 from dl4py.config import ActivationLayer
 from tests.catalogue import Case
-from tests.oracle import oracle  # noqa: F401  a fixture
 from tests.test_catalogue import MISSING, Run, configuration
 
 COUNT = int(os.environ.get("DL4PY_NETWORKS", 40))
@@ -29,7 +28,7 @@ def case(folder):
     return Case(folder.name, conf, meta, arrays)
 
 
-def test_equal_dl4j(oracle, tmp_path):  # noqa: F811
+def test_equal_dl4j(oracle, tmp_path):
     oracle("fuzz", 777, COUNT, tmp_path)
     compared = 0
     for folder in sorted(p.parent for p in tmp_path.glob("*/meta.json")):

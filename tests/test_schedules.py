@@ -195,6 +195,9 @@ class TestItems:
 
     def test_get_takes_what_stands_for_a_schedule(self):
         assert schedules.get(0.1) == schedules.Fixed(0.1)
-        function = lambda iteration, epoch: 0.5  # noqa: E731
+
+        def function(iteration, epoch):
+            return 0.5
+
         assert schedules.get(function) is function
         assert schedules.get("ExponentialSchedule", initial_value=1, gamma=1)() == 1

@@ -6,6 +6,7 @@ per float forward, 12 backward. No autograd; freed memory stays warm (``WARM``).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,8 +27,8 @@ def cases(quick: bool) -> Iterator[Case]:
         for n in (2**18,) if quick else (2**14, 2**18, 2**22, 2**25):
             x, g, y = torch.randn(n), torch.randn(n), torch.randn(n)
             copy = {"copy": lambda x=x, y=y: y.copy_(x)}
-            forward = lambda f=op.raw, x=x, p=p: f(x, *p)  # noqa: E731
-            backward = lambda f=op.raw_d, x=x, g=g, p=p: f(x, g, *p)  # noqa: E731
+            forward = functools.partial(op.raw, x, *p)
+            backward = functools.partial(op.raw_d, x, g, *p)
             yield Case(name, n, power(n), forward, copy)
             yield Case(f"{name}'", n, power(n), backward, copy, {"copy": 12 / 8})
 
