@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning import seed_everything
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -373,6 +374,29 @@ class TestRReLU:
             draws.append(f(x))
         assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
         assert not torch.equal(f(x), draws[2])
+
+    @pytest.mark.parametrize("seed", [torch.manual_seed, seed_everything])
+    def test_seeds_of_torch_and_lightning_rule(
+        self, seed: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # Lightning sets them
+            monkeypatch.setenv(name, "0")
+        f, x = activations.RReLU(), -torch.ones(100)
+        draws = []
+        for number in (7, 7, 8):
+            seed(number)
+            draws.append([f(x), f(x)])
+        first, again, other = draws
+        assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+        assert not torch.equal(first[0], first[1])
+        assert not torch.equal(first[0], other[0])
+
+    def test_keeps_its_input_and_a_seed_only(self) -> None:
+        x = torch.ones(100, requires_grad=True)
+        node = activations.RReLU()(x).grad_fn
+        assert node is not None
+        kept = [t.shape for t in node.saved_tensors]  # type: ignore[attr-defined]
+        assert kept == [(100,), ()]
 
 
 @settings(max_examples=30, deadline=None)

@@ -267,7 +267,18 @@ class TestRandom:
         assert u.dtype == torch.float32
         np.testing.assert_array_equal(u, references.philox_uniform(seed, 1000))
 
-    def test_slopes_do_not_depend_on_dtype_layout_or_threads(self) -> None:
+    def test_slopes_do_not_depend_on_threads(self) -> None:
+        x, seed = -torch.ones(300_001), torch.tensor(3)
+        before, found = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found.append(dl4py.ops.rrelu(x, seed, 0.0, 1.0))
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+    def test_slopes_do_not_depend_on_dtype_or_layout(self) -> None:
         x, seed = -torch.ones(40, 50, dtype=torch.float64), torch.tensor(99)
         slopes = -dl4py.ops.rrelu(x, seed, 0.0, 1.0)
         u = references.philox_uniform(99, 2000).reshape(40, 50)
