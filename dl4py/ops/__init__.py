@@ -35,11 +35,11 @@ from dl4py.ops.vectors import dot as dot
 def pays(x: Tensor) -> bool:
     """Whether a kernel of ours is faster than ATen's of the same function on x.
 
-    The benchmark shows it for tanh, softplus, mish, selu and precise GELU on the CPU
-    from 4,096 elements on; below, a call costs more than what it computes. Compiled
-    graphs keep ATen's, which Inductor fuses.
+    Measured for tanh, softplus, mish, selu and precise GELU on the CPU, forward and
+    backward: below 2,048 (mish) to 8,192 elements (softplus, selu) a call costs more
+    than what it computes. Compiled graphs keep ATen's, which Inductor fuses.
     """
-    large = x.numel() >= 4096 and x.is_cpu and not torch.compiler.is_compiling()
+    large = x.numel() >= 8192 and x.is_cpu and not torch.compiler.is_compiling()
     return large and library.compiled("cpu")
 
 
