@@ -89,6 +89,10 @@ def test_command(
     assert first["ratios"]["none"] < 1 and second["label"] == "2"
     assert "| sum | 1 |" in capsys.readouterr().out
     assert (tmp_path / "sums.png").stat().st_size > 1000
+    told = (tmp_path / "tables.md").read_text()
+    assert (
+        "## Sums (`sums --quick`)" in told and ("Missed: sum 1 on 1" in told) == fails
+    )
 
 
 def test_markdown_has_a_cell_for_every_number_of_threads() -> None:

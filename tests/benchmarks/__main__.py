@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks [TABLE ...] [--quick] [--check] [--out FOLDER]``
 
 Runs every table of this folder (``harness`` says what one is), each in a process of its
-own, with 1 and 2 threads. Writes ``results.json`` and a picture per table: the peer's
-time divided by ours over the size, one line a peer.
+own, with 1 and 2 threads. Writes ``results.json``, ``tables.md`` and a picture per
+table: the peer's time divided by ours over the size, one line a peer.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def main() -> None:
         print(f"\n{report.shown(rows)}")
         result[name] = {
             "title": table.title,
+            "quick": given.quick,
             "machine": report.machine(),
             "rows": [dataclasses.asdict(row) for row in rows],
         }
         file.write_text(json.dumps(result, indent=1) + "\n")
+        (out / "tables.md").write_text(report.document(result, known))
         try:
             report.draw(table, rows, out / f"{name}.png")
         except ImportError:

@@ -6,12 +6,18 @@ import datetime
 import os
 import pathlib
 import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Row, Table
 
+HEAD = """# Measured
+
+Written by `python -m tests.benchmarks`. Each cell is 1 thread / 2 threads; a ratio is the
+peer's time divided by ours (above 1 we are faster), interleaved in one run, medians."""
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
@@ -48,6 +54,29 @@ def shown(rows: list[Row]) -> str:
             )
         lines.append(line)
     return harness.markdown(["", "size", "us", *peers], lines)
+
+
+def document(results: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
+    """All tables of ``results.json`` as one Markdown file, with the floors missed."""
+    parts = [HEAD]
+    for name, result in results.items():
+        rows = [Row(**row) for row in result["rows"]]
+        of = result["machine"]
+        parts += [
+            f"## {result['title']} (`{name}`{' --quick' * result['quick']})",
+            f"{of['processor']}, {of['cores']} cores, torch {of['torch']}, {of['date']}",
+            shown(rows),
+        ]
+        if missed := list(_missed(rows, tables[name])):
+            parts.append(f"Missed: {'; '.join(missed)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _missed(rows: list[Row], table: Table) -> Iterator[str]:
+    for row in rows:
+        for peer, least, ratio in harness.misses(table.floors, row):
+            where = f"{row.name} {row.label} on {row.threads}"
+            yield f"{where} {peer} {ratio:.2f} of {least:.2f}"
 
 
 def draw(table: Table, rows: list[Row], path: pathlib.Path) -> None:
