@@ -16,8 +16,9 @@ from tests.benchmarks.harness import Row, Table
 
 HEAD = """# Measured
 
-Written by `python -m tests.benchmarks`. Each cell is 1 thread / 2 threads; a ratio is the
-peer's time divided by ours (above 1 we are faster), interleaved in one run, medians."""
+Written by `python -m tests.benchmarks`. Each cell is 1 thread / 2 threads; a ratio is
+the peer's time divided by ours (above 1 we are faster), medians of one interleaved run.
+"""
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
@@ -63,13 +64,14 @@ def document(results: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
         rows = [Row(**row) for row in result["rows"]]
         of = result["machine"]
         parts += [
-            f"## {result['title']} (`{name}`{' --quick' * result['quick']})",
-            f"{of['processor']}, {of['cores']} cores, torch {of['torch']}, {of['date']}",
+            f"## {result['title']} (`{name}{' --quick' * result['quick']}`)",
+            f"{of['processor']}, {of['cores']} cores, torch {of['torch']}, "
+            f"{of['date']}",
             shown(rows),
         ]
         if missed := list(_missed(rows, tables[name])):
             parts.append(f"Missed: {'; '.join(missed)}.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(map(str.strip, parts)) + "\n"
 
 
 def _missed(rows: list[Row], table: Table) -> Iterator[str]:
