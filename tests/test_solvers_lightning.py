@@ -338,9 +338,17 @@ class TestSettings:
             sgd.configure_optimizer().load_state_dict(state)
 
 
-def test_command_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("LBFGS", "line_search=armijo"),
+        ("ConjugateGradient", "line_search=armijo"),
+        ("LineGradientDescent", "line_search=armijo"),
+        ("HessianFree", "cg_max_iter=20"),
+    ],
+)
+def test_command_line(name, option, tmp_path, monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own
-    pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
     from lightning.pytorch.cli import LightningCLI
 
     class Module(Classifier):
@@ -353,20 +361,19 @@ def test_command_line(tmp_path, monkeypatch):
             return loader()
 
     monkeypatch.chdir(tmp_path)
-    for name in ("LBFGS", "ConjugateGradient", "LineGradientDescent"):
-        arguments = [
-            "script.py",
-            "fit",
-            f"--optimizer=dl4py.solvers.{name}",
-            "--optimizer.lr=0.5",
-            "--optimizer.line_search=armijo",
-            "--trainer.max_epochs=1",
-            "--trainer.logger=false",
-            "--trainer.accelerator=cpu",
-            "--trainer.enable_checkpointing=false",
-        ]
-        monkeypatch.setattr("sys.argv", arguments)
-        cli = LightningCLI(Module, save_config_callback=None, seed_everything_default=1)
-        (optimizer,) = cli.trainer.optimizers
-        assert type(optimizer).__name__ == name and optimizer.defaults["lr"] == 0.5
-        assert cli.model.losses[-1] < cli.model.losses[0]
+    arguments = [
+        "script.py",
+        "fit",
+        f"--optimizer=dl4py.solvers.{name}",
+        "--optimizer.lr=0.5",
+        f"--optimizer.{option}",
+        "--trainer.max_epochs=1",
+        "--trainer.logger=false",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_checkpointing=false",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    cli = LightningCLI(Module, save_config_callback=None, seed_everything_default=1)
+    (optimizer,) = cli.trainer.optimizers
+    assert type(optimizer).__name__ == name and optimizer.defaults["lr"] == 0.5
+    assert cli.model.losses[-1] < cli.model.losses[0]

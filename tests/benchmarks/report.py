@@ -64,7 +64,7 @@ def document(results: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
         rows = [Row(**row) for row in result["rows"]]
         of = result["machine"]
         parts += [
-            f"## {result['title']} (`{name}{' --quick' * result['quick']}`)",
+            f"## {result['title']} (`{name}{' --quick' * result.get('quick', False)}`)",
             f"{of['processor']}, {of['cores']} cores, torch {of['torch']}, "
             f"{of['date']}",
             shown(rows),
