@@ -145,10 +145,13 @@ using Seed = const Tensor&;
 
 }  // namespace dl4py
 
-// Registers functor F with its parameters' types, each double or Seed.
-#define DL4PY_ACTIVATION(F, ...)                         \
+// Registers functor F with its parameters' types, each double or Seed; the second, one that costs
+// less than moving its numbers.
+#define DL4PY_ACTIVATION(F, ...) DL4PY_REGISTER(DL4PY_CLONES, F __VA_OPT__(, ) __VA_ARGS__)
+#define DL4PY_CHEAP(F, ...) DL4PY_REGISTER(DL4PY_STREAMING, F __VA_OPT__(, ) __VA_ARGS__)
+#define DL4PY_REGISTER(CLONES, F, ...)                   \
   namespace dl4py {                                      \
-  DL4PY_KERNELS(F)                                       \
+  DL4PY_KERNELS(CLONES, F)                               \
   DL4PY_IMPL(DL4PY_DEVICE, F __VA_OPT__(, ) __VA_ARGS__) \
   }
 #define DL4PY_IMPL(device, F, ...)                                          \

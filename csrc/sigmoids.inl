@@ -125,7 +125,7 @@ template <class T> struct softsign {  // x / (1 + |x|)
 
 }  // namespace dl4py
 
-DL4PY_ACTIVATION(cube)
+DL4PY_CHEAP(cube)
 DL4PY_ACTIVATION(rationaltanh, double, double)
 DL4PY_ACTIVATION(tanh)
 DL4PY_ACTIVATION(sigmoid)
@@ -133,4 +133,4 @@ DL4PY_ACTIVATION(softplus)
 DL4PY_ACTIVATION(gelu, double)
 DL4PY_ACTIVATION(gelutanh)
 DL4PY_ACTIVATION(mish)
-DL4PY_ACTIVATION(softsign)
+DL4PY_CHEAP(softsign)
