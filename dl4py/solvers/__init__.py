@@ -8,6 +8,7 @@ from dl4py.solvers.line import (
     LineGradientDescent,
     LineSolver,
 )
+from dl4py.solvers.structural import damp
 from dl4py.solvers.watch import Watch
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "Problem",
     "Solver",
     "Watch",
+    "damp",
 ]

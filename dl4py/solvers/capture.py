@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dl4py.ops.head import head
+from dl4py.solvers.structural import Damped, damp
 from dl4py.solvers.watch import Watch, _pairs
 
 HEADS: dict[Any, tuple[str, ...]] = {  # loss → its arguments that are outputs
@@ -38,12 +39,14 @@ class Capture(Watch):
     Attributes:
         roots: what ``backward()`` was called on, with its weight.
         outputs: the inputs of the losses, as far as they depend on parameters.
+        damped: what :func:`~dl4py.solvers.structural.damp` was called with.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.roots: list[tuple[Tensor, Tensor | None]] = []
         self.outputs: list[Tensor] = []
+        self.damped: list[Damped] = []
 
     def __torch_function__(
         self,
@@ -58,7 +61,10 @@ class Capture(Watch):
                 self._note(args[1])
             for place, name in enumerate(HEADS.get(func, ())):
                 self._note(args[place] if len(args) > place else kwargs.get(name))
-        return super().__torch_function__(func, types, args, kwargs)
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func is damp and result.requires_grad:
+            self.damped.append(Damped(*args, **kwargs))
+        return result
 
     def _note(self, t: Any) -> None:
         if isinstance(t, Tensor) and t.requires_grad:
@@ -84,4 +90,4 @@ class Capture(Watch):
 
     def release(self) -> None:
         """Let go of the graph."""
-        self.roots, self.outputs = [], []
+        self.roots, self.outputs, self.damped = [], [], []

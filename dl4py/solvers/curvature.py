@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dl4py.solvers.structural import Damped
+
 
 def _grad(
     outputs: Sequence[Tensor],
@@ -53,7 +55,7 @@ class Hessian:
         with torch.enable_grad():
             self._gradient = _grad([loss], params, None, graph=True)
 
-    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, v: Sequence[Tensor], structural: float = 0.0) -> list[Tensor]:
         """H·v, in the parameters' shapes."""
         return _grad(self._gradient, self.params, v)
 
@@ -62,12 +64,14 @@ class GaussNewton:
     """Jᵀ·H·J·v: J of the outputs, H the Hessian of the loss with respect to them.
 
     J·v is the derivative of Jᵀ·u with respect to u, whose graph is built once.
-    Dropout masks and batch statistics are those of the loss by construction.
+    Dropout masks and batch statistics are those of the loss by construction. Structural
+    damping is the same of hidden states, with a weight of their own in place of H.
 
     Args:
         loss: one number, with its graph.
         outputs: the loss's inputs; none of them computed from another.
         params: where to differentiate.
+        damped: hidden states.
 
     >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     >>> z = w**2
@@ -76,22 +80,35 @@ class GaussNewton:
     """
 
     def __init__(
-        self, loss: Tensor, outputs: Sequence[Tensor], params: Sequence[Tensor]
+        self,
+        loss: Tensor,
+        outputs: Sequence[Tensor],
+        params: Sequence[Tensor],
+        damped: Sequence[Damped] = (),
     ) -> None:
         self.params, self.outputs = params, outputs
+        self._hidden = [d.hidden for d in damped]
+        self._weights = [d.weight() for d in damped]
+        judged = [*outputs, *self._hidden]
         with torch.enable_grad():
             self._slope = _grad([loss], outputs, None, graph=True)
-            self._dummies = [torch.zeros_like(z, requires_grad=True) for z in outputs]
-            self._pulled = _grad(outputs, params, self._dummies, graph=True)
+            self._dummies = [torch.zeros_like(z, requires_grad=True) for z in judged]
+            self._pulled = _grad(judged, params, self._dummies, graph=True)
 
-    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """G·v, in the parameters' shapes."""
-        tangent = _grad(self._pulled, self._dummies, v)
-        return self.pull(_grad(self._slope, self.outputs, tangent))
+    def __call__(self, v: Sequence[Tensor], structural: float = 0.0) -> list[Tensor]:
+        """(G + structural·S)·v, in the parameters' shapes."""
+        count = len(self.outputs)
+        known = self._dummies if structural else self._dummies[:count]
+        tangents = _grad(self._pulled, known, v)
+        u = _grad(self._slope, self.outputs, tangents[:count])
+        for t, weight in zip(tangents[count:], self._weights, strict=False):
+            u.append(t * (structural * weight))
+        return self.pull(u)
 
     def pull(self, u: Sequence[Tensor]) -> list[Tensor]:
-        """Jᵀ·u."""
-        return _grad(self.outputs, self.params, u)
+        """Jᵀ·u, of the outputs and, where ``u`` goes on, of the hidden states."""
+        judged = [*self.outputs, *self._hidden]
+        return _grad(judged[: len(u)], self.params, u)
 
     def gradient(self) -> list[Tensor]:
         """Jᵀ·∂loss/∂outputs: the gradient as far as it goes through the outputs."""

@@ -32,6 +32,9 @@ class HessianFree(Solver):
         damping_factor: in (0, 1): λ is multiplied with it where ρ > 3/4, divided by it
             where ρ < 1/4.
         damping_bounds: (least, most) λ.
+        structural_damping: μ >= 0; μ·λ·S is added to λ·1, where S measures how much
+            hidden states change, those given to :func:`~dl4py.solvers.structural.damp`
+            in the forward pass. Needs ``curvature="ggn"``.
         curvature: ``"ggn"`` or ``"hessian"``. The first needs to see the loss
             function: one of :mod:`torch.nn.functional` or of dl4py; see
             :class:`~dl4py.solvers.capture.Capture`.
@@ -72,6 +75,7 @@ class HessianFree(Solver):
         "damping",
         "damping_factor",
         "damping_bounds",
+        "structural_damping",
         "curvature",
         "cg_max_iter",
         "cg_tol",
@@ -90,6 +94,7 @@ class HessianFree(Solver):
         damping: float | str = "auto",
         damping_factor: float = 2 / 3,
         damping_bounds: tuple[float, float] = (1e-8, 1e8),
+        structural_damping: float = 0.0,
         curvature: str = "ggn",
         cg_max_iter: int = 100,
         cg_tol: float = 5e-4,
@@ -114,8 +119,14 @@ class HessianFree(Solver):
             and bounds[0] <= bounds[1]
         ):
             self.wrong("damping_bounds", "a pair 0 <= least <= most", bounds)
+        if not _within(structural_damping, 0, math.inf):
+            self.wrong("structural_damping", "a number >= 0", structural_damping)
         if curvature not in ("ggn", "hessian"):
             self.wrong("curvature", "'ggn' or 'hessian'", curvature)
+        if structural_damping and curvature != "ggn":
+            self.wrong(
+                "structural_damping", "0 with curvature='hessian'", structural_damping
+            )
         for name, count in (
             ("cg_max_iter", cg_max_iter),
             ("cg_chunk", cg_chunk),
@@ -137,6 +148,7 @@ class HessianFree(Solver):
         self.damping = damping
         self.damping_factor = damping_factor
         self.damping_bounds = (float(bounds[0]), float(bounds[1]))
+        self.structural_damping = structural_damping
         self.curvature = curvature
         self.cg_max_iter = cg_max_iter
         self.cg_tol = cg_tol
@@ -156,45 +168,41 @@ class HessianFree(Solver):
         return Capture(**options)
 
     def advance(self, problem: Problem) -> Tensor:
-        capture = problem.watched
-        assert isinstance(capture, Capture)
         try:
-            step, kept = self._solve(problem, capture)
+            last, kept = self._solve(problem)
         except RuntimeError as error:
             self._explain(error)
         finally:
-            capture.release()
-        return self._walk(problem, step, kept)
+            self._release(problem)
+        return self._walk(problem, last, kept)
 
-    def _solve(
-        self, problem: Problem, capture: Capture
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The last iterate of CG, and those to choose from."""
-        curvature = self._matrix(problem, capture)
-        sign = -1.0 if self.param_groups[0]["maximize"] else 1.0
+    def _solve(self, problem: Problem) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The last iterate of CG; those to choose from, with the model's fall."""
+        matrix = self._matrix(problem)
         decay = problem.per_group("weight_decay")
         g = problem.gradient
-
-        def product(v: Tensor) -> Tensor:
-            parts = curvature(problem.pieces(v.to(problem.dtype)))
-            return problem._mean(problem.flat(parts)) * sign + decay * v
-
         if "damping" not in self.memory:
             first = self.damping
             if isinstance(first, str):
-                [first] = problem.read(g.dot(product(g)).abs() / g.dot(g))
+                gbg = g.dot(self._product(problem, matrix, g))
+                [first] = problem.read(gbg.abs() / g.dot(g))
             self.memory["damping"] = self._bounded(float(first))
             self.memory["steps"] = 0
         damping: float = self.memory["damping"]
+        structural = damping * self.structural_damping
         scale = None
         if self.preconditioner is not None:
-            assert isinstance(curvature, GaussNewton)
-            d = self._diagonal(problem, curvature)
+            assert isinstance(matrix, GaussNewton)
+            d = self._diagonal(problem, matrix)
             scale = (d + decay + damping) ** self.preconditioner_exponent
         start = self.memory.get("solution")
         start = torch.zeros_like(g) if start is None else self.cg_decay * start
+
+        def product(v: Tensor) -> Tensor:
+            return self._product(problem, matrix, v, structural).add_(v, alpha=damping)
+
         solved = solve(
-            lambda v: product(v).add_(v, alpha=damping),
+            product,
             -g,
             start,
             1.0 if scale is None else scale,
@@ -210,7 +218,26 @@ class HessianFree(Solver):
         ]
         return solved.x, kept
 
-    def _matrix(self, problem: Problem, capture: Capture) -> GaussNewton | Hessian:
+    def _product(
+        self,
+        problem: Problem,
+        matrix: GaussNewton | Hessian,
+        v: Tensor,
+        structural: float = 0.0,
+    ) -> Tensor:
+        """(B + structural·S)·v, the mean over all ranks."""
+        sign = -1.0 if self.param_groups[0]["maximize"] else 1.0
+        parts = matrix(problem.pieces(v.to(problem.dtype)), sign * structural)
+        decay = problem.per_group("weight_decay")
+        return problem._mean(problem.flat(parts)) * sign + decay * v
+
+    def _release(self, problem: Problem) -> None:
+        assert isinstance(problem.watched, Capture)
+        problem.watched.release()
+
+    def _matrix(self, problem: Problem) -> GaussNewton | Hessian:
+        capture = problem.watched
+        assert isinstance(capture, Capture)
         with torch.enable_grad():
             loss = capture.loss()
         if self.curvature == "hessian":
@@ -221,7 +248,13 @@ class HessianFree(Solver):
         )
         if not capture.outputs:
             self.fail(f".step(closure): saw no loss function in the closure; {way}")
-        matrix = GaussNewton(loss, capture.outputs, problem.params)
+        if self.structural_damping and not capture.damped:
+            self.fail(
+                "(structural_damping=...) needs hidden states, and none were named: "
+                "in the forward pass write h = dl4py.solvers.damp(h)"
+            )
+        damped = capture.damped if self.structural_damping else ()
+        matrix = GaussNewton(loss, capture.outputs, problem.params, damped)
         if "damping" not in self.memory:
             self._check(problem, matrix, way)
         return matrix
@@ -287,6 +320,8 @@ class HessianFree(Solver):
             if math.isfinite(score) and not before < score:
                 break
             (p, model), score = kept.pop(), before
+        if self.structural_damping:
+            model = self._undamped(problem, p)
         fall, slope = problem.read(model, problem.gradient.dot(p))
         rho = (score - problem.score) / fall if fall < 0 else -math.inf
         if not score <= problem.score:  # NaN too
@@ -310,6 +345,15 @@ class HessianFree(Solver):
             length *= 0.8
         self.memory["solution"] = torch.zeros_like(last)
         return problem.x
+
+    def _undamped(self, problem: Problem, p: Tensor) -> Tensor:
+        """g·p + ½·p·B·p, since φ holds S too; the graph is that of a new evaluation."""
+        problem.evaluate(problem.x)
+        try:
+            product = self._product(problem, self._matrix(problem), p)
+        finally:
+            self._release(problem)
+        return problem.gradient.dot(p) + 0.5 * p.dot(product)
 
     def _bounded(self, damping: float) -> float:
         least, most = self.damping_bounds
