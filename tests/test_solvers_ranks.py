@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
+from dl4py.solvers import LBFGS, ConjugateGradient, HessianFree, LineGradientDescent
 
 RANKS, STEPS = 2, 5
 SEARCHES = ["dl4j", "armijo", "strong_wolfe", "hager_zhang"]
@@ -23,6 +23,7 @@ MAKERS = {
     for cls in (LineGradientDescent, ConjugateGradient, LBFGS)
     for search in SEARCHES
 }
+MAKERS["HessianFree"] = HessianFree
 
 
 def batch(wild):
