@@ -1,0 +1,306 @@
+"""A step of HessianFree as a transaction: replay, host reads, failures, copies."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from dl4py.solvers import HessianFree
+from dl4py.solvers.capture import Capture
+from dl4py.solvers.curvature import GaussNewton
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
+Y = torch.arange(12) % 3
+
+
+def network(*middle):
+    torch.manual_seed(0)
+    middle = middle or (nn.Tanh(),)
+    return nn.Sequential(nn.Linear(4, 5), *middle, nn.Linear(5, 3)).double()
+
+
+def closure_of(solver, net, seen=None):
+    def closure():
+        solver.zero_grad()
+        loss = F.cross_entropy(net(X), Y)
+        loss.backward()
+        if seen is not None:
+            seen.append((loss.item(), [p.detach().clone() for p in net.parameters()]))
+        return loss
+
+    return closure
+
+
+def flat(net):
+    return nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+
+
+class TestReplay:
+    def test_dropout_and_statistics_count_once(self):
+        net = network(nn.BatchNorm1d(5), nn.Dropout(0.4), nn.Tanh())
+        once = copy.deepcopy(net)
+        torch.manual_seed(7)
+        once(X)
+        expected = torch.rand(3)
+        seen = []
+        solver = HessianFree(net.parameters())
+        torch.manual_seed(7)
+        solver.step(closure_of(solver, net, seen))
+        assert torch.equal(torch.rand(3), expected) and len(seen) > 2
+        for ours, theirs in zip(net.buffers(), once.buffers(), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_every_trial_has_the_first_evaluations_masks(self):
+        net = network(nn.BatchNorm1d(5), nn.Dropout(0.4), nn.Tanh())
+        again = copy.deepcopy(net)
+        seen = []
+        solver = HessianFree(net.parameters())
+        torch.manual_seed(7)
+        solver.step(closure_of(solver, net, seen))
+        for loss, params in seen:
+            for p, value in zip(again.parameters(), params, strict=True):
+                p.data.copy_(value)
+            torch.manual_seed(7)
+            assert F.cross_entropy(again(X), Y).item() == loss
+        # and the model that the step minimised is theirs too
+        assert solver.memory["rho"] > 0
+
+
+class TestMatrix:
+    def matrix(self, net, loss):
+        params = list(net.parameters())
+        with Capture() as capture:
+            loss(net).backward()
+        return GaussNewton(capture.loss(), capture.outputs, params), params
+
+    def dense(self, matrix, params):
+        sizes = [p.numel() for p in params]
+        columns = []
+        for e in torch.eye(sum(sizes)).double():
+            v = [a.view_as(p) for a, p in zip(e.split(sizes), params, strict=True)]
+            columns.append(nn.utils.parameters_to_vector(matrix(v)))
+        return torch.stack(columns, 1)
+
+    def test_symmetric_and_positive_semidefinite(self):
+        g = self.dense(*self.matrix(network(), lambda n: F.cross_entropy(n(X), Y)))
+        torch.testing.assert_close(g, g.T, rtol=0, atol=1e-15)
+        values = torch.linalg.eigvalsh(g)
+        assert values[0] > -1e-14 and values[-1] > 1e-2
+
+    def test_shared_weights(self):
+        class Shared(nn.Module):
+            def __init__(self):
+                super().__init__()
+                torch.manual_seed(0)
+                self.layer = nn.Linear(4, 4).double()
+
+            def forward(self, x):
+                return self.layer(torch.tanh(self.layer(x)))
+
+        net = Shared()
+        g = self.dense(*self.matrix(net, lambda n: F.mse_loss(n(X), X)))
+        rows = []
+        for z in net(X).reshape(-1):
+            row = torch.autograd.grad(z, list(net.parameters()), retain_graph=True)
+            rows.append(nn.utils.parameters_to_vector(row))
+        j = torch.stack(rows)
+        torch.testing.assert_close(g, 2 / X.numel() * j.T @ j, rtol=0, atol=1e-12)
+
+
+def test_reads_of_the_host_in_a_step():
+    """At most one for 10 iterations of CG, and one for an evaluation."""
+    net = network()
+    solver = HessianFree(net.parameters(), cg_max_iter=100, cg_tol=0.0)
+    seen = []
+    plain = closure_of(solver, net)
+
+    def closure():
+        seen.append(1)
+        return plain()
+
+    solver.step(closure)
+    count, seen[:] = 0, []
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        solver.step(closure)
+    for event in profiler.events():
+        count += event.name == "aten::_local_scalar_dense"
+    assert count <= 100 // 10 + 1 + len(seen) + 2
+
+
+class TestFailures:
+    @pytest.mark.parametrize("call", [1, 2, 3, 4])
+    def test_an_interrupt_in_any_phase_leaves_the_start(self, call):
+        net = network()
+        solver = HessianFree(net.parameters())
+        solver.step(closure_of(solver, net))
+        before, memory = flat(net), copy.deepcopy(solver.memory)
+        calls, plain = 0, closure_of(solver, net)
+
+        def closure():
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise KeyboardInterrupt
+            return plain()
+
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(4):
+                before, memory = flat(net), copy.deepcopy(solver.memory)
+                solver.step(closure)
+        assert torch.equal(flat(net), before)
+        assert memory["steps"] == solver.memory["steps"]
+        assert torch.equal(memory["solution"], solver.memory["solution"])
+
+    def test_an_interrupt_during_conjugate_gradients(self, monkeypatch):
+        net = network()
+        solver = HessianFree(net.parameters())
+        before = flat(net)
+        products = []
+
+        def product(self, v, structural=0.0, original=GaussNewton.__call__):
+            products.append(1)
+            if len(products) == 5:
+                raise KeyboardInterrupt
+            return original(self, v, structural)
+
+        monkeypatch.setattr(GaussNewton, "__call__", product)
+        with pytest.raises(KeyboardInterrupt):
+            solver.step(closure_of(solver, net))
+        assert torch.equal(flat(net), before) and solver.memory == {}
+
+    def test_a_trial_that_is_not_finite_is_not_taken(self):
+        w = nn.Parameter(torch.tensor([3.0]).double())
+        solver = HessianFree([w], damping=1e-6)
+
+        def closure():
+            solver.zero_grad()
+            # the full step from 3 leads below 0, where there is no logarithm
+            loss = F.mse_loss(w.log(), torch.tensor([-2.0]).double())
+            loss.backward()
+            return loss
+
+        losses = [solver.step(closure).item() for _ in range(30)]
+        assert losses == sorted(losses, reverse=True)
+        assert w.item() == pytest.approx(math.exp(-2), rel=1e-4)
+
+    def test_loss_not_finite_at_first(self):
+        net = network()
+        net[0].weight.data[0, 0] = math.nan
+        solver = HessianFree(net.parameters())
+        with pytest.raises(ValueError, match="loss is nan before the step"):
+            solver.step(closure_of(solver, net))
+
+    def test_zero_gradient_is_no_step(self):
+        w = nn.Parameter(torch.zeros(3))
+        solver = HessianFree([w])
+
+        def closure():
+            solver.zero_grad()
+            loss = F.mse_loss(w, torch.zeros(3))
+            loss.backward()
+            return loss
+
+        solver.step(closure)
+        assert w.tolist() == [0, 0, 0] and solver.memory == {}
+
+    def test_a_flat_direction_stays(self):
+        """The loss knows only the sum of two parameters."""
+        w = nn.Parameter(torch.tensor([1.0, 3.0]).double())
+        solver = HessianFree([w], damping=1e-4)
+
+        def closure():
+            solver.zero_grad()
+            loss = F.mse_loss(w.sum(), torch.tensor(0.0).double())
+            loss.backward()
+            return loss
+
+        for _ in range(4):
+            solver.step(closure)
+        assert abs(w.sum().item()) < 1e-4
+        assert (w[1] - w[0]).item() == pytest.approx(2.0)
+
+
+class TestCopies:
+    @pytest.mark.parametrize(
+        "copied",
+        [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
+        ids=["deepcopy", "pickle"],
+    )
+    def test_go_on_alike(self, copied):
+        net = network()
+        solver = HessianFree(net.parameters(), preconditioner="empirical")
+        solver.step(closure_of(solver, net))
+        other_net, other = copied((net, solver))
+        for n, s in ((net, solver), (other_net, other)):
+            for _ in range(2):
+                s.step(closure_of(s, n))
+        assert torch.equal(flat(net), flat(other_net))
+
+    def test_schedule(self):
+        net = network()
+        solver = HessianFree(net.parameters(), lr=1.0)
+        schedule = torch.optim.lr_scheduler.StepLR(solver, 1, 0.0)
+        solver.step(closure_of(solver, net))
+        schedule.step()
+        before = flat(net)
+        solver.step(closure_of(solver, net))
+        assert torch.equal(flat(net), before) and solver.memory["steps"] == 2
+
+
+def curves(count, generator):
+    """Images of random quadratic Bézier curves, 28x28, anti-aliased."""
+    points = torch.rand(count, 3, 2, generator=generator) * 20 + 4
+    t = torch.linspace(0, 1, 40)[:, None]
+    a, b, c = points.unsqueeze(2).unbind(1)
+    path = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    pixels = torch.cartesian_prod(torch.arange(28.0), torch.arange(28.0))
+    near = torch.cdist(pixels.expand(count, -1, -1), path).amin(2)
+    return (1.5 - near).clamp(0, 1)
+
+
+def sparse(layer, generator):
+    """Martens' start: 15 incoming weights of N(0, 1) a unit."""
+    weight = torch.zeros_like(layer.weight)
+    for row in weight:
+        chosen = torch.randperm(len(row), generator=generator)[:15]
+        row[chosen] = torch.randn(len(chosen), generator=generator)
+    layer.weight.data, layer.bias.data = weight, torch.zeros_like(layer.bias)
+
+
+def test_deep_autoencoder(monkeypatch):
+    """Where another implementation freezes at 107 to 167."""
+    generator = torch.Generator().manual_seed(1)
+    x = curves(100, generator)
+    sizes = [784, 100, 50, 25, 6, 25, 50, 100, 784]
+    layers = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(a, b), nn.Sigmoid()]
+        sparse(layers[-2], generator)
+    net = nn.Sequential(*layers[:-1])
+    solver = HessianFree(net.parameters(), preconditioner="empirical")
+    products = 0
+
+    def product(self, v, structural=0.0, original=GaussNewton.__call__):
+        nonlocal products
+        products += 1
+        return original(self, v, structural)
+
+    monkeypatch.setattr(GaussNewton, "__call__", product)
+
+    def closure():
+        solver.zero_grad()
+        z = net(x)
+        loss = F.binary_cross_entropy_with_logits(z, x, reduction="sum") / len(x)
+        loss.backward()
+        return loss
+
+    first = solver.step(closure).item()
+    while products < 2000:
+        last = solver.step(closure).item()
+        assert math.isfinite(last)
+    assert last < 60 < 300 < first
