@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from dl4py.solvers.watch import Replay, Watch
+from dl4py.solvers.runs import Runs
+from dl4py.solvers.watch import Watch
 
 Closure = Callable[[], Any]
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -66,6 +67,7 @@ class Solver(torch.optim.Optimizer):
     """
 
     fault: ClassVar[str | None] = None  # of DL4J's own, in one line
+    micro_batches = 1  # slices of which a closure is called with the number
     _own: ClassVar[tuple[str, ...]] = (
         "memory",
         "process_group",
@@ -236,11 +238,11 @@ class Problem:
         returned: what the closure returned there.
         watched: the :class:`~dl4py.solvers.watch.Watch` of the latest gradient.
         gradients, values: evaluations so far, with gradient and without.
+        runs: the closure's.
     """
 
     def __init__(self, solver: Solver, closure: Closure) -> None:
         self.solver = solver
-        self.closure = closure
         self.params: list[Tensor] = []
         self._parts: list[tuple[dict[str, Any], int]] = []
         for group in solver.param_groups:
@@ -265,10 +267,14 @@ class Problem:
         self.returned: Any = None
         self.watched: Watch | None = None
         self.gradients = self.values = 0
-        self._replay: Replay | None = None
-        self._graph = self._whole = False
         self._here: Tensor | None = self.x
         self._raw: Tensor | None = None
+        self.runs = self.another(closure, solver.micro_batches, counts=True)
+
+    def another(self, closure: Closure, slices: int = 1, counts: bool = False) -> Runs:
+        """The runs of a closure of the same parameters."""
+        devices = [p.device for p in self.params]
+        return Runs(self.solver, closure, devices, slices, counts)
 
     def start(self) -> None:
         """Evaluate where the step begins; refuse what has no finite value there."""
@@ -286,45 +292,56 @@ class Problem:
             )
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(function, gradient) at ``x``: one call of the closure."""
-        self._raw = None
-        replay = self._replay = self._replay or Replay(p.device for p in self.params)
-        first = self.gradients + self.values == 0
-        watch = self.solver.watch(
-            differentiate=True,
-            graph=self._graph,
-            replay=replay if first else None,
-            before=self._check_cleared,
-            after=self._collect,
-        )
+        """(function, gradient) at ``x``: one run of the closure."""
+        first = self.gradients == 0
         self.gradients += 1
-        returned = self._call(x, watch, first)
-        if first:
-            self.returned = returned
-            self._graph, self._whole = watch.graph, watch.whole
-        self.watched = watch
-        loss = self._total(watch)
-        raw = self._raw
-        gradient = self.x.new_zeros(self.size) if raw is None else raw
+        losses: list[Tensor] = []
+        gradient: Tensor | None = None
+        for watch, returned in self.run(self.runs, self._watch, x):
+            losses.append(self._total(watch))
+            part = self.x.new_zeros(self.size) if self._raw is None else self._raw
+            gradient = part if gradient is None else gradient + part
+            self.watched, self._raw = watch, None
+            if first:
+                self.returned = returned
+        assert gradient is not None
+        loss = _average(losses)
+        if len(losses) > 1:
+            gradient = gradient / len(losses)
+            self.returned = loss if first else self.returned
         return self._completed(x, loss, gradient)
 
-    def value(self, x: Tensor) -> Tensor:
-        """The function at ``x``: the closure without its ``backward()``."""
-        if self._whole:
+    def value(self, x: Tensor, runs: Runs | None = None) -> Tensor:
+        """The function at ``x``: the closure without its ``backward()``.
+
+        Args:
+            runs: of another closure in its place.
+        """
+        runs = runs or self.runs
+        if runs is self.runs and runs.whole:
             return self.evaluate(x)[0]
-        watch = Watch(differentiate=False, graph=self._graph)
         self.values += 1
-        self.solver._keep_gradients = True
-        try:
-            self._call(x, watch, False)
-        finally:
-            self.solver._keep_gradients = False
-        return self._completed(x, self._total(watch), None)[0]
+
+        def make() -> Watch:
+            return Watch(differentiate=runs.whole)
+
+        losses = [self._total(watch) for watch, _ in self.run(runs, make, x)]
+        return self._completed(x, _average(losses), None)[0]
+
+    def run(
+        self, runs: Runs, make: Callable[[], Watch], x: Tensor
+    ) -> Iterator[tuple[Watch, Any]]:
+        """One run at ``x``, slice by slice."""
+        self.write(x)
+        return runs(make)
+
+    def _watch(self) -> Watch:
+        return self.solver.watch(before=self._check_cleared, after=self._collect)
 
     def read(self, *numbers: Tensor) -> list[float]:
         """Numbers that decide what is done next: equal on all ranks, one host read."""
         packed = torch.stack([n.to(self.dtype) for n in numbers])
-        values: list[float] = self._mean(packed).tolist()
+        values: list[float] = self.mean(packed).tolist()
         return values
 
     def write(self, x: Tensor) -> None:
@@ -363,33 +380,7 @@ class Problem:
 
     def finish(self) -> None:
         """Leave random numbers and statistics as after the first evaluation."""
-        if self._replay is not None:
-            self._replay.finish()
-
-    def _call(self, x: Tensor, watch: Watch, first: bool) -> Any:
-        self.write(x)
-        replay = self._replay
-        assert replay is not None
-        if not first:
-            replay.rewind()
-        graph = watch.differentiate or watch.graph
-        trial = contextlib.nullcontext() if first else self._trial()
-        with trial, torch.set_grad_enabled(graph), watch:
-            returned = self.closure()
-        if first:
-            replay.mark()
-        return returned
-
-    @contextlib.contextmanager
-    def _trial(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for context in self.solver.trials:
-                stack.enter_context(context())
-            self.solver.is_trial = True
-            try:
-                yield
-            finally:
-                self.solver.is_trial = False
+        self.runs.finish()
 
     def _total(self, watch: Watch) -> Tensor:
         if watch.total is None:
@@ -428,10 +419,10 @@ class Problem:
     ) -> tuple[Tensor, Tensor]:
         """Ranks, sign and weight decay, the same for loss and gradient."""
         if gradient is None:
-            loss = self._mean(loss.clone()) * self._sign
+            loss = self.mean(loss.clone()) * self._sign
         else:
             if self._ranks() > 1:
-                both = self._mean(torch.cat([gradient, loss.reshape(1)]))
+                both = self.mean(torch.cat([gradient, loss.reshape(1)]))
                 gradient, loss = both[:-1], both[-1]
             if self._sign < 0:
                 gradient, loss = -gradient, -loss
@@ -447,9 +438,14 @@ class Problem:
             return 1
         return dist.get_world_size(self.solver.process_group)
 
-    def _mean(self, t: Tensor) -> Tensor:
+    def mean(self, t: Tensor) -> Tensor:
+        """The mean over all ranks; ``t`` may be overwritten."""
         ranks = self._ranks()
         if ranks > 1:
             dist.all_reduce(t, group=self.solver.process_group)
             t /= ranks
         return t
+
+
+def _average(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dl4py.ops.head import head
+from dl4py.solvers.likelihoods import Judged
 from dl4py.solvers.structural import Damped, damp
 from dl4py.solvers.watch import Watch, _pairs
 
@@ -39,6 +40,7 @@ class Capture(Watch):
     Attributes:
         roots: what ``backward()`` was called on, with its weight.
         outputs: the inputs of the losses, as far as they depend on parameters.
+        judged: the calls of losses that have such inputs.
         damped: what :func:`~dl4py.solvers.structural.damp` was called with.
     """
 
@@ -46,6 +48,7 @@ class Capture(Watch):
         super().__init__(**options)
         self.roots: list[tuple[Tensor, Tensor | None]] = []
         self.outputs: list[Tensor] = []
+        self.judged: list[Judged] = []
         self.damped: list[Damped] = []
 
     def __torch_function__(
@@ -56,20 +59,27 @@ class Capture(Watch):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        judges = False
         if not torch.compiler.is_compiling():
             if func is head:
-                self._note(args[1])
+                judges = self._note(args[1])
             for place, name in enumerate(HEADS.get(func, ())):
-                self._note(args[place] if len(args) > place else kwargs.get(name))
+                given = args[place] if len(args) > place else kwargs.get(name)
+                judges = self._note(given) or judges
         result = super().__torch_function__(func, types, args, kwargs)
+        if judges:
+            self.judged.append(Judged(func, args, kwargs, result))
         if func is damp and result.requires_grad:
             self.damped.append(Damped(*args, **kwargs))
         return result
 
-    def _note(self, t: Any) -> None:
-        if isinstance(t, Tensor) and t.requires_grad:
-            if all(t is not known for known in self.outputs):
-                self.outputs.append(t)
+    def _note(self, t: Any) -> bool:
+        """Whether ``t`` is an output."""
+        if not (isinstance(t, Tensor) and t.requires_grad):
+            return False
+        if all(t is not known for known in self.outputs):
+            self.outputs.append(t)
+        return True
 
     def backward(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -90,4 +100,4 @@ class Capture(Watch):
 
     def release(self) -> None:
         """Let go of the graph."""
-        self.roots, self.outputs, self.damped = [], [], []
+        self.roots, self.outputs, self.judged, self.damped = [], [], [], []

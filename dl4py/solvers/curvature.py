@@ -72,6 +72,8 @@ class GaussNewton:
         outputs: the loss's inputs; none of them computed from another.
         params: where to differentiate.
         damped: hidden states.
+        drawn: (output, s) of :func:`dl4py.solvers.likelihoods.slopes`, where labels
+            were drawn.
 
     >>> w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     >>> z = w**2
@@ -85,8 +87,11 @@ class GaussNewton:
         outputs: Sequence[Tensor],
         params: Sequence[Tensor],
         damped: Sequence[Damped] = (),
+        drawn: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
-        self.params, self.outputs = params, outputs
+        self.loss, self.params, self.outputs = loss, params, outputs
+        numbers = {id(z): i for i, z in enumerate(outputs)}
+        self._drawn = [(numbers[id(z)], s) for z, s in drawn]
         self._hidden = [d.hidden for d in damped]
         self._weights = [d.weight() for d in damped]
         judged = [*outputs, *self._hidden]
@@ -100,10 +105,14 @@ class GaussNewton:
         count = len(self.outputs)
         known = self._dummies if structural else self._dummies[:count]
         tangents = _grad(self._pulled, known, v)
-        u = _grad(self._slope, self.outputs, tangents[:count])
+        u = self.bend(tangents[:count])
         for t, weight in zip(tangents[count:], self._weights, strict=False):
             u.append(t * (structural * weight))
         return self.pull(u)
+
+    def bend(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+        """H·t, in the outputs' shapes."""
+        return _grad(self._slope, self.outputs, tangents)
 
     def pull(self, u: Sequence[Tensor]) -> list[Tensor]:
         """Jᵀ·u, of the outputs and, where ``u`` goes on, of the hidden states."""
@@ -113,6 +122,10 @@ class GaussNewton:
     def gradient(self) -> list[Tensor]:
         """Jᵀ·∂loss/∂outputs: the gradient as far as it goes through the outputs."""
         return self.pull([s.detach() for s in self._slope])
+
+    def whole_gradient(self) -> list[Tensor]:
+        """The gradient, whatever way it takes."""
+        return _grad([self.loss], self.params, None)
 
     def probe(self, generator: torch.Generator) -> list[Tensor]:
         """n·(Jᵀ·(ε·∂loss/∂outputs))², ε = ±1 for each of the n rows.
@@ -130,3 +143,34 @@ class GaussNewton:
             shape = s.shape[:1] + (1,) * (s.dim() - 1)
             signed.append(s.detach() * sign.reshape(shape))
         return [rows * t.square() for t in self.pull(signed)]
+
+    def sampled_probe(self, generator: torch.Generator) -> list[Tensor]:
+        """(Jᵀ·(ε·s))², ε = ±1 for each row: its mean is the diagonal of Jᵀ·Σ s·sᵀ·J."""
+        u = [torch.zeros_like(z) for z in self.outputs]
+        for i, s in self._drawn:
+            n = s.shape[0] if s.dim() else 1
+            sign = torch.randint(0, 2, (n,), generator=generator) * 2 - 1
+            shape = s.shape[:1] + (1,) * (s.dim() - 1)
+            u[i] = u[i] + s * sign.to(s.device, s.dtype).reshape(shape)
+        return [t.square() for t in self.pull(u)]
+
+
+class Fisher(GaussNewton):
+    """Jᵀ·(±Σ s·sᵀ)·J: in place of H the squared slopes s of labels that were drawn.
+
+    A row's s is all that belongs to one number of its first dimension.
+
+    Attributes:
+        sign: -1 where the loss is one to maximize.
+    """
+
+    sign = 1.0
+
+    def bend(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+        u = [torch.zeros_like(z) for z in self.outputs]
+        for i, s in self._drawn:
+            along = s * tangents[i]
+            if s.dim() > 1:
+                along = along.sum(tuple(range(1, s.dim())), keepdim=True)
+            u[i] = u[i] + s * (self.sign * along)
+        return u

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, ClassVar, NoReturn
 
@@ -10,19 +11,29 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.registry import UPDATERS
-from dl4py.solvers.base import Problem, Solver
+from dl4py.solvers.base import Closure, Problem, Solver
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.cg import solve
-from dl4py.solvers.curvature import GaussNewton, Hessian
+from dl4py.solvers.curvature import Fisher, GaussNewton, Hessian
+from dl4py.solvers.likelihoods import slopes
+from dl4py.solvers.model import Matrix, Model
+from dl4py.solvers.runs import Runs
+from dl4py.solvers.watch import Watch
+
+_WAY = (
+    "use a loss of torch.nn.functional or dl4py.losses and weight_decay= for "
+    "penalties, or HessianFree(curvature='hessian')"
+)
 
 
 @UPDATERS.add("hessian_free")
 class HessianFree(Solver):
     """x ← x + t·η·p, where (B + λ·1)·p = -g is solved by conjugate gradients.
 
-    B is the Gauss-Newton matrix or the Hessian of the same batch, seen only in
-    products. λ is Levenberg and Marquardt's, from ρ, the fall of the loss over the fall
-    of the model without λ, both from the current point.
+    B is the Gauss-Newton matrix, Fisher's or the Hessian of the same batch, or of the
+    batch of another closure, seen only in products. λ is Levenberg and Marquardt's,
+    from ρ, the fall of the loss over the fall of the model without λ, both from the
+    current point.
 
     Args:
         params: parameters or groups; a group may have its own ``lr`` and
@@ -35,9 +46,12 @@ class HessianFree(Solver):
         structural_damping: μ >= 0; μ·λ·S is added to λ·1, where S measures how much
             hidden states change, those given to :func:`~dl4py.solvers.structural.damp`
             in the forward pass. Needs ``curvature="ggn"``.
-        curvature: ``"ggn"`` or ``"hessian"``. The first needs to see the loss
-            function: one of :mod:`torch.nn.functional` or of dl4py; see
-            :class:`~dl4py.solvers.capture.Capture`.
+        curvature: ``"ggn"``, ``"fisher"`` or ``"hessian"``. The first needs to see the
+            loss function: one of :mod:`torch.nn.functional` or of dl4py; see
+            :class:`~dl4py.solvers.capture.Capture`. The second takes the squared
+            gradients of labels drawn from what the network predicts, one a row, drawn
+            anew at every step; the loss must be a likelihood, one of ``DRAWS`` in
+            :mod:`dl4py.solvers.likelihoods`.
         cg_max_iter: products of one step, >= 1.
         cg_tol: Martens' relative progress per iteration, see
             :func:`dl4py.solvers.cg.solve`.
@@ -45,8 +59,14 @@ class HessianFree(Solver):
         cg_chunk: iterations between two host reads; the result does not depend on it.
         preconditioner: ``"empirical"``: (D + λ + weight decay)^exponent, where D is an
             average of Monte-Carlo estimates of the mean squared gradients of the rows;
-            of each rank its own. Needs ``curvature="ggn"``. ``None``: none.
+            of each rank its own. ``"monte_carlo"``: the same with labels drawn as for
+            ``curvature="fisher"``, so that D is an estimate of the diagonal of the
+            Gauss-Newton matrix. ``None``: none. Not with ``curvature="hessian"``.
         preconditioner_exponent: in [0, 1].
+        micro_batches: m >= 1; if m > 1, ``closure(i)`` is called with i = 0, …, m-1 in
+            place of ``closure()``, and the loss is the mean of theirs. One graph is in
+            memory at a time; in exchange a product costs about two more gradients,
+            since graphs are built anew for each.
         max_num_line_search_iterations: lengths tried, each 0.8 of the one before, >= 1.
         weight_decay: adds weight_decay/2·‖x‖² to the loss, exactly.
         maximize: go uphill.
@@ -83,8 +103,10 @@ class HessianFree(Solver):
         "cg_chunk",
         "preconditioner",
         "preconditioner_exponent",
+        "micro_batches",
         "iterations",
     )
+    _curvature_closure: Closure | None = None
 
     def __init__(
         self,
@@ -102,6 +124,7 @@ class HessianFree(Solver):
         cg_chunk: int = 10,
         preconditioner: str | None = None,
         preconditioner_exponent: float = 0.75,
+        micro_batches: int = 1,
         max_num_line_search_iterations: int = 60,
         weight_decay: float = 0.0,
         maximize: bool = False,
@@ -121,15 +144,16 @@ class HessianFree(Solver):
             self.wrong("damping_bounds", "a pair 0 <= least <= most", bounds)
         if not _within(structural_damping, 0, math.inf):
             self.wrong("structural_damping", "a number >= 0", structural_damping)
-        if curvature not in ("ggn", "hessian"):
-            self.wrong("curvature", "'ggn' or 'hessian'", curvature)
-        if structural_damping and curvature != "ggn":
+        if curvature not in ("ggn", "fisher", "hessian"):
+            self.wrong("curvature", "'ggn', 'fisher' or 'hessian'", curvature)
+        if structural_damping and curvature == "hessian":
             self.wrong(
                 "structural_damping", "0 with curvature='hessian'", structural_damping
             )
         for name, count in (
             ("cg_max_iter", cg_max_iter),
             ("cg_chunk", cg_chunk),
+            ("micro_batches", micro_batches),
             ("max_num_line_search_iterations", max_num_line_search_iterations),
         ):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -141,10 +165,14 @@ class HessianFree(Solver):
         ):
             if not _within(value, 0, 1):
                 self.wrong(name, "in [0, 1]", value)
-        if preconditioner not in (None, "empirical"):
-            self.wrong("preconditioner", "'empirical' or None", preconditioner)
-        if preconditioner is not None and curvature != "ggn":
-            self.wrong("preconditioner", "None with curvature='hessian'", "empirical")
+        if preconditioner not in (None, "empirical", "monte_carlo"):
+            self.wrong(
+                "preconditioner", "'empirical', 'monte_carlo' or None", preconditioner
+            )
+        if preconditioner is not None and curvature == "hessian":
+            self.wrong(
+                "preconditioner", "None with curvature='hessian'", preconditioner
+            )
         self.damping = damping
         self.damping_factor = damping_factor
         self.damping_bounds = (float(bounds[0]), float(bounds[1]))
@@ -156,6 +184,7 @@ class HessianFree(Solver):
         self.cg_chunk = cg_chunk
         self.preconditioner = preconditioner
         self.preconditioner_exponent = preconditioner_exponent
+        self.micro_batches = micro_batches
         self.iterations = max_num_line_search_iterations
         super().__init__(
             params,
@@ -164,48 +193,86 @@ class HessianFree(Solver):
             process_group=process_group,
         )
 
-    def watch(self, **options: Any) -> Capture:
+    def step(
+        self, closure: Closure | None = None, curvature_closure: Closure | None = None
+    ) -> Any:
+        """One step.
+
+        Args:
+            closure: as for any torch optimizer: gradient and search. With
+                ``micro_batches`` it takes the number of the slice.
+            curvature_closure: the same for the rows whose curvature and ρ are used,
+                mostly fewer; called without an argument. Its ``backward()`` is not
+                carried out, and random numbers and statistics are as if it had not
+                been called.
+        """
+        self._curvature_closure = curvature_closure
+        try:
+            return super().step(closure)
+        finally:
+            self._curvature_closure = None
+
+    def watch(self, **options: Any) -> Watch:
+        # where curvature comes from other graphs, none is kept
+        if self.micro_batches > 1 or self._curvature_closure is not None:
+            return Watch(**options)
         return Capture(**options)
 
     def advance(self, problem: Problem) -> Tensor:
+        other = self._curvature_closure
+        runs = problem.runs if other is None else problem.another(other)
         try:
-            last, kept = self._solve(problem)
+            return self._advance(problem, runs)
+        finally:
+            if runs is not problem.runs:
+                runs.finish()
+
+    def _advance(self, problem: Problem, runs: Runs) -> Tensor:
+        build = functools.partial(self._matrix, problem)
+        capture = problem.watched if isinstance(problem.watched, Capture) else None
+        model: Model | None = None
+        try:
+            model = Model(problem, build, runs, capture)
+            last, kept = self._solve(problem, model)
         except RuntimeError as error:
             self._explain(error)
         finally:
-            self._release(problem)
-        return self._walk(problem, last, kept)
+            # trials overwrite parameters that the graph refers to
+            for held in (model, capture):
+                if held is not None:
+                    held.release()
+        assert model is not None
+        try:
+            return self._walk(problem, model, last, kept)
+        finally:
+            model.release()
 
-    def _solve(self, problem: Problem) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _solve(
+        self, problem: Problem, model: Model
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The last iterate of CG; those to choose from, with the model's fall."""
-        matrix = self._matrix(problem)
-        decay = problem.per_group("weight_decay")
         g = problem.gradient
         if "damping" not in self.memory:
+            self._check(problem, model)
             first = self.damping
             if isinstance(first, str):
-                gbg = g.dot(self._product(problem, matrix, g))
-                [first] = problem.read(gbg.abs() / g.dot(g))
+                [first] = problem.read(g.dot(model.product(g)).abs() / g.dot(g))
             self.memory["damping"] = self._bounded(float(first))
             self.memory["steps"] = 0
         damping: float = self.memory["damping"]
         structural = damping * self.structural_damping
-        scale = None
+        scale: Tensor | float = 1.0
         if self.preconditioner is not None:
-            assert isinstance(matrix, GaussNewton)
-            d = self._diagonal(problem, matrix)
+            d = self._diagonal(model)
+            decay = problem.per_group("weight_decay")
             scale = (d + decay + damping) ** self.preconditioner_exponent
         start = self.memory.get("solution")
         start = torch.zeros_like(g) if start is None else self.cg_decay * start
-
-        def product(v: Tensor) -> Tensor:
-            return self._product(problem, matrix, v, structural).add_(v, alpha=damping)
-
         solved = solve(
-            product,
+            lambda v: model.product(v, structural).add_(v, alpha=damping),
             -g,
             start,
-            1.0 if scale is None else scale,
+            scale,
             max_iter=self.cg_max_iter,
             tolerance=self.cg_tol,
             chunk=self.cg_chunk,
@@ -218,69 +285,42 @@ class HessianFree(Solver):
         ]
         return solved.x, kept
 
-    def _product(
-        self,
-        problem: Problem,
-        matrix: GaussNewton | Hessian,
-        v: Tensor,
-        structural: float = 0.0,
-    ) -> Tensor:
-        """(B + structural·S)·v, the mean over all ranks."""
-        sign = -1.0 if self.param_groups[0]["maximize"] else 1.0
-        parts = matrix(problem.pieces(v.to(problem.dtype)), sign * structural)
-        decay = problem.per_group("weight_decay")
-        return problem._mean(problem.flat(parts)) * sign + decay * v
-
-    def _release(self, problem: Problem) -> None:
-        assert isinstance(problem.watched, Capture)
-        problem.watched.release()
-
-    def _matrix(self, problem: Problem) -> GaussNewton | Hessian:
-        capture = problem.watched
-        assert isinstance(capture, Capture)
+    def _matrix(self, problem: Problem, capture: Capture, number: int) -> Matrix:
         with torch.enable_grad():
             loss = capture.loss()
         if self.curvature == "hessian":
             return Hessian(loss, problem.params)
-        way = (
-            "use a loss of torch.nn.functional or dl4py.losses and weight_decay= for "
-            "penalties, or HessianFree(curvature='hessian')"
-        )
         if not capture.outputs:
-            self.fail(f".step(closure): saw no loss function in the closure; {way}")
+            self.fail(f".step(closure): saw no loss function in the closure; {_WAY}")
         if self.structural_damping and not capture.damped:
             self.fail(
                 "(structural_damping=...) needs hidden states, and none were named: "
                 "in the forward pass write h = dl4py.solvers.damp(h)"
             )
         damped = capture.damped if self.structural_damping else ()
-        matrix = GaussNewton(loss, capture.outputs, problem.params, damped)
-        if "damping" not in self.memory:
-            self._check(problem, matrix, way)
+        drawn = []
+        sign = -1.0 if self.param_groups[0]["maximize"] else 1.0
+        if self.curvature == "fisher" or self.preconditioner == "monte_carlo":
+            # the same labels whenever a graph of this step is built
+            seed = 2**32 + 2**16 * self.memory.get("steps", 0) + number
+            generator = torch.Generator().manual_seed(seed)
+            drawn = [slopes(j, loss, generator, sign) for j in capture.judged]
+        kind = Fisher if self.curvature == "fisher" else GaussNewton
+        matrix = kind(loss, capture.outputs, problem.params, damped, drawn)
+        if isinstance(matrix, Fisher):
+            matrix.sign = sign
         return matrix
 
-    def _check(self, problem: Problem, matrix: GaussNewton, way: str) -> None:
-        """Whether Jᵀ·∂loss/∂outputs is the gradient."""
-        seen = problem._mean(problem.flat(matrix.gradient()))
-        if self.param_groups[0]["maximize"]:
-            seen = -seen
-        seen = seen + problem.per_group("weight_decay") * problem.x
-        least = 1e-6 * problem.gradient.norm()
-        bad = [
-            (a - b).norm() > 1e-4 * b.norm() + least
-            for a, b in zip(
-                problem.pieces(seen), problem.pieces(problem.gradient), strict=True
-            )
-        ]
-        flags = problem.read(*bad)
-        names = [
-            name for name, flag in zip(self._names(problem), flags, strict=True) if flag
-        ]
+    def _check(self, problem: Problem, model: Model) -> None:
+        """Whether the outputs show every parameter."""
+        flags = model.unseen()
+        bad = problem.read(*flags) if flags else [0.0] * len(problem.params)
+        names = [n for n, flag in zip(self._names(problem), bad, strict=True) if flag]
         if names:
             self.fail(
                 ".step(closure): the loss depends on "
                 f"{', '.join(names)} in a way that does not pass through the outputs "
-                f"of its loss functions, so that the curvature would miss it; {way}"
+                f"of its loss functions, so that the curvature would miss it; {_WAY}"
             )
 
     def _names(self, problem: Problem) -> list[str]:
@@ -293,14 +333,12 @@ class HessianFree(Solver):
                     found.append(given[j] if given else place)
         return found
 
-    def _diagonal(self, problem: Problem, matrix: GaussNewton) -> Tensor:
+    def _diagonal(self, model: Model) -> Tensor:
         """The running average, with its start taken out."""
         steps = self.memory["steps"]
         generator = torch.Generator().manual_seed(steps)
-        total = torch.zeros_like(problem.x)
-        for _ in range(self.probes):
-            total += problem.flat(matrix.probe(generator))
-        new = problem._mean(total / self.probes)
+        name = "sampled_probe" if self.preconditioner == "monte_carlo" else "probe"
+        new = model.diagonal(lambda m: getattr(m, name)(generator), self.probes)
         old = self.memory.get("diagonal")
         average = 0.1 * new if old is None else 0.9 * old + 0.1 * new
         self.memory["diagonal"] = average
@@ -308,33 +346,26 @@ class HessianFree(Solver):
         return unbiased
 
     def _walk(
-        self, problem: Problem, last: Tensor, kept: list[tuple[Tensor, Tensor]]
+        self,
+        problem: Problem,
+        model: Model,
+        last: Tensor,
+        kept: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
         """Back over the iterates while the loss falls; damping; Armijo's search."""
         lr = problem.per_group("lr")
-        p, model = kept.pop()
-        value = problem.value(problem.x + p)
-        [score] = problem.read(value)
+        p, fall = kept.pop()
+        [score] = problem.read(problem.value(problem.x + p))
         while kept:
             [before] = problem.read(problem.value(problem.x + kept[-1][0]))
             if math.isfinite(score) and not before < score:
                 break
-            (p, model), score = kept.pop(), before
+            (p, fall), score = kept.pop(), before
         if self.structural_damping:
-            model = self._undamped(problem, p)
-        fall, slope = problem.read(model, problem.gradient.dot(p))
-        rho = (score - problem.score) / fall if fall < 0 else -math.inf
-        if not score <= problem.score:  # NaN too
-            rho = -math.inf
-        damping: float = self.memory["damping"]
-        if rho < 0.25:
-            damping /= self.damping_factor
-        elif rho > 0.75:
-            damping *= self.damping_factor
-        self.memory["damping"] = self._bounded(damping)
-        self.memory["rho"] = rho
-        self.memory["steps"] = self.memory["steps"] + 1
+            fall = model.fall(p)  # φ holds S too
+        slope = self._adapt(problem, model, p, score, fall)
         self.memory["solution"] = last
+        self.memory["steps"] = self.memory["steps"] + 1
         length, plain = 1.0, isinstance(lr, float) and lr == 1.0
         for i in range(self.iterations):
             end = problem.x + length * (lr * p)
@@ -346,14 +377,29 @@ class HessianFree(Solver):
         self.memory["solution"] = torch.zeros_like(last)
         return problem.x
 
-    def _undamped(self, problem: Problem, p: Tensor) -> Tensor:
-        """g·p + ½·p·B·p, since φ holds S too; the graph is that of a new evaluation."""
-        problem.evaluate(problem.x)
-        try:
-            product = self._product(problem, self._matrix(problem), p)
-        finally:
-            self._release(problem)
-        return problem.gradient.dot(p) + 0.5 * p.dot(product)
+    def _adapt(
+        self, problem: Problem, model: Model, p: Tensor, score: float, fall: Tensor
+    ) -> float:
+        """ρ and the next λ; returns g·p."""
+        start = problem.score
+        numbers = [fall, problem.gradient.dot(p)]
+        if model.runs is not problem.runs:  # ρ is of the rows whose curvature it is
+            numbers += [
+                problem.value(x, model.runs) for x in (problem.x, problem.x + p)
+            ]
+        expected, slope, *both = problem.read(*numbers)
+        start, score = both or (start, score)
+        rho = (score - start) / expected if expected < 0 else -math.inf
+        if not score <= start:  # NaN too
+            rho = -math.inf
+        damping: float = self.memory["damping"]
+        if rho < 0.25:
+            damping /= self.damping_factor
+        elif rho > 0.75:
+            damping *= self.damping_factor
+        self.memory["damping"] = self._bounded(damping)
+        self.memory["rho"] = rho
+        return slope
 
     def _bounded(self, damping: float) -> float:
         least, most = self.damping_bounds
