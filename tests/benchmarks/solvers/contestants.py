@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
+from dl4py.solvers import LBFGS, ConjugateGradient, HessianFree, LineGradientDescent
+from tests.benchmarks.solvers.loose import loose
 
 Params = list[nn.Parameter]
 Curve = list[tuple[float, float]]  # (seconds, lowest loss so far)
@@ -35,10 +36,10 @@ class Watch:
         value = self.loss()
         self.evaluations += 1
         now, number = time.process_time() - self.began, float(value.detach())
+        if now > self.seconds and self.curve:
+            raise Ended  # too late to count
         lowest = min(number, self.curve[-1][1]) if self.curve else number
         self.curve.append((now, lowest))
-        if now > self.seconds:
-            raise Ended
         return value
 
 
@@ -99,6 +100,10 @@ OURS = {
     ),
     "ConjugateGradient": partial(ConjugateGradient, max_iter=20),
     "ConjugateGradient, beta hz": partial(ConjugateGradient, beta="hz", max_iter=20),
+    "HessianFree": HessianFree,
+    "HessianFree, damping 1e-3": partial(
+        HessianFree, damping=1e-3, damping_factor=0.5, cg_max_iter=250
+    ),
     "LineGradientDescent": partial(LineGradientDescent, max_iter=20),
 }
 TORCH = {
@@ -115,6 +120,7 @@ def everyone() -> dict[str, Callable[[Params, Watch], None]]:
     found: dict[str, Callable[[Params, Watch], None]] = {
         name: partial(stepping, make) for name, make in {**OURS, **TORCH}.items()
     }
+    found["PyTorchHessianFree's rules"] = loose
     try:
         import torchmin as _  # noqa: F401
 

@@ -1,4 +1,8 @@
-"""What is solved: a start drawn from a seed, and a loss on all of the data."""
+"""What is solved: a start drawn from a seed, and a loss on all of the data.
+
+Losses are written with functions of ``torch.nn.functional``, penalties too, so that
+Hessian-free sees what they judge.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,11 @@ class Problem:
 
 def rosenbrock() -> Start:
     w = nn.Parameter(torch.rand(100, dtype=torch.float64) * 8 - 4)
+    ones = torch.ones(99, dtype=torch.float64)
 
     def loss() -> Tensor:
-        return (100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2).sum()
+        turns = F.mse_loss(w[1:], w[:-1] ** 2, reduction="sum")
+        return 100 * turns + F.mse_loss(w[:-1], ones, reduction="sum")
 
     return [w], loss
 
@@ -41,11 +47,11 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def logistic() -> Start:
     x, y = digits()
-    model = nn.Linear(784, 10)
+    model, zeros = nn.Linear(784, 10), torch.zeros(10, 784)
 
     def loss() -> Tensor:
-        penalty = 5e-5 * model.weight.square().sum()
-        return F.cross_entropy(model(x), y) + penalty
+        penalty = F.mse_loss(model.weight.clone(), zeros, reduction="sum")
+        return F.cross_entropy(model(x), y) + 5e-5 * penalty
 
     return list(model.parameters()), loss
 
@@ -73,7 +79,8 @@ def pinn() -> Start:
         u = model(x)
         (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
         (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=True)
-        return (ddu + force).square().mean() + 1e3 * model(ends).square().mean()
+        edge = F.mse_loss(model(ends), torch.zeros_like(ends))
+        return F.mse_loss(ddu, -force) + 1e3 * edge
 
     return list(model.parameters()), loss
 
