@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dl4py import updaters
 from dl4py.registry import DIRECTIONS, SEARCHES
 from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent, LineSolver
-from dl4py.solvers.base import Problem
 from dl4py.solvers.directions import LimitedMemory, Taken
-from dl4py.solvers.searches import Armijo, HagerZhang, StrongWolfe
+from dl4py.solvers.problem import Problem
+from dl4py.solvers.searches import Armijo
+from dl4py.solvers.wolfe import HagerZhang, StrongWolfe
 
 SOLVERS = [LineGradientDescent, ConjugateGradient, LBFGS]
 BETAS = ["pr", "fr", "hs", "dy", "hz"]

@@ -1,6 +1,6 @@
 """Solvers as torch optimizers: a direction and a search, one of each a step."""
 
-from dl4py.solvers.base import Problem, Solver
+from dl4py.solvers.base import Solver
 from dl4py.solvers.hessian_free import HessianFree
 from dl4py.solvers.line import (
     LBFGS,
@@ -8,6 +8,7 @@ from dl4py.solvers.line import (
     LineGradientDescent,
     LineSolver,
 )
+from dl4py.solvers.problem import Problem
 from dl4py.solvers.structural import damp
 from dl4py.solvers.watch import Watch
 

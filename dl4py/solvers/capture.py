@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dl4py.ops.head import head
 from dl4py.solvers.likelihoods import Judged
 from dl4py.solvers.structural import Damped, damp
-from dl4py.solvers.watch import Watch, _pairs
+from dl4py.solvers.watch import Watch, weighted
 
 HEADS: dict[Any, tuple[str, ...]] = {  # loss → its arguments that are outputs
     F.cross_entropy: ("input", "target"),
@@ -86,7 +86,7 @@ class Capture(Watch):
     ) -> None:
         roots, weights = args[0], args[1] if len(args) > 1 else None
         weights = kwargs.get("gradient", kwargs.get("grad_tensors", weights))
-        self.roots += _pairs(roots, weights)
+        self.roots += weighted(roots, weights)
         if len(args) > 2:  # retain_graph by its place
             args = (*args[:2], True, *args[3:])
         else:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dl4py.registry import canonical
-from dl4py.solvers.base import Problem
+from dl4py.solvers.problem import Problem
 
 EPS_THRESHOLD = 1e-5  # added to products that might be 0
 MIN_V = 1e-12  # a move that counts as none

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from dl4py.registry import SEARCHES, UPDATERS
 from dl4py.solvers import exact
-from dl4py.solvers.base import Problem, Solver
+from dl4py.solvers.base import Solver
 from dl4py.solvers.directions import (
     Conjugate,
     Direction,
@@ -19,7 +19,9 @@ from dl4py.solvers.directions import (
     Steepest,
     Taken,
 )
-from dl4py.solvers.searches import HagerZhang, Line, Point, Search, StrongWolfe
+from dl4py.solvers.problem import Problem
+from dl4py.solvers.searches import Line, Point, Search
+from dl4py.solvers.wolfe import HagerZhang, StrongWolfe
 
 Bounds = tuple[Any, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from dl4py.solvers.base import Problem
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton, Hessian
+from dl4py.solvers.problem import Problem
 from dl4py.solvers.runs import Runs
 from dl4py.solvers.watch import Watch
 

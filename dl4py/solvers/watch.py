@@ -102,7 +102,7 @@ class Watch(TorchFunctionMode):
         self.whole = self.whole or bool(kwargs.get("create_graph"))
         if self.total is None and self.before is not None:
             self.before()
-        for root, weight in _pairs(roots, weights):
+        for root, weight in weighted(roots, weights):
             if root.numel() != 1 and weight is None:
                 raise ValueError(
                     "step(closure): backward() needs a loss that is one number, got "
@@ -117,7 +117,8 @@ class Watch(TorchFunctionMode):
                 self.after()
 
 
-def _pairs(roots: Any, weights: Any) -> list[tuple[Tensor, Tensor | None]]:
+def weighted(roots: Any, weights: Any) -> list[tuple[Tensor, Tensor | None]]:
+    """What ``backward()`` was called on, each with its weight."""
     if isinstance(roots, Tensor):
         return [(roots, weights[0] if isinstance(weights, (list, tuple)) else weights)]
     given = weights if isinstance(weights, (list, tuple)) else [weights] * len(roots)
