@@ -185,3 +185,25 @@ class TestCurvatureClosure:
                 solver.step(closure_of(solver, net, slices), plain)
             ends.append(flat(net))
         torch.testing.assert_close(*ends, rtol=1e-8, atol=1e-10)
+
+    def test_resumes_to_the_bit(self):
+        def run(steps, state=None):
+            net = network()
+            solver = HessianFree(net.parameters())
+            if state is not None:
+                net.load_state_dict(state[0])
+                solver.load_state_dict(state[1])
+            closure = closure_of(solver, net)
+
+            def few():
+                loss = F.cross_entropy(net(X[:5]), Y[:5])
+                loss.backward()
+                return loss
+
+            for _ in range(steps):
+                solver.step(closure, few)
+            return copy.deepcopy((net.state_dict(), solver.state_dict()))
+
+        whole, parts = run(4), run(2, run(2))
+        for name, value in whole[0].items():
+            assert torch.equal(value, parts[0][name])

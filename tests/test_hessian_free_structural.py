@@ -1,5 +1,7 @@
 """Structural damping: against an explicit matrix, in a step, and what is refused."""
 
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -150,6 +152,25 @@ def test_maximize_is_the_same_step():
             solver.step(closure)
         ends.append(flat(net.parameters()).detach())
     torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
+
+
+def test_resumes_to_the_bit():
+    def run(steps, state=None):
+        net = Recurrent()
+        solver = HessianFree(net.parameters(), structural_damping=0.3)
+        if state is not None:
+            net.load_state_dict(state["net"])
+            solver.load_state_dict(state["solver"])
+        for _ in range(steps):
+            solver.step(closure_of(solver, net))
+        file = io.BytesIO()
+        torch.save({"net": net.state_dict(), "solver": solver.state_dict()}, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+    whole, parts = run(4), run(2, run(2))
+    for name, value in whole["net"].items():
+        assert torch.equal(value, parts["net"][name])
 
 
 def test_other_solvers_do_not_mind():
