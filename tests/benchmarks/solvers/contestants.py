@@ -61,12 +61,18 @@ def stepping(make: Callable[[Params], Any], params: Params, watch: Watch) -> Non
 
 
 def torchmin(method: str, params: Params, watch: Watch) -> None:
-    """pytorch-minimize: a closure without backward(); begun anew where it ends."""
+    """pytorch-minimize: calls backward() itself; begun anew where it ends."""
     from torchmin import Minimizer
 
     while True:
         before, low = watch.evaluations, watch.curve[-1][1] if watch.curve else None
-        Minimizer(params, method=method, max_iter=10**6).step(watch)
+        optimizer = Minimizer(params, method=method, max_iter=10**6)
+
+        def closure(optimizer: Minimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()  # it adds to .grad
+            return watch()
+
+        optimizer.step(closure)
         if watch.evaluations - before < 3 or watch.curve[-1][1] == low:
             return
 
