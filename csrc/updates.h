@@ -100,6 +100,12 @@ template <class P, class T> struct Launch {
   int32_t count;
 };
 
+template <class T, int width> struct alignas(16) Lot { T v[width]; };
+template <class T, int width> __device__ Lot<T, width>& lot(T* at) {
+  return *reinterpret_cast<Lot<T, width>*>(at);
+}
+
+// 16 bytes of parameters at a time where every pointer allows it; what is left, one by one.
 template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<P, T> all) {
   int low = 0, high = all.count - 1;  // the part that this block belongs to
   while (low < high) {
@@ -110,7 +116,27 @@ template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<
   const Part<P, T> a = all.parts[low];
   const int64_t first = (int64_t(blockIdx.x) - all.first_block[low]) * kBlockSize;
   const int64_t last = first + kBlockSize < a.n ? first + kBlockSize : a.n;
-  for (int64_t i = first + threadIdx.x; i < last; i += blockDim.x) {
+  constexpr int width = 16 / sizeof(P);
+  uintptr_t places = uintptr_t(a.p) | uintptr_t(a.g);
+  for (int k = 0; k < F::states; ++k) places |= uintptr_t(a.s[k]);
+  const int64_t lots = places % 16 == 0 ? (last - first) / width : 0;
+  for (int64_t l = threadIdx.x; l < lots; l += blockDim.x) {
+    const int64_t i = first + l * width;
+    Lot<P, width> p = lot<P, width>(a.p + i);
+    const Lot<P, width> g = lot<P, width>(const_cast<P*>(a.g) + i);
+    Lot<T, width> s[kStates];
+    for (int k = 0; k < F::states; ++k) s[k] = lot<T, width>(a.s[k] + i);
+    T* const states[kStates] = {s[0].v, s[1].v, s[2].v};
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      T x = T(p.v[j]);
+      advance(f, x, T(g.v[j]), states, j);
+      p.v[j] = P(x);
+    }
+    lot<P, width>(a.p + i) = p;
+    for (int k = 0; k < F::states; ++k) lot<T, width>(a.s[k] + i) = s[k];
+  }
+  for (int64_t i = first + lots * width + threadIdx.x; i < last; i += blockDim.x) {
     T p = T(a.p[i]);
     advance(f, p, T(a.g[i]), a.s, i);
     a.p[i] = P(p);
