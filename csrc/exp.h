@@ -179,5 +179,14 @@ template <class T> HD T log(T x) {
 #endif
 }
 
+template <class T> HD T log1p(T x) {
+#ifdef __CUDA_ARCH__
+  return ::log1p(x);
+#else
+  T u = 1 + x, lost = (x - (u - 1)) / u;
+  return log(u) + (lost == lost && u > 0 ? lost : T(0));  // at -1 and ∞
+#endif
+}
+
 }  // namespace math
 }  // namespace dl4py

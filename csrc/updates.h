@@ -25,6 +25,12 @@ template <class F, class T> HD void advance(const F& f, T& p, T g, T* const* s, 
   else f(p, g, s[0][i], s[1][i], s[2][i]);
 }
 
+// The functor with its rate times a number that is known on the device only.
+template <class F> HD F rated(F f, double by) {
+  if constexpr (requires { f.rate; }) f.rate *= decltype(f.rate)(by);
+  return f;
+}
+
 #ifndef __CUDACC__
 
 template <class F, class T> HD void advance_all(const F& given, const Part<T, T>& a) {
@@ -67,7 +73,8 @@ void advance_some(const F& f, Part<P, T> a, int64_t first, int64_t n) {
 }
 
 template <class F, class P, class T>
-void run(const F& f, const std::vector<Part<P, T>>& parts, const Tensor&) {
+void run(const F& given, const std::vector<Part<P, T>>& parts, const double* by, const Tensor&) {
+  const F f = by ? rated(given, *by) : given;
   struct Task { size_t part; int64_t first, n; };
   int64_t total = 0;
   for (const auto& a : parts) total += a.n;
@@ -98,6 +105,7 @@ template <class P, class T> struct Launch {
   Part<P, T> parts[kParts];
   int32_t first_block[kParts + 1];
   int32_t count;
+  const double* by;
 };
 
 template <class T, int width> struct alignas(16) Lot { T v[width]; };
@@ -116,6 +124,7 @@ template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<
   const Part<P, T> a = all.parts[low];
   const int64_t first = (int64_t(blockIdx.x) - all.first_block[low]) * kBlockSize;
   const int64_t last = first + kBlockSize < a.n ? first + kBlockSize : a.n;
+  if (all.by) f = rated(f, *all.by);
   constexpr int width = 16 / sizeof(P);
   uintptr_t places = uintptr_t(a.p) | uintptr_t(a.g);
   for (int k = 0; k < F::states; ++k) places |= uintptr_t(a.s[k]);
@@ -144,13 +153,14 @@ template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<
 }
 
 template <class F, class P, class T>
-void run(const F& f, const std::vector<Part<P, T>>& parts, const Tensor& like) {
+void run(const F& f, const std::vector<Part<P, T>>& parts, const double* by, const Tensor& like) {
   const int32_t device = like.get_device_index();
   torch::stable::accelerator::DeviceGuard guard(device);
   void* stream;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   for (size_t k = 0; k < parts.size();) {
     Launch<P, T> all;
+    all.by = by;
     int64_t blocks = 0;
     for (all.count = 0; all.count < kParts && k < parts.size(); ++k) {
       all.parts[all.count] = parts[k];
@@ -179,7 +189,8 @@ inline void* memory(const Tensor& t, bool plain, ScalarType type, bool written, 
 
 template <class F, class P, class T>
 void update(const F& f, const Tensors& p, const Tensors& g,
-            const std::array<const Tensors*, F::states>& s, ScalarType type, ScalarType wide) {
+            const std::array<const Tensors*, F::states>& s, const double* by, ScalarType type,
+            ScalarType wide) {
   std::vector<Part<P, T>> parts;
   parts.reserve(p.size());
   Copies copies;
@@ -211,48 +222,55 @@ void update(const F& f, const Tensors& p, const Tensors& g,
     parts.push_back(a);
   }
   if (parts.empty()) return;
-  run(f, parts, p[0]);
+  run(f, parts, by, p[0]);
   for (auto& [to, from] : copies)
     if (to.defined()) torch::stable::copy_(to, from);
 }
 
 template <template <class> class F, class... D>
 void update_any(const Tensors& p, const Tensors& g,
-                const std::array<const Tensors*, F<float>::states>& s, D... numbers) {
+                const std::array<const Tensors*, F<float>::states>& s, Maybe by, D... numbers) {
   if (p.empty()) return;
+  const double* rate = nullptr;
+  if (by) {
+    check_device(*by, p[0]);
+    STD_TORCH_CHECK(by->numel() == 1 && by->scalar_type() == ScalarType::Double,
+                    "dl4py: a rate on the device is one number in float64");
+    rate = static_cast<const double*>(by->data_ptr());
+  }
   STD_TORCH_CHECK(g.size() == p.size(), "dl4py: a step needs a gradient for every parameter");
   for (const Tensors* one : s)
     STD_TORCH_CHECK(one->size() == p.size(), "dl4py: a step needs states for every parameter");
   const ScalarType type = p[0].scalar_type(), single = ScalarType::Float;
   switch (type) {
     case ScalarType::Float:
-      return update<F<float>, float, float>(F<float>(numbers...), p, g, s, type, type);
+      return update<F<float>, float, float>(F<float>(numbers...), p, g, s, rate, type, type);
     case ScalarType::Double:
-      return update<F<double>, double, double>(F<double>(numbers...), p, g, s, type, type);
+      return update<F<double>, double, double>(F<double>(numbers...), p, g, s, rate, type, type);
     case ScalarType::Half:
-      return update<F<float>, Half, float>(F<float>(numbers...), p, g, s, type, single);
+      return update<F<float>, Half, float>(F<float>(numbers...), p, g, s, rate, type, single);
     case ScalarType::BFloat16:
-      return update<F<float>, BFloat16, float>(F<float>(numbers...), p, g, s, type, single);
+      return update<F<float>, BFloat16, float>(F<float>(numbers...), p, g, s, rate, type, single);
     default:
       STD_TORCH_CHECK(false, "dl4py: parameters must be floating point tensors");
   }
 }
 
 template <template <class> class F, class... D>
-void update_0(Tensors p, Tensors g, D... numbers) {
-  update_any<F>(p, g, {}, numbers...);
+void update_0(Tensors p, Tensors g, Maybe by, D... numbers) {
+  update_any<F>(p, g, {}, by, numbers...);
 }
 template <template <class> class F, class... D>
-void update_1(Tensors p, Tensors g, Tensors a, D... numbers) {
-  update_any<F>(p, g, {&a}, numbers...);
+void update_1(Tensors p, Tensors g, Tensors a, Maybe by, D... numbers) {
+  update_any<F>(p, g, {&a}, by, numbers...);
 }
 template <template <class> class F, class... D>
-void update_2(Tensors p, Tensors g, Tensors a, Tensors b, D... numbers) {
-  update_any<F>(p, g, {&a, &b}, numbers...);
+void update_2(Tensors p, Tensors g, Tensors a, Tensors b, Maybe by, D... numbers) {
+  update_any<F>(p, g, {&a, &b}, by, numbers...);
 }
 template <template <class> class F, class... D>
-void update_3(Tensors p, Tensors g, Tensors a, Tensors b, Tensors c, D... numbers) {
-  update_any<F>(p, g, {&a, &b, &c}, numbers...);
+void update_3(Tensors p, Tensors g, Tensors a, Tensors b, Tensors c, Maybe by, D... numbers) {
+  update_any<F>(p, g, {&a, &b, &c}, by, numbers...);
 }
 
 }  // namespace dl4py

@@ -77,6 +77,7 @@ FUNCTIONS = {
     "tanh_slope": Function(_slope, "sech(x)**2", 5.2, flushes=4),
     "sigmoid": Function(_sigmoid, "1 / (1 + exp(-x))", 2.6),
     "log": Function(np.log, "log(x)", 2.0, flushes=0),
+    "log1p": Function(np.log1p, "log1p(x)", 2.5, low=-1, flushes=0),
     "log1p_to_1": Function(np.log1p, "log1p(x)", 2.0, low=0, up=1, flushes=0),
     "softplus": Function(lambda x: np.logaddexp(0, x), "log1p(exp(x))", 2.9),
 }

@@ -25,9 +25,11 @@ class Activation(nn.Module):
     Attributes:
         kinks: points without a derivative.
         json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
+        kernel: its name in ``csrc/sums.inl``, where losses compute it themselves.
     """
 
     kinks: tuple[float, ...] = ()
+    kernel: ClassVar[str | None] = None
     json: ClassVar[dict[str, str]] = {}
     dl4j_exact: bool
 

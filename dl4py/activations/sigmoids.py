@@ -29,6 +29,8 @@ class Cube(Activation):
     DL4J: org.nd4j.linalg.activations.impl.ActivationCube
     """
 
+    kernel = "cube"
+
     def forward(self, x: Tensor) -> Tensor:
         return ops.cube(x)
 
@@ -119,6 +121,7 @@ class HardTanh(Activation):
     DL4J: org.nd4j.linalg.activations.impl.ActivationHardTanH
     """
 
+    kernel = "hardtanh"
     kinks = (-1.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,6 +141,8 @@ class Identity(Activation):
 
     DL4J: org.nd4j.linalg.activations.impl.ActivationIdentity
     """
+
+    kernel = "identity"
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -201,6 +206,8 @@ class Sigmoid(Activation):
     DL4J: org.nd4j.linalg.activations.impl.ActivationSigmoid
     """
 
+    kernel = "sigmoid"
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
@@ -237,6 +244,8 @@ class Softplus(Activation):
     DL4J: org.nd4j.linalg.activations.impl.ActivationSoftPlus
     """
 
+    kernel = "softplus"
+
     def forward(self, x: Tensor) -> Tensor:
         if ops.pays(x):
             return ops.softplus(x)
@@ -257,6 +266,8 @@ class Softsign(Activation):
 
     DL4J: org.nd4j.linalg.activations.impl.ActivationSoftSign
     """
+
+    kernel = "softsign"
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.softsign(x)
@@ -293,6 +304,8 @@ class Tanh(Activation):
 
     DL4J: org.nd4j.linalg.activations.impl.ActivationTanH
     """
+
+    kernel = "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.tanh(x) if ops.pays(x) else torch.tanh(x)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dl4py import activations
 from dl4py.activations.base import arguments, gradient_of
 from dl4py.ops.head import head
+from dl4py.ops.losses import sum_loss
 from dl4py.registry import LOSSES, Named, parameters
 
 
@@ -38,12 +39,15 @@ class Loss(nn.Module):
         additive: the score is a sum over examples.
         coupled: a label takes part in the terms of other outputs.
         output_masks: ``[n, K]`` masks have a meaning.
+        fused_from: elements from which a kernel of ``summand`` pays (measured by
+            ``python -m tests.benchmarks losses``).
     """
 
     json: ClassVar[dict[str, str]] = {}
     additive: ClassVar[bool] = True
     coupled: ClassVar[bool] = False
     output_masks: ClassVar[bool] = True
+    fused_from: ClassVar[int] = 1 << 18
     shared_difference: ClassVar[str] = (
         "per-output masks enter DL4J's gradient before and after the activation"
     )
@@ -100,11 +104,37 @@ class Loss(nn.Module):
         """The same from pre-activations, where that is more stable."""
         return self.scores(self.activation(z), y)
 
+    def summand(self, k: int) -> tuple[str, float, float] | None:
+        """Name, own number and factor of :func:`dl4py.ops.losses.sum_loss`, if any.
+
+        The kernel computes ``scores`` and, with ``dl4j_exact``, ``slope``.
+        """
+        return None
+
     def fused(
         self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
     ) -> Tensor | None:
         """Scores of examples ``[n]``, or their mean, where one kernel does it."""
-        return None
+        # a subclass may have overridden what the kernel computes
+        f = vars(type(self.activation)).get("kernel")
+        if (
+            f is None
+            or "summand" not in vars(type(self))
+            or z.numel() < self.fused_from
+        ):
+            return None
+        found = self.summand(z.shape[1])
+        if found is None or (self.dl4j_exact and per_output(m, z)):
+            return None
+        loss, p, by = found
+        w = None if self.weights is None else self._weights(z)
+
+        def compose(z: Tensor, y: Tensor) -> Tensor:
+            return self._terms(z, y, m).sum(1)
+
+        return sum_loss(
+            loss, f, z, self.encode(labels, z), w, column(m, z), compose, p, by, average
+        )
 
     def slope(self, a: Tensor, y: Tensor) -> Tensor | None:
         """DL4J's ∂score/∂a where it is not the derivative."""
@@ -443,6 +473,11 @@ def _with_activation(
     loss = copy.deepcopy(loss)
     loss.activation = activations.get(activation, dl4j_exact=loss.dl4j_exact)
     return loss
+
+
+def column(m: Tensor | None, z: Tensor) -> Tensor | None:
+    """A mask of examples as kernels take it, ``[n]``."""
+    return None if m is None else m.squeeze(1).to(z.dtype)
 
 
 def times(t: Tensor, *factors: Tensor | None) -> Tensor:

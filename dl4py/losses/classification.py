@@ -15,6 +15,7 @@ from dl4py.activations.base import float32, gradient_of, number
 from dl4py.losses.base import (
     Loss,
     WeightedLoss,
+    column,
     per_output,
     ratio,
     scale_gradient,
@@ -50,6 +51,8 @@ class XENT(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossBinaryXENT
     """
 
+    fused_from = 0  # logarithms cost more than calls
+
     def __init__(
         self,
         activation: Any = "identity",
@@ -76,13 +79,17 @@ class XENT(WeightedLoss):
         yes, no = self._clipped(a), self._clipped(1 - a)
         return -times_log(y, yes) - times_log(1 - y, no)
 
+    def summand(self, k: int) -> tuple[str, float, float] | None:
+        exact = self.dl4j_exact and self.link != "softmax"
+        return ("binary", self.clip_eps, 1.0) if exact else None
+
     def fused(
         self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
     ) -> Tensor | None:
         if self.link != "sigmoid" or self.dl4j_exact:
-            return None
+            return super().fused(z, labels, m, average)
         w = None if self.weights is None else self._weights(z)
-        return ops.sigmoid_xent(z, self.encode(labels, z), w, _column(m, z), average)
+        return ops.sigmoid_xent(z, self.encode(labels, z), w, column(m, z), average)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -150,7 +157,7 @@ class CrossEntropy(WeightedLoss):
             # DL4J: as if the labels summed to 1
             unit = w is None and not (m is not None and z.shape[1] == 1)
             y = y.detach() if unit else y
-        return ops.softmax_xent(z, y, w, _column(m, z), low, high, unit, average)
+        return ops.softmax_xent(z, y, w, column(m, z), low, high, unit, average)
 
     def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
         """Labels as the kernel takes them: values or classes."""
@@ -311,6 +318,8 @@ class KLD(Loss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossKLD
     """
 
+    fused_from = 0  # logarithms cost more than calls
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         y = y.clamp(1e-5, 1)
         return y * (y / a.clamp(1e-5, 1)).log()
@@ -320,6 +329,11 @@ class KLD(Loss):
             return super().terms(z, y)
         y = y.clamp(1e-5, 1)
         return y * y.log() - self.times_log_output(z, y)
+
+    def summand(self, k: int) -> tuple[str, float, float] | None:
+        if self.dl4j_exact:
+            return "divergence", 1.0, 1.0
+        return ("divergence", 0.0, 1.0) if self.link is None else None
 
     def slope(self, a: Tensor, y: Tensor) -> Tensor:
         return -ratio(y, a)
@@ -345,6 +359,9 @@ class Hinge(Loss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossHinge
     """
 
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "hinge", 0.0, 1.0
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return F.relu(1 - y * a)
 
@@ -368,6 +385,15 @@ class SquaredHinge(Loss):
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return F.relu(1 - y * a) ** 2
+
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "squared_hinge", 0.0, 1.0
+
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+    ) -> Tensor | None:
+        squared = self.dl4j_exact and m is not None
+        return None if squared else super().fused(z, labels, m, average)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -500,10 +526,6 @@ class FMeasure(Loss):
 
     def fault(self) -> str | None:
         return "inside a network DL4J divides by the number of examples again"
-
-
-def _column(m: Tensor | None, z: Tensor) -> Tensor | None:
-    return None if m is None else m.reshape(z.shape[0]).to(z.dtype)
 
 
 def _clip(owner: object, name: str, value: float) -> float:

@@ -39,6 +39,9 @@ class MSE(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSE
     """
 
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "squared", 0.0, 1 / k
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a) ** 2 / y.shape[1]
 
@@ -60,6 +63,9 @@ class L2(WeightedLoss):
 
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossL2
     """
+
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "squared", 0.0, 1.0
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a) ** 2
@@ -83,6 +89,9 @@ class L1(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossL1
     """
 
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "absolute", 0.0, 1.0
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a).abs()
 
@@ -104,6 +113,9 @@ class MAE(WeightedLoss):
 
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMAE
     """
+
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "absolute", 0.0, 1 / k
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a).abs() / y.shape[1]
@@ -136,6 +148,9 @@ class MAPE(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMAPE
     """
 
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "percentage", 0.0, 100 / k
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return ((y - a) / y).abs() * (100 / y.shape[1])
 
@@ -158,6 +173,9 @@ class MSLE(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSLE
     """
 
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "logarithmic", 0.0, 1 / k
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (torch.log1p(a) - torch.log1p(y)) ** 2 / y.shape[1]
 
@@ -178,6 +196,9 @@ class RMSEXent(Loss):
 
     DL4J: LossFunctions.LossFunction.RMSE_XENT up to 0.5.0
     """
+
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "absolute", 0.0, 1.0
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a).abs()
@@ -200,12 +221,19 @@ class Poisson(Loss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossPoisson
     """
 
+    fused_from = 0  # logarithms cost more than calls
+
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return a - times_log(y, a)
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         a: Tensor = self.activation(z)
         return a - self.times_log_output(z, y)
+
+    def summand(self, k: int) -> tuple[str, float, float] | None:
+        if self.dl4j_exact:
+            return "poisson", 1.0, 1.0
+        return ("poisson", 0.0, 1.0) if self.link is None else None
 
     def slope(self, a: Tensor, y: Tensor) -> Tensor:
         return 1 - ratio(y, a)
@@ -229,6 +257,9 @@ class Wasserstein(Loss):
 
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossWasserstein
     """
+
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "product", 0.0, 1 / k
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return y * a / y.shape[1]

@@ -7,7 +7,8 @@ counts nothing, were it infinite.
 
 The gradient with respect to z is one kernel and the only array of z's size that is
 made. What is rarer (gradients of labels, second derivatives, function transforms)
-is computed by torch from the formula.
+is computed by torch from the formula: the two below have one here, a
+:func:`sum_loss` is given one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from dl4py.ops import register
+from dl4py.ops import library, register
 
 Maybe = Tensor | None
 
@@ -86,7 +87,7 @@ def _softmax_gradient(
 ) -> Tensor:
     p = torch.exp(_blank(z, m) - lse.unsqueeze(1))
     t = _blank(_times(_labels(z, y), w), m)
-    return (total.unsqueeze(1) * p - t) * _times(g * scale, m).unsqueeze(1)
+    return (total.unsqueeze(1) * p - t) * _by_rows(g, scale, m)
 
 
 def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
@@ -102,7 +103,7 @@ def _sigmoid_gradient(
     z: Tensor, y: Tensor, w: Maybe, m: Maybe, g: Tensor, scale: float
 ) -> Tensor:
     slope = torch.sigmoid(_blank(z, m)) - _blank(y, m)
-    return _times(slope, w) * _times(g * scale, m).unsqueeze(1)
+    return _times(slope, w) * _by_rows(g, scale, m)
 
 
 _INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
@@ -110,6 +111,10 @@ _INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
 
 def _empty_rows(z: Tensor, *_: Any) -> Tensor:
     return z.new_empty(z.shape[:1])
+
+
+def _no_kernel(*_: Any) -> Any:
+    raise NotImplementedError("sums of losses have compiled kernels only")
 
 
 _softmax_op = register.define(
@@ -132,12 +137,24 @@ _sigmoid_d_op = register.define(
     lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
+_MORE = "str loss, str f, float p"
+_sum_op = register.define(
+    f"sum_loss({_INPUTS}, {_MORE}, float by) -> Tensor", _no_kernel, _empty_rows
+)
+_sum_d_op = register.define(
+    f"sum_loss_d({_INPUTS}, {_MORE}, Tensor g, float scale) -> Tensor",
+    _no_kernel,
+    lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+)
 
 
-def _of_rows(average: bool, g: Tensor, z: Tensor) -> tuple[Tensor, float]:
-    """The gradient of each row's score, and a factor on it."""
-    n = z.shape[0]
-    return (g.expand(n), 1 / n) if average else (g, 1.0)
+def _by_rows(g: Tensor, scale: float, m: Maybe) -> Tensor:
+    """The factor of each row's gradient, ``[n, 1]`` or ``[1, 1]``."""
+    return _times(g * scale, m).reshape(-1, 1)
+
+
+def _share(average: bool, z: Tensor) -> float:
+    return 1 / z.shape[0] if average else 1.0
 
 
 class _SoftmaxXent(Function):
@@ -156,7 +173,7 @@ class _SoftmaxXent(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
         z, y, w, m, lse, total = ctx.saved_tensors
-        g, scale = _of_rows(ctx.average, g, z)
+        scale = _share(ctx.average, z)
         dz = dy = None
         if torch.is_grad_enabled():
             lse = torch.logsumexp(_blank(z, m), 1)
@@ -168,7 +185,7 @@ class _SoftmaxXent(Function):
                 dz = _softmax_d_op(z, y, w, m, lse, total, g, scale)
         if ctx.needs_input_grad[2]:
             slope = _times(_blank(lse.unsqueeze(1) - z, m), w)
-            dy = slope * _times(g * scale, m).unsqueeze(1)
+            dy = slope * _by_rows(g, scale, m)
         return None, dz, dy, None, None, None, None, None
 
 
@@ -186,7 +203,7 @@ class _SigmoidXent(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        g, scale = _of_rows(ctx.average, g, z)
+        scale = _share(ctx.average, z)
         dz = dy = None
         if torch.is_grad_enabled():
             dz = _sigmoid_gradient(z, y, w, m, g, scale)
@@ -194,8 +211,59 @@ class _SigmoidXent(Function):
             with register.below_autograd():
                 dz = _sigmoid_d_op(z, y, w, m, g, scale)
         if ctx.needs_input_grad[2]:
-            dy = _times(_blank(-z, m), w) * _times(g * scale, m).unsqueeze(1)
+            dy = _times(_blank(-z, m), w) * _by_rows(g, scale, m)
         return None, dz, dy, None, None
+
+
+class _SumLoss(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        compose: Callable[[Tensor, Tensor], Tensor],
+        average: bool,
+        z: Tensor,
+        y: Tensor,
+        w: Maybe,
+        m: Maybe,
+        loss: str,
+        f: str,
+        p: float,
+        by: float,
+    ) -> Any:
+        ctx.save_for_backward(z, y, w, m)
+        ctx.compose, ctx.average, ctx.rest, ctx.by = compose, average, (loss, f, p), by
+        with register.below_autograd():
+            score = _sum_op(z, y, w, m, loss, f, p, by)
+            return score.mean() if average else score
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        z, y, w, m = ctx.saved_tensors
+        scale = _share(ctx.average, z)
+        recorded, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:4]
+        if recorded or needed[1]:
+            with torch.enable_grad():
+                # views: labels computed from the output do not count twice
+                inputs = [
+                    t.view_as(t) if n else t
+                    for t, n in zip((z, y), needed, strict=True)
+                ]
+                score = ctx.compose(*inputs)
+            found = iter(
+                torch.autograd.grad(
+                    score,
+                    [t for t, n in zip(inputs, needed, strict=True) if n],
+                    (g * scale).expand_as(score),
+                    create_graph=recorded,
+                    allow_unused=True,
+                )
+            )
+            dz, dy = (next(found) if n else None for n in needed)
+        else:
+            with register.below_autograd():
+                dz = _sum_d_op(z, y, w, m, *ctx.rest, g, scale * ctx.by)
+            dy = None
+        return (None, None, dz, dy, *(None,) * 6)
 
 
 def _constant(*tensors: Maybe) -> bool:
@@ -228,6 +296,7 @@ def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
 # what Function.apply is without torch's look at the signature
 _fast_softmax: Any = super(Function, _SoftmaxXent).apply
 _fast_sigmoid: Any = super(Function, _SigmoidXent).apply
+_fast_sum: Any = super(Function, _SumLoss).apply
 register.set_autograd("softmax_xent", _softmax_autograd)
 register.set_autograd("sigmoid_xent", _sigmoid_autograd)
 register.set_autograd(
@@ -331,4 +400,46 @@ def sigmoid_xent(
     else:
         with register.below_autograd():
             score = _sigmoid_op(z, y, w, m)
+    return score.mean() if average else score
+
+
+def sum_loss(
+    loss: str,
+    f: str,
+    z: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    m: Tensor | None,
+    compose: Callable[[Tensor, Tensor], Tensor],
+    p: float = 0.0,
+    by: float = 1.0,
+    average: bool = False,
+) -> Tensor | None:
+    """by·m·Σⱼ wⱼ·s(f(zⱼ), yⱼ) of each row, or None where no kernel computes it now.
+
+    Args:
+        loss: s, a name in ``csrc/sums.inl``.
+        f: an activation there, or ``"identity"``.
+        compose: the same of (z, y) in differentiable torch ops.
+        p: the loss's own number.
+        average: the mean over the rows instead.
+
+    Shape:
+        ``[n]``, or none with ``average``
+
+    >>> z, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
+    >>> scores = sum_loss("squared", "identity", z, y, None, None, lambda z, y: z)
+    >>> scores is None or scores.item() == 5
+    True
+    """
+    if not (
+        register.in_plain_eager_mode()
+        and _constant(w, m)
+        and library.compiled(z.device.type)
+    ):
+        return None
+    if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+        return _fast_sum(compose, average, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
+    with register.below_autograd():
+        score: Tensor = _sum_op(z, y, w, m, loss, f, p, by)
     return score.mean() if average else score

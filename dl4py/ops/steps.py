@@ -32,31 +32,51 @@ def step(written: Callable[P, None]) -> Callable[P, None]:
     """Register the decorated formula and replace it by the entry of its op.
 
     Parameters annotated ``Tensors`` are lists (p, g, then the states), the others are
-    floats. The formula uses torch's ``_foreach`` functions; it never changes g.
+    floats; the first, a rate, may also be a 0-d float64 tensor on the device of p,
+    where it is read. The formula uses torch's ``_foreach`` functions; it never changes
+    g, and what it takes from p is proportional to such a rate and does not depend on p.
     """
     name = written.__name__
-    parameters = inspect.signature(written).parameters.values()
+    parameters = list(inspect.signature(written).parameters.values())
     lists = [q.name for q in parameters if q.annotation == "Tensors"]
     changed = [n for n in lists if n != "g"]
     types = {n: f"Tensor({chr(97 + i)}!)[]" for i, n in enumerate(changed)}
     types["g"] = "Tensor[]"
-    arguments = ", ".join(f"{types.get(q.name, 'float')} {q.name}" for q in parameters)
+    kinds = [f"{types[n]} {n}" for n in lists] + ["Tensor? by"]
+    kinds += [f"float {q.name}" for q in parameters if q.annotation != "Tensors"]
+    place = len(lists)
 
-    def formula(p: Tensors, g: Tensors, *rest: Any) -> None:
-        if not p or p[0].dtype == state_dtype(p[0]):
-            written(p, g, *rest)  # type: ignore[arg-type, call-arg]
+    call: Callable[..., None] = written
+
+    def formula(*args: Any) -> None:
+        p, g, *states = args[:place]
+        by, numbers = args[place], args[place + 1 :]
+        if not p or (by is None and p[0].dtype == state_dtype(p[0])):
+            call(p, g, *states, *numbers)
             return
-        wide = [t.float() for t in p]
-        written(wide, [t.float() for t in g], *rest)  # type: ignore[arg-type, call-arg]
+        kind = state_dtype(p[0])
+        wide = [t.to(kind) for t in p]
+        moved = wide if by is None else [torch.zeros_like(t) for t in wide]
+        call(moved, [t.to(kind) for t in g], *states, *numbers)
+        if by is not None:
+            torch._foreach_mul_(moved, by.to(kind))
+            torch._foreach_add_(wide, moved)
         torch._foreach_copy_(p, wide)
 
-    op = define(f"{name}({arguments}) -> ()", formula, lambda *_: None)
+    op = define(f"{name}({', '.join(kinds)}) -> ()", formula, lambda *_: None)
 
     def entry(*args: P.args, **kwargs: P.kwargs) -> None:
-        if _compiling():  # torch fuses the formula itself
-            formula(*args, **kwargs)  # type: ignore[arg-type]
+        given: list[Any] = [*args, *kwargs.values()]
+        by = given[place] if len(given) > place else None
+        if isinstance(by, Tensor):
+            given[place] = 1.0
         else:
-            op(*args, **kwargs)
+            by = None
+        given.insert(place, by)
+        if _compiling():  # torch fuses the formula itself
+            formula(*given)
+        else:
+            op(*given)
 
     STEPS[name] = formula
     entry.__name__ = entry.__qualname__ = name

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.ops.steps import Tensors, step
 from dl4py.registry import UPDATERS
 from dl4py.schedules import Fixed, Map
-from dl4py.updaters.base import Batch, Rate, Updater
+from dl4py.updaters.base import Batch, Number, Rate, Updater
 
 PRIVATE = ("_fused_adam_",)  # torch names without a public twin; without them: formulas
 
@@ -28,7 +29,7 @@ def _ema_of_square_(average: Tensors, x: Tensors, beta: float) -> None:
     torch._foreach_addcmul_(average, x, x, 1 - beta)
 
 
-def _descend_(p: Tensors, m: Tensors, v: Tensors, eps: float, rate: float) -> None:
+def _descend_(p: Tensors, m: Tensors, v: Tensors, eps: float, rate: Number) -> None:
     """p ← p - rate·m / (√v + ε)"""
     root = torch._foreach_sqrt(v)
     torch._foreach_add_(root, eps)
@@ -37,7 +38,7 @@ def _descend_(p: Tensors, m: Tensors, v: Tensors, eps: float, rate: float) -> No
 
 def _fused_adam_(
     p: Tensors, g: Tensors, m: Tensors, v: Tensors, v_hat: Tensors,
-    rate: float, beta1: float, beta2: float, eps: float,
+    rate: Number, beta1: float, beta2: float, eps: float,
 ) -> bool:  # fmt: skip
     """Adam by torch's kernel, where it can do it and ours is missing.
 
@@ -61,7 +62,7 @@ def _fused_adam_(
 @step
 def adam_(
     p: Tensors, g: Tensors, m: Tensors, v: Tensors,
-    rate: float, beta1: float, beta2: float, eps: float,
+    rate: Number, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
     if not _fused_adam_(p, g, m, v, [], rate, beta1, beta2, eps):
         _ema_(m, g, beta1)
@@ -72,7 +73,7 @@ def adam_(
 @step
 def amsgrad_(
     p: Tensors, g: Tensors, m: Tensors, v: Tensors, v_hat: Tensors,
-    rate: float, beta1: float, beta2: float, eps: float,
+    rate: Number, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
     if not _fused_adam_(p, g, m, v, v_hat, rate, beta1, beta2, eps):
         _ema_(m, g, beta1)
@@ -84,7 +85,7 @@ def amsgrad_(
 @step
 def adamax_(
     p: Tensors, g: Tensors, m: Tensors, q: Tensors,
-    rate: float, beta1: float, beta2: float,
+    rate: Number, beta1: float, beta2: float,
 ) -> None:  # fmt: skip
     _ema_(m, g, beta1)
     torch._foreach_mul_(q, beta2)
@@ -96,7 +97,7 @@ def adamax_(
 @step
 def nadam_(
     p: Tensors, g: Tensors, m: Tensors, v: Tensors,
-    rate: float, beta1: float, beta2: float, eps: float,
+    rate: Number, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
     _ema_(m, g, beta1)
     _ema_of_square_(v, g, beta2)
@@ -109,7 +110,7 @@ def nadam_(
 @step
 def adabelief_(
     p: Tensors, g: Tensors, m: Tensors, s: Tensors,
-    rate: float, beta1: float, beta2: float, eps: float,
+    rate: Number, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
     _ema_(m, g, beta1)
     _ema_of_square_(s, list(torch._foreach_sub(g, m)), beta2)
@@ -117,18 +118,22 @@ def adabelief_(
     _descend_(p, m, s, eps, rate)
 
 
-def _step_size(batch: Batch) -> float:
+def _step_size(batch: Batch) -> Number:
     """η_t = η·√(1 - β₂^(t+1)) / (1 - β₁^(t+1))"""
-    h = batch.hyper
-    root = math.sqrt(batch.correction(h["beta2"]))
+    h, square = batch.hyper, batch.correction(batch.hyper["beta2"])
+    root = square.sqrt() if isinstance(square, Tensor) else math.sqrt(square)
     return _divided(h["lr"] * root, batch.correction(h["beta1"]), batch)
 
 
-def _divided(step: float, correction: float, batch: Batch) -> float:
+def _divided(step: Number, correction: Number, batch: Batch) -> Number:
     """A step size; DL4J replaces one of 0 or ∞ by ε, so that η = 0 does not freeze."""
+    epsilon = batch.hyper["epsilon"]
+    if isinstance(correction, Tensor):
+        rates = step / correction
+        odd = (rates == 0) | rates.isinf()
+        return torch.where(odd, epsilon, rates) if batch.dl4j_exact else rates
     rate = step / correction if correction else math.inf
-    odd = rate == 0 or math.isinf(rate)
-    return batch.hyper["epsilon"] if batch.dl4j_exact and odd else rate
+    return epsilon if batch.dl4j_exact and (rate == 0 or rate == math.inf) else rate
 
 
 def _zero_rate(hyper: Mapping[str, Rate]) -> str | None:

@@ -21,6 +21,8 @@ from dl4py.schedules import Schedule
 
 Hyper = Mapping[str, float]
 Rate = float | Callable[..., float]
+Count = int | Tensor
+Number = float | Tensor
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Batch:
         grads: their gradients g, never changed.
         state: state name → one tensor for every parameter, changed in place.
         hyper: hyper-parameters as numbers, of the precision of p in exact mode.
-        t: updates done before.
+        t: updates done before; of a capturable updater a tensor on the device of p.
         dl4j_exact: DL4J's own numbers.
     """
 
@@ -40,12 +42,12 @@ class Batch:
     grads: list[Tensor]
     state: dict[str, list[Tensor]]
     hyper: Hyper
-    t: int
+    t: Count
     dl4j_exact: bool
 
-    def correction(self, beta: float) -> float:
+    def correction(self, beta: float) -> Number:
         """1 - β^(t+1); DL4J computes the power in the precision of p."""
-        power = beta ** (self.t + 1)
+        power: Number = beta ** (self.t + 1)
         if self.dl4j_exact:
             power = _rounded(power, self.params[0].dtype)
         return 1 - power
@@ -64,6 +66,9 @@ class Updater(torch.optim.Optimizer):
             ``(iteration, epoch)``.
         dl4j_exact: DL4J's own numbers also where ``differs`` names a fault.
         maximize: go uphill.
+        capturable: t is counted on the device, so that a CUDA graph of ``step`` does
+            what ``step`` does. Not with schedules, which the host computes; other
+            hyper-parameters are those of the capture.
 
     Attributes:
         state_names: the state tensors of a parameter, in DL4J's order.
@@ -110,13 +115,18 @@ class Updater(torch.optim.Optimizer):
         dl4j_exact: bool = False,
         *,
         maximize: bool = False,
+        capturable: bool = False,
     ) -> None:
         if not isinstance(params, Iterable):
             raise TypeError(self._no_parameters(params))
-        for name, value in (("dl4j_exact", dl4j_exact), ("maximize", maximize)):
+        modes = {
+            "dl4j_exact": dl4j_exact,
+            "maximize": maximize,
+            "capturable": capturable,
+        }
+        for name, value in modes.items():
             if not isinstance(value, bool):
                 raise TypeError(self._wrong(name, "True or False", value))
-        modes = {"dl4j_exact": dl4j_exact, "maximize": maximize}
         counts = {"iteration": 0, "epoch": 0}
         super().__init__(params, {**self._normal(hyper), **modes, **counts})
 
@@ -145,7 +155,7 @@ class Updater(torch.optim.Optimizer):
         grads: Sequence[Tensor],
         state: Mapping[str, Sequence[Tensor]],
         hyper: Hyper,
-        iteration: int = 0,
+        iteration: Count = 0,
         dl4j_exact: bool = False,
     ) -> None:
         """Update parameters and state in place; the gradients stay as they are.
@@ -193,7 +203,10 @@ class Updater(torch.optim.Optimizer):
     @iteration.setter
     def iteration(self, value: int) -> None:
         for group in self.param_groups:
-            group["iteration"] = value
+            if isinstance(group["iteration"], Tensor):
+                group["iteration"].fill_(value)
+            else:
+                group["iteration"] = value
 
     @property
     def epoch(self) -> int:
@@ -215,6 +228,7 @@ class Updater(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of every parameter that has a gradient."""
         loss = None
+        self._refuse_capture()
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -233,7 +247,8 @@ class Updater(torch.optim.Optimizer):
             named = {name: [s[name] for s in states] for name in self.state_names}
             t, exact = group["iteration"], group["dl4j_exact"]
             self.apply_(params, grads, named, hyper, t, exact)
-        self.iteration += 1
+        for group in self.param_groups:
+            group["iteration"] += 1  # a tensor in place
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -247,20 +262,23 @@ class Updater(torch.optim.Optimizer):
         hyper = self._normal({name: group[name] for name in self._names()})
         group["schedules"] = {k: v for k, v in hyper.items() if callable(v)}
         super().add_param_group(group | hyper | self._now(group | hyper))
+        self._count_on_device(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's. Of schedules the names only: the constructor gives them anew."""
         saved = super().state_dict()
         for group in saved["param_groups"]:
             group["schedules"] = sorted(group["schedules"])
+            group["iteration"] = int(group["iteration"])
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken, with this updater's schedules."""
         saved, own = state_dict["param_groups"], self.param_groups
+        optional = {"param_names", "capturable"}
         for i, (theirs, ours) in enumerate(zip(saved, own, strict=False)):
             where, name = f"state_dict: param_groups[{i}]", type(self).__name__
-            if missing := sorted(ours.keys() - theirs.keys() - {"param_names"}):
+            if missing := sorted(ours.keys() - theirs.keys() - optional):
                 raise ValueError(
                     f"{where} lacks {', '.join(missing)}: it was not saved by {name}"
                 )
@@ -270,10 +288,14 @@ class Updater(torch.optim.Optimizer):
                     f"construct {name} with one"
                 )
         schedules = [group["schedules"] for group in own]
+        modes = [group["capturable"] for group in own]
         super().load_state_dict(state_dict)
         restore_precision(self, state_dict)
-        for group, schedule in zip(self.param_groups, schedules, strict=True):
-            group["schedules"] = schedule
+        for group, schedule, mode in zip(
+            self.param_groups, schedules, modes, strict=True
+        ):
+            group["schedules"], group["capturable"] = schedule, mode
+            self._count_on_device(group)
 
     @classmethod
     @functools.cache
@@ -306,8 +328,31 @@ class Updater(torch.optim.Optimizer):
         values = {name: group[name] for name in self._names()}
         for name, schedule in group["schedules"].items():
             values[name] = clock.at(schedule)
-        when = f" at iteration {clock.iteration}, epoch {clock.epoch}"
+        when = ""
+        if group["schedules"]:
+            when = f" at iteration {clock.iteration}, epoch {clock.epoch}"
         return {name: self._number(name, value, when) for name, value in values.items()}
+
+    def _count_on_device(self, group: dict[str, Any]) -> None:
+        if not group["capturable"]:
+            return
+        if group["schedules"]:
+            names = ", ".join(group["schedules"])
+            expected = f"False with a schedule of {names}, which the host computes"
+            raise ValueError(self._wrong("capturable", expected, True))
+        device = group["params"][0].device if group["params"] else None
+        t = torch.tensor(int(group["iteration"]), dtype=torch.float64, device=device)
+        group["iteration"] = t
+
+    def _refuse_capture(self) -> None:
+        cuda: Any = torch.cuda
+        if not (cuda.is_initialized() and cuda.is_current_stream_capturing()):
+            return
+        if not all(group["capturable"] for group in self.param_groups):
+            raise RuntimeError(
+                f"{type(self).__name__}.step() inside a CUDA graph would repeat one "
+                "iteration for ever: construct it with capturable=True"
+            )
 
     def _with_gradient(
         self, group: Mapping[str, Any]
@@ -344,8 +389,18 @@ class Updater(torch.optim.Optimizer):
         return f"{cls.__name__}({name}=...) must be {expected}, got {value!r}"
 
 
-def _rounded(x: float, dtype: torch.dtype) -> float:
+@overload
+def _rounded(x: float, dtype: torch.dtype) -> float: ...
+
+
+@overload
+def _rounded(x: Number, dtype: torch.dtype) -> Number: ...
+
+
+def _rounded(x: Number, dtype: torch.dtype) -> Number:
     """``x`` as a number of ``dtype``: DL4J casts its doubles before it computes."""
+    if isinstance(x, Tensor):
+        return x.to(dtype).double()
     return x if dtype == torch.float64 else torch.tensor(x, dtype=dtype).item()
 
 

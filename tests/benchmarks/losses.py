@@ -1,7 +1,9 @@
 """Losses with their activation, forward and backward, against torch's.
 
 ``torch`` is F.cross_entropy with probabilities or F.bce_with_logits, ``index`` is
-F.cross_entropy with class indices. ``ours`` goes through ``dl4py.losses.get``. The
+F.cross_entropy with class indices. ``ours`` goes through ``dl4py.losses.get``. All
+losses that are sums, with their activations, are timed against what they are without a
+kernel (``composed``). The
 last sizes run with memory that stays warm (``WARM``), as kernels.md measured.
 """
 
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py import losses
+from dl4py.registry import LOSSES
 from tests.benchmarks.harness import WARM, Call, Case, Floor, Row, Table
 
 SIZES = ((4096, 10), (4096, 1000), (1024, 32000))
@@ -66,18 +69,39 @@ def cases(quick: bool) -> Iterator[Case]:
             compiled = torch.compile(bce, fullgraph=True)
             peers["compile"] = training(compiled, z, y)
         yield Case("sigmoid+XENT", n * k, label, training(xent, z, y), peers)
+    yield from sums(*SIZES[1], quick)
+
+
+def sums(n: int, k: int, quick: bool) -> Iterator[Case]:
+    z, y = torch.rand(n, k, requires_grad=True), torch.rand(n, k)
+    for key in LOSSES:
+        if "summand" not in vars(LOSSES[key]):
+            continue
+        for f in ("tanh",) if quick else ("identity", "tanh", "sigmoid"):
+            loss = losses.get(key, f, dl4j_exact=True)
+
+            def composed(z: Tensor, y: Tensor, loss: losses.Loss = loss) -> Tensor:
+                return loss._terms(z, y, None).sum() / z.shape[0]
+
+            yield Case(
+                f"{f}+{key.upper()}", n * k, f"[{n}, {k}]", training(loss, z, y),
+                {"composed": training(composed, z, y)},
+            )  # fmt: skip
 
 
 def at(name: str, shape: tuple[int, int]) -> Callable[[Row], bool]:
     return lambda row: (row.name, row.size) == (name, shape[0] * shape[1])
 
 
-FLOORS = tuple(
-    Floor("torch", least, at(name, shape))
-    for name, floors in (
-        ("softmax+MCXENT", (5, 1.8, 2)),
-        ("sigmoid+XENT", (1.1, 2, 2.4)),
-    )
-    for shape, least in zip(SIZES, floors, strict=True)
+FLOORS = (
+    Floor("composed", 1.3, lambda row: True),
+    *(
+        Floor("torch", least, at(name, shape))
+        for name, floors in (
+            ("softmax+MCXENT", (5, 1.8, 2)),
+            ("sigmoid+XENT", (1.1, 2, 2.4)),
+        )
+        for shape, least in zip(SIZES, floors, strict=True)
+    ),
 )
 TABLE = Table("Losses, forward and backward", cases, FLOORS, environment=WARM)

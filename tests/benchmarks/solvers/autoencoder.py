@@ -82,16 +82,15 @@ class Contestant:
 
 
 def contestants() -> dict[str, Contestant]:
-    # Martens' rules with four parts, from a lower damping that falls faster
+    # Martens' rules with smaller parts and a lower first damping
     free = functools.partial(
         HessianFree,
         damping=1.0,
-        damping_factor=0.5,
         cg_max_iter=250,
         preconditioner="empirical",
         weight_decay=2e-5,
     )
-    found = {"HessianFree": Contestant(free, chunks=4)}
+    found = {"HessianFree": Contestant(free, chunks=10)}
     for lr in RATES:
         make = functools.partial(torch.optim.Adam, lr=lr)
         found[f"Adam {lr:g}"] = Contestant(make, 200)

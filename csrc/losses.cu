@@ -1,1 +1,0 @@
-#include "losses.inl"

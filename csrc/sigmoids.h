@@ -1,0 +1,127 @@
+// Activations of one piece: f, f', f'' side by side. T is double for double, float for all else.
+#pragma once
+#include "exp.h"
+
+namespace dl4py {
+
+template <class T> struct cube {
+  HD T f(T x) const { return x * x * x; }
+  HD T df(T x) const { return 3 * x * x; }
+  HD T d2f(T x) const { return 6 * x; }
+};
+
+template <class T> struct rationaltanh {  // a · sgn(v) · (1 - 1/q), v = 2x/3
+  T a, c;
+  HD static T v(T x) {  // the bound keeps v⁶ finite
+    const T bound = sizeof(T) == 8 ? T(1e50) : T(1e6f);
+    return std::copysign(at_most(std::fabs(x * T(2.0 / 3)), bound), x);
+  }
+  HD T r(T m) const { return 1 + m * (1 + c * (m * m)); }  // q = 1 + m·r; 1 - 1/q cancels
+  HD T f(T x) const {
+    T u = v(x), m = std::fabs(u);
+    return a * (u * r(m)) / (1 + m * r(m));
+  }
+  HD T df(T x) const {
+    T m = std::fabs(v(x)), w = 1 / (1 + m * r(m));
+    return a * T(2.0 / 3) * ((1 + m * (2 + 4 * c * (m * m))) * w) * w;
+  }
+  HD T d2f(T x) const {
+    T u = v(x), m = std::fabs(u), w = 1 / (1 + m * r(m));
+    T poly = 6 + m * (6 - 12 * c + m * (4 * c + m * (18 * c + m * m * (20 * c * c))));
+    return -a * T(4.0 / 9) * (u * poly) * w * w * w;
+  }
+};
+
+template <class T> struct tanh {
+  HD T f(T x) const { return math::tanh(x); }
+  HD T df(T x) const { return math::tanh_slope(x); }
+  HD T d2f(T x) const { return -2 * f(x) * df(x); }
+};
+
+template <class T> struct sigmoid {
+  HD T f(T x) const { return math::sigmoid(x); }
+  HD T df(T x) const {
+    T e = math::exp_below_1(-std::fabs(x)), r = 1 / (1 + e);
+    return e * r * r;
+  }
+  HD T d2f(T x) const {
+    T z = -std::fabs(x), r = 1 / (1 + math::exp_below_1(z));
+    return df(x) * std::copysign(math::expm1_below_0(z) * r, -x);  // 1 - 2σ cancels
+  }
+};
+
+template <class T> struct softplus {  // ln(1 + eˣ)
+  HD T f(T x) const { return math::softplus(x); }
+  HD T df(T x) const { return math::sigmoid(x); }
+  HD T d2f(T x) const { return sigmoid<T>{}.df(x); }
+};
+
+template <class T> struct gelu {  // x · σ(ax)
+  T a;
+  HD T f(T x) const { return x * math::sigmoid(a * x); }
+  HD T df(T x) const {
+    auto [s, t] = math::sigmoids(a * x);
+    return s + a * x * (s * t);
+  }
+  HD T d2f(T x) const {
+    auto [s, t] = math::sigmoids(a * x);
+    return a * (s * t) * (2 + a * x * (t - s));
+  }
+};
+
+template <class T> struct gelutanh {  // x/2 · (1 + tanh(z/2)) = x · σ(z)
+  static constexpr double k = 1.5957691216057308, c = 0.044715;  // k = 2·√(2/π)
+  HD static T near(T x) { return at_least(at_most(x, T(40)), T(-40)); }  // σ is 0 or 1 beyond
+  HD static T z(T x) { return T(k) * x * (1 + T(c) * x * x); }
+  HD static T dz(T x) { return T(k) * (1 + T(3 * c) * x * x); }
+  HD T f(T x) const { return x * math::sigmoid(z(near(x))); }
+  HD T df(T x) const {
+    T v = near(x);
+    auto [s, t] = math::sigmoids(z(v));
+    return s + v * dz(v) * (s * t);
+  }
+  HD T d2f(T x) const {
+    T v = near(x), d = dz(v);
+    auto [s, t] = math::sigmoids(z(v));
+    return (s * t) * (2 * d + v * (T(6 * k * c) * v + d * d * (t - s)));
+  }
+};
+
+template <class T> struct mish {  // x·w, w = tanh(ln(1 + eˣ)) = (e² + 2e) / (e² + 2e + 2), e = eˣ
+  struct Parts { T e, r; bool low; };  // in powers of e⁻ˣ where that is the smaller one
+  HD static Parts parts(T x) {
+    T e = math::exp_below_1(-std::fabs(x));
+    bool low = x < 0;
+    return {e, 1 / (low ? e * (e + 2) + 2 : 2 * e * (e + 1) + 1), low};
+  }
+  HD static T w(Parts p) { return (p.low ? p.e * (p.e + 2) : 2 * p.e + 1) * p.r; }
+  HD static T dw(Parts p) {
+    return 4 * (1 + p.e) * (p.low ? p.e : p.e * p.e) * p.r * p.r;
+  }
+  HD static T d2w(Parts p) {
+    T e = p.e, low = 2 + e * (2 - e * (3 + 2 * e)), high = e * (e * (2 * e + 2) - 3) - 2;
+    return 4 * (p.low ? e * low : e * e * high) * p.r * p.r * p.r;
+  }
+  HD T f(T x) const { return x * w(parts(x)); }
+  HD T df(T x) const {
+    Parts p = parts(x);
+    return w(p) + near(x) * dw(p);
+  }
+  HD T d2f(T x) const {
+    Parts p = parts(x);
+    return 2 * dw(p) + near(x) * d2w(p);
+  }
+  HD static T near(T x) { return at_least(at_most(x, T(1e4)), T(-1e4)); }  // ∞ · 0
+};
+
+template <class T> struct softsign {  // x / (1 + |x|)
+  HD static T r(T x) { return 1 / (1 + std::fabs(x)); }
+  HD T f(T x) const { return x * r(x); }
+  HD T df(T x) const { return r(x) * r(x); }
+  HD T d2f(T x) const {
+    T sign = x > 0 ? T(1) : x < 0 ? T(-1) : x;
+    return -2 * sign * r(x) * r(x) * r(x);
+  }
+};
+
+}  // namespace dl4py

@@ -1,0 +1,295 @@
+// Softmax with cross entropy; y are labels or classes.
+#include "losses.h"
+
+namespace dl4py {
+
+template <class T> HD void finish_row(const Rows<T>& a, int64_t i, T big, T log_sum, T total,
+                                      T score) {
+  T by = a.m ? a.m[i] : T(1);
+  a.lse[i] = big + log_sum;
+  a.total[i] = a.unit ? T(1) : total;
+  a.score[i] = by * score;
+}
+
+template <class T> HD void skip_row(const Rows<T>& a, int64_t i) {
+  a.lse[i] = a.total[i] = a.score[i] = 0;
+}
+
+// The label of row i is one class: what it adds to the score.
+template <class T> HD T one_class(const Rows<T>& a, int64_t i, T log_normaliser, T& total) {
+  total = 0;
+  if (!a.has_class(i)) return 0;
+  total = a.weight(a.index[i]);
+  return total * a.minus_log(a.z[i * a.k + a.index[i]] - log_normaliser);
+}
+
+#ifndef __CUDACC__
+
+constexpr int kLanes = 16;
+
+template <bool labels, class T> HD void softmax_row(const Rows<T> a, int64_t i) {
+  const T* z = a.z + i * a.k;
+  T most[kLanes], big = -std::numeric_limits<T>::infinity();
+  for (int l = 0; l < kLanes; ++l) most[l] = big;
+  int64_t j = 0;
+  for (; j + kLanes <= a.k; j += kLanes)
+    for (int l = 0; l < kLanes; ++l) most[l] = z[j + l] > most[l] ? z[j + l] : most[l];
+  for (; j < a.k; ++j) big = z[j] > big ? z[j] : big;
+  for (int l = 0; l < kLanes; ++l) big = most[l] > big ? most[l] : big;
+  double sum = 0, labelled = 0, scored = 0;
+  for (int64_t j = 0; j < a.k; j += kPiece) {
+    const int64_t end = std::min(a.k, j + kPiece);
+    T s = 0;
+#pragma omp simd reduction(+ : s)
+    for (int64_t l = j; l < end; ++l) s += math::exp_below_1(z[l] - big);
+    sum += double(s);
+  }
+  const T log_sum = math::log(T(sum));
+  T total = 0, score = 0;
+  if (labels) {
+    const T* y = a.y + i * a.k;
+    const T* w = a.w;
+    for (int64_t j = 0; j < a.k; j += kPiece) {
+      const int64_t end = std::min(a.k, j + kPiece);
+      T s = 0, f = 0;
+      if (w) {
+#pragma omp simd reduction(+ : s, f)
+        for (int64_t l = j; l < end; ++l) {
+          T t = w[l] * y[l], minus = a.minus_log(z[l] - big - log_sum);
+          s += t;
+          f += t == 0 ? T(0) : t * minus;
+        }
+      } else {
+#pragma omp simd reduction(+ : s, f)
+        for (int64_t l = j; l < end; ++l) {
+          T t = y[l], minus = a.minus_log(z[l] - big - log_sum);
+          s += t;
+          f += t == 0 ? T(0) : t * minus;
+        }
+      }
+      labelled += double(s);
+      scored += double(f);
+    }
+    total = T(labelled), score = T(scored);
+  } else {
+    score = one_class(a, i, big + log_sum, total);
+  }
+  finish_row(a, i, big, log_sum, total, score);
+}
+
+// kTile rows of few classes, turned so that lanes are rows.
+template <class T> HD void softmax_tile(const Rows<T> a, int64_t first, int rows) {
+  alignas(64) T z[kNarrow][kTile], t[kNarrow][kTile];
+  alignas(64) T big[kTile], sum[kTile] = {}, total[kTile] = {}, score[kTile] = {}, log_sum[kTile];
+  const int k = int(a.k);
+  for (int j = 0; rows < kTile && j < k; ++j)
+    for (int r = rows; r < kTile; ++r) z[j][r] = t[j][r] = 0;
+  for (int r = 0; r < rows; ++r)
+    for (int j = 0; j < k; ++j) z[j][r] = a.z[(first + r) * k + j];
+  for (int r = 0; a.y && r < rows; ++r)
+    for (int j = 0; j < k; ++j) t[j][r] = a.y[(first + r) * k + j];
+  for (int j = 0; a.y && a.w && j < k; ++j)
+    for (int r = 0; r < kTile; ++r) t[j][r] *= a.w[j];
+  for (int r = 0; r < kTile; ++r) big[r] = z[0][r];
+  for (int j = 1; j < k; ++j)
+    for (int r = 0; r < kTile; ++r) big[r] = z[j][r] > big[r] ? z[j][r] : big[r];
+  for (int j = 0; j < k; ++j)
+    for (int r = 0; r < kTile; ++r) {
+      z[j][r] -= big[r];
+      sum[r] += math::exp_below_1(z[j][r]);
+    }
+  for (int r = 0; r < kTile; ++r) log_sum[r] = math::log(sum[r]);
+  for (int j = 0; a.y && j < k; ++j)
+    for (int r = 0; r < kTile; ++r) total[r] += t[j][r];
+  if (a.y)
+    for (int j = 0; j < k; ++j)
+      for (int r = 0; r < kTile; ++r)
+        score[r] += t[j][r] == 0 ? T(0) : t[j][r] * a.minus_log(z[j][r] - log_sum[r]);
+  for (int r = 0; r < rows; ++r) {
+    const int64_t i = first + r;
+    if (!a.counts(i)) {
+      skip_row(a, i);
+      continue;
+    }
+    if (a.index) score[r] = one_class(a, i, big[r] + log_sum[r], total[r]);
+    finish_row(a, i, big[r], log_sum[r], total[r], score[r]);
+  }
+}
+
+template <class T> HD void softmax_forward(const Rows<T> a, int64_t first, int64_t last) {
+  if (a.k <= kNarrow) {
+    for (int64_t i = first; i < last; i += kTile)
+      softmax_tile(a, i, int(std::min<int64_t>(kTile, last - i)));
+    return;
+  }
+  for (int64_t i = first; i < last; ++i) {
+    if (!a.counts(i)) skip_row(a, i);
+    else if (a.index) softmax_row<false>(a, i);
+    else softmax_row<true>(a, i);
+  }
+}
+
+template <class T> HD void softmax_d_rows(const Rows<T> a, int64_t i, int64_t n) {
+  alignas(64) T lse[kSpread], by[kSpread], slope[kSpread];
+  spread_slopes(a, i, n, slope);
+  for (int64_t r = 0; r < n; ++r) {
+    spread(lse + r * a.k, a.lse[i + r]);
+    spread(by + r * a.k, a.counts(i + r) ? a.slope(i + r) * a.total[i + r] : T(0));
+  }
+  const T* __restrict z = a.z + i * a.k;
+  const T* __restrict y = a.y + (a.y ? i * a.k : 0);
+  T* __restrict dz = a.dz + i * a.k;
+  const int64_t size = n * a.k;
+  if (a.y)
+    for (int64_t e = 0; e < size; ++e) dz[e] = by[e] * math::exp_below_1(z[e] - lse[e]) - slope[e] * y[e];
+  else
+    for (int64_t e = 0; e < size; ++e) dz[e] = by[e] * math::exp_below_1(z[e] - lse[e]);
+  for (int64_t r = i; r < i + n; ++r) {
+    if (!a.counts(r)) no_gradient(a, r);
+    else if (a.index && a.has_class(r))
+      a.dz[r * a.k + a.index[r]] -= a.slope(r) * a.weight(a.index[r]);
+  }
+}
+
+template <class T> HD void softmax_d_row(const Rows<T> a, int64_t i) {
+  if (!a.counts(i)) return no_gradient(a, i);
+  const T* __restrict z = a.z + i * a.k;
+  const T* __restrict y = a.y + (a.y ? i * a.k : 0);
+  const T* __restrict w = a.w;
+  T* __restrict dz = a.dz + i * a.k;
+  const T slope = a.slope(i), by = slope * a.total[i], lse = a.lse[i];
+  const int64_t k = a.k;
+  if (a.y && w)
+    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse) - slope * (w[j] * y[j]);
+  else if (a.y)
+    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse) - slope * y[j];
+  else
+    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse);
+  if (a.index && a.has_class(i)) dz[a.index[i]] -= slope * a.weight(a.index[i]);
+}
+
+template <class T> HD void softmax_backward(const Rows<T> a, int64_t first, int64_t last) {
+  const int64_t rows = kPiece / a.k;
+  if (a.k > kNarrow)
+    for (int64_t i = first; i < last; ++i) softmax_d_row(a, i);
+  else
+    for (int64_t i = first; i < last; i += rows) softmax_d_rows(a, i, std::min(rows, last - i));
+}
+
+// Templates cannot carry target_clones.
+#define DL4PY_SOFTMAX(T)                                                               \
+  DL4PY_CLONES void softmax_kernel(const Rows<T>& a, int64_t first, int64_t last) {    \
+    softmax_forward(a, first, last);                                                   \
+  }                                                                                    \
+  DL4PY_CLONES void softmax_d_kernel(const Rows<T>& a, int64_t first, int64_t last) {  \
+    softmax_backward(a, first, last);                                                  \
+  }
+DL4PY_SOFTMAX(float)
+DL4PY_SOFTMAX(double)
+
+template <class T> void run_softmax(const Rows<T>& a) {
+  run_rows(a, [&](int64_t first, int64_t last) { softmax_kernel(a, first, last); });
+}
+template <class T> void run_softmax_d(const Rows<T>& a) {
+  run_rows(a, [&](int64_t first, int64_t last) { softmax_d_kernel(a, first, last); });
+}
+
+#else
+
+template <class T> __global__ void softmax_kernel(Rows<T> a) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (i >= a.n) return;  // whole warps
+  if (!a.counts(i)) {
+    if (threadIdx.x == 0) skip_row(a, i);
+    return;
+  }
+  const T* z = a.z + i * a.k;
+  const T* y = a.y ? a.y + i * a.k : nullptr;
+  T big = -T(INFINITY);
+  each<T>(z, nullptr, a.k, [&](int64_t, T z, T) { big = z > big ? z : big; });
+  big = over_row(big, [](T a, T b) { return a > b ? a : b; });
+  T sum = 0, total = 0, score = 0;
+  each(z, y, a.k, [&](int64_t j, T z, T y) {
+    sum += math::exp_below_1(z - big);
+    total += a.weight(j) * y;
+  });
+  const T log_sum = math::log(row_sum(sum));
+  if (y) {
+    total = row_sum(total);
+    each(z, y, a.k, [&](int64_t j, T z, T y) {
+      T t = a.weight(j) * y;
+      score += t == 0 ? T(0) : t * a.minus_log(z - big - log_sum);
+    });
+    score = row_sum(score);
+  } else {
+    score = one_class(a, i, big + log_sum, total);
+  }
+  if (threadIdx.x == 0) finish_row(a, i, big, log_sum, total, score);
+}
+
+template <class T> __global__ void softmax_d_kernel(Rows<T> a) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (i >= a.n) return;
+  const bool on = a.counts(i);
+  const T slope = on ? a.slope(i) : T(0), by = on ? slope * a.total[i] : T(0), lse = a.lse[i];
+  map(a.z + i * a.k, a.y ? a.y + i * a.k : nullptr, a.dz + i * a.k, a.k, [&](int64_t j, T z, T y) {
+    T t = a.weight(j) * (a.index ? T(a.index[i] == j) : y);
+    return on ? by * math::exp_below_1(z - lse) - slope * t : T(0);
+  });
+}
+
+template <class T> void run_softmax(const Rows<T>& a) { launch_rows(softmax_kernel<T>, a); }
+template <class T> void run_softmax_d(const Rows<T>& a) { launch_rows(softmax_d_kernel<T>, a); }
+
+#endif
+
+template <class T> void forward(const Loss& all, double low, double high, bool unit,
+                                const Tensor& score, const Tensor& lse, const Tensor& total) {
+  Rows<T> a = rows<T>(all);
+  a.low = T(low), a.high = T(high), a.unit = unit;
+  a.score = static_cast<T*>(score.data_ptr());
+  a.lse = static_cast<T*>(lse.data_ptr());
+  a.total = static_cast<T*>(total.data_ptr());
+  run_softmax(a);
+}
+
+std::tuple<Tensor, Tensor, Tensor> softmax_xent_op(const Tensor& z, const Tensor& y, Maybe w,
+                                                   Maybe m, double low, double high, bool unit) {
+  Loss all = checked(z, y, w, m, true);
+  Tensor score = per_row(z), lse = per_row(z), total = per_row(z);
+  if (z.size(1) == 0) {
+    torch::stable::zero_(score), torch::stable::zero_(lse), torch::stable::zero_(total);
+  } else if (z.size(0)) {
+    if (z.scalar_type() == ScalarType::Float) forward<float>(all, low, high, unit, score, lse, total);
+    else forward<double>(all, low, high, unit, score, lse, total);
+  }
+  return {score, lse, total};
+}
+
+template <class T>
+void backward(const Loss& all, const Tensor& lse, const Tensor& total, const Tensor& g,
+              double scale, const Tensor& dz) {
+  Rows<T> a = rows_backward<T>(all, g, scale, dz);
+  a.lse = static_cast<T*>(lse.data_ptr());
+  a.total = static_cast<T*>(total.data_ptr());
+  run_softmax_d(a);
+}
+
+Tensor softmax_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& lse_in,
+                         const Tensor& total_in, const Tensor& g, double scale) {
+  Loss all = checked(z, y, w, m, true);
+  Tensor lse = vector_for(lse_in, z, z.size(0)), total = vector_for(total_in, z, z.size(0));
+  take_gradient(all, g);
+  Tensor dz = empty_as(all.z);
+  if (dz.numel() == 0) return dz;
+  if (z.scalar_type() == ScalarType::Float) backward<float>(all, lse, total, g, scale, dz);
+  else backward<double>(all, lse, total, g, scale, dz);
+  return dz;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dl4py, DL4PY_DEVICE, m) {
+  m.impl("softmax_xent", TORCH_BOX(&softmax_xent_op));
+  m.impl("softmax_xent_d", TORCH_BOX(&softmax_xent_d_op));
+}
+
+}  // namespace dl4py
