@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     optimizers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         "Adam": lambda p: torch.optim.Adam(p, lr=3e-3),
         "torch L-BFGS": lambda p: torch.optim.LBFGS(p, line_search_fn="strong_wolfe"),
-        "dl4py L-BFGS": lambda p: LBFGS(p, history_size=20, max_iter=20),
+        "dl4py L-BFGS": lambda p: LBFGS(p, max_iter=20),
     }
     errors = {}
     for name, make in optimizers.items():

@@ -27,7 +27,7 @@ SEED = 123
 SOLVERS = {
     "LINE_GRADIENT_DESCENT": {"max_iter": 10},
     "CONJUGATE_GRADIENT": {"max_iter": 10},
-    "LBFGS": {"max_iter": 10, "history_size": 10},
+    "LBFGS": {"max_iter": 10},
     "HESSIAN_FREE": {},
 }
 

@@ -212,7 +212,7 @@ class LimitedMemory(Direction):
 
     learns = True
 
-    def __init__(self, history_size: int = 4, damping: float = 0.2) -> None:
+    def __init__(self, history_size: int = 20, damping: float = 0.2) -> None:
         self.history_size = history_size
         self.damping = damping
 

@@ -94,7 +94,7 @@ def contestants() -> dict[str, Contestant]:
     for lr in RATES:
         make = functools.partial(torch.optim.Adam, lr=lr)
         found[f"Adam {lr:g}"] = Contestant(make, 200)
-    found["LBFGS"] = Contestant(lambda p: LBFGS(p, history_size=20, max_iter=5))
+    found["LBFGS"] = Contestant(lambda p: LBFGS(p, max_iter=5))
     return found
 
 
