@@ -14,7 +14,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-from dl4py.solvers import LBFGS, ConjugateGradient, HessianFree, LineGradientDescent
+from dl4py.solvers import (
+    LBFGS,
+    ConjugateGradient,
+    HessianFree,
+    LineGradientDescent,
+    damp,
+)
 
 RANKS, STEPS = 2, 5
 SEARCHES = ["dl4j", "armijo", "strong_wolfe", "hager_zhang"]
@@ -24,6 +30,17 @@ MAKERS = {
     for search in SEARCHES
 }
 MAKERS["HessianFree"] = HessianFree
+
+
+# of HessianFree; whether two ranks do what one does with all rows
+OPTIONS = {
+    "micro_batches": ({"micro_batches": 2}, True),
+    "curvature_closure": ({}, True),
+    "structural": ({"structural_damping": 0.3}, True),
+    "fisher": ({"curvature": "fisher"}, False),  # each rank draws its own labels
+    "empirical": ({"preconditioner": "empirical"}, False),
+    "monte_carlo": ({"preconditioner": "monte_carlo"}, False),
+}
 
 
 def batch(wild):
@@ -58,6 +75,37 @@ def steps(make, net, x, y):
     return torch.stack(seen)
 
 
+class Damped(nn.Module):
+    """A network whose hidden states are named."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = model()
+
+    def forward(self, x):
+        return self.body[2](damp(self.body[1](self.body[0](x))))
+
+
+def option_steps(name, net, x, y):
+    """Parameters after every step of HessianFree with an option."""
+    solver = HessianFree(net.parameters(), **OPTIONS[name][0])
+
+    def closure(i=None, x=x, y=y):
+        solver.zero_grad()
+        if i is not None:
+            x, y = x.chunk(2)[i], y.chunk(2)[i]
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        return loss
+
+    few = functools.partial(closure, x=x[::2], y=y[::2])
+    seen = []
+    for _ in range(STEPS):
+        solver.step(closure, few if name == "curvature_closure" else None)
+        seen.append(nn.utils.parameters_to_vector(net.parameters()).detach().clone())
+    return torch.stack(seen)
+
+
 def work(rank, folder):
     """What one rank does; never waits for the other longer than a minute."""
     torch.set_num_threads(1)
@@ -74,6 +122,9 @@ def work(rank, folder):
         for name, make in MAKERS.items():
             results[name, wild] = steps(make, DistributedDataParallel(model()), x, y)
     x, y = (t.chunk(RANKS)[rank] for t in batch(False))
+    for name in OPTIONS:
+        net = DistributedDataParallel(Damped())
+        results["option", name] = option_steps(name, net, x, y)
     # without DistributedDataParallel the solver takes the mean itself
     results["plain"] = steps(LBFGS, model(), x, y)
     try:  # one rank's loss is not finite: every rank must say so
@@ -110,6 +161,22 @@ class TestTwoRanks:
             alone, ours = alone[:1], ours[:1]
         torch.testing.assert_close(ours, alone, rtol=1e-5, atol=1e-5)
         assert not torch.equal(results[0][name, wild][0], results[0][name, wild][-1])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_hessian_free(name, results):
+    first, second = (r["option", name] for r in results)
+    assert first.isfinite().all() and torch.equal(first, second)
+    alone = option_steps(name, Damped(), *batch(False))
+    if OPTIONS[name][1]:
+        torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-5)
+    x, y = batch(False)
+    losses = []
+    for point in (first[0], first[-1]):
+        net = Damped()
+        nn.utils.vector_to_parameters(point, net.parameters())
+        losses.append(float(nn.functional.mse_loss(net(x), y).detach()))
+    assert losses[1] < losses[0]
 
 
 def test_without_ddp(results):

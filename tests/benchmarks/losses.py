@@ -84,7 +84,7 @@ def sums(n: int, k: int, quick: bool) -> Iterator[Case]:
                 return loss._terms(z, y, None).sum() / z.shape[0]
 
             yield Case(
-                f"{f}+{key.upper()}", n * k, f"[{n}, {k}]", training(loss, z, y),
+                f"{key.upper()} of {f}", n * k, f"[{n}, {k}]", training(loss, z, y),
                 {"composed": training(composed, z, y)},
             )  # fmt: skip
 
