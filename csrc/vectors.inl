@@ -5,14 +5,14 @@
 
 namespace dl4py {
 
-// One element: changes what it may change and returns what is summed. a: the step.
+// One element: changes the first `changed` vectors and returns what is summed. a: the step.
 struct dot {
-  static constexpr int vectors = 2;
+  static constexpr int vectors = 2, changed = 0;
   template <class T> HD static double at(T, T& x, T& y, T&, T&) { return double(x) * double(y); }
 };
 
 struct axpy_dot {  // y ← y + a·x,  Σ y·z
-  static constexpr int vectors = 3;
+  static constexpr int vectors = 3, changed = 1;
   template <class T> HD static double at(T a, T& y, T& x, T& z, T&) {
     y += a * x;
     return double(y) * double(z);
@@ -20,7 +20,7 @@ struct axpy_dot {  // y ← y + a·x,  Σ y·z
 };
 
 struct axpy_norm {  // y ← y + a·x,  Σ y²
-  static constexpr int vectors = 2;
+  static constexpr int vectors = 2, changed = 1;
   template <class T> HD static double at(T a, T& y, T& x, T&, T&) {
     y += a * x;
     return double(y) * double(y);
@@ -28,7 +28,7 @@ struct axpy_norm {  // y ← y + a·x,  Σ y²
 };
 
 struct cg_step {  // x ← x + a·p,  r ← r - a·q,  Σ r²
-  static constexpr int vectors = 4;
+  static constexpr int vectors = 4, changed = 2;
   template <class T> HD static void first(T a, T& x, T&, T& p, T&) { x += a * p; }
   template <class T> HD static double at(T a, T&, T& r, T&, T& q) {
     r -= a * q;
@@ -107,15 +107,43 @@ __device__ inline double block_sum(double s) {
   return s;
 }
 
+template <class F, class T> __device__ double element(T by, T* v) {
+  constexpr int n = F::vectors;
+  T &x = v[0], &y = v[1], &p = v[n > 2 ? 2 : 0], &q = v[n > 3 ? 3 : 0];
+  if constexpr (HasFirst<F>) F::first(by, x, y, p, q);
+  return F::at(by, x, y, p, q);
+}
+
+// 16 bytes at a time where every pointer allows it; what is left, element by element.
 template <class F, class T>
 __global__ void sum_blocks(Vectors<T> all, const double* a, int64_t n, double* sums) {
+  constexpr int width = sizeof(Pack<T>) / sizeof(T);
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   const T by = a ? T(*a) : T(0);
+  uintptr_t places = 0;
+  for (int k = 0; k < F::vectors; ++k) places |= uintptr_t(all.v[k]);
+  const int64_t packs = places % 16 == 0 ? n / width : 0;
   double s = 0;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) {
-    T &x = all.v[0][i], &y = all.v[1][i], &p = all.v[2][i], &q = all.v[3][i];
-    if constexpr (HasFirst<F>) F::first(by, x, y, p, q);
-    s += F::at(by, x, y, p, q);
+  for (int64_t i = first; i < packs; i += step) {
+    Pack<T> v[F::vectors];
+#pragma unroll
+    for (int k = 0; k < F::vectors; ++k) v[k] = reinterpret_cast<Pack<T>*>(all.v[k])[i];
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      T one[F::vectors];
+      for (int k = 0; k < F::vectors; ++k) one[k] = v[k].v[j];
+      s += element<F>(by, one);
+      for (int k = 0; k < F::changed; ++k) v[k].v[j] = one[k];
+    }
+#pragma unroll
+    for (int k = 0; k < F::changed; ++k) reinterpret_cast<Pack<T>*>(all.v[k])[i] = v[k];
+  }
+  for (int64_t i = packs * width + first; i < n; i += step) {
+    T one[F::vectors];
+    for (int k = 0; k < F::vectors; ++k) one[k] = all.v[k][i];
+    s += element<F>(by, one);
+    for (int k = 0; k < F::changed; ++k) all.v[k][i] = one[k];
   }
   s = block_sum(s);
   if (threadIdx.x == 0) sums[blockIdx.x] = s;

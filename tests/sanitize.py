@@ -3,7 +3,7 @@
 ``python -m tests.sanitize [PYTEST ARGUMENT ...]``
 
 Builds the kernels with g++'s sanitizers into a cache of their own and runs the tests of
-the ops with them; the first error ends the run. Takes about three minutes.
+the ops with them; the first error ends the run. Takes about five minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ FLAGS = f"{CHECKS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
 TESTS = (
     "tests/test_ops.py",
     "tests/test_ops_losses.py",
+    "tests/test_losses.py",
     "tests/test_updaters.py",
+    "tests/test_updaters_capturable.py",
     "tests/test_vectors.py",
 )
 
