@@ -20,6 +20,7 @@ TESTS = (
     "tests/test_ops.py",
     "tests/test_ops_losses.py",
     "tests/test_losses.py",
+    "tests/test_losses_kernels.py",
     "tests/test_updaters.py",
     "tests/test_updaters_capturable.py",
     "tests/test_vectors.py",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dl4py import activations
 from dl4py.activations.base import arguments, gradient_of
 from dl4py.ops.head import head
-from dl4py.ops.losses import sum_loss
+from dl4py.ops.sums import sum_loss
 from dl4py.registry import LOSSES, Named, parameters
 
 
@@ -105,7 +105,7 @@ class Loss(nn.Module):
         return self.scores(self.activation(z), y)
 
     def summand(self, k: int) -> tuple[str, float, float] | None:
-        """Name, own number and factor of :func:`dl4py.ops.losses.sum_loss`, if any.
+        """Name, own number and factor of :func:`dl4py.ops.sums.sum_loss`, if any.
 
         The kernel computes ``scores`` and, with ``dl4j_exact``, ``slope``.
         """

@@ -7,8 +7,7 @@ counts nothing, were it infinite.
 
 The gradient with respect to z is one kernel and the only array of z's size that is
 made. What is rarer (gradients of labels, second derivatives, function transforms)
-is computed by torch from the formula: the two below have one here, a
-:func:`sum_loss` is given one.
+is computed by torch from the formula.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from dl4py.ops import library, register
+from dl4py.ops import register
 
 Maybe = Tensor | None
 
@@ -106,44 +105,31 @@ def _sigmoid_gradient(
     return _times(slope, w) * _by_rows(g, scale, m)
 
 
-_INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
+INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
 
 
 def _empty_rows(z: Tensor, *_: Any) -> Tensor:
     return z.new_empty(z.shape[:1])
 
 
-def _no_kernel(*_: Any) -> Any:
-    raise NotImplementedError("sums of losses have compiled kernels only")
-
-
 _softmax_op = register.define(
-    f"softmax_xent({_INPUTS}, float low, float high, bool unit)"
+    f"softmax_xent({INPUTS}, float low, float high, bool unit)"
     " -> (Tensor, Tensor, Tensor)",
     _softmax_value,
     lambda z, *_: tuple(_empty_rows(z) for _ in range(3)),
 )
 _softmax_d_op = register.define(
-    f"softmax_xent_d({_INPUTS}, Tensor lse, Tensor total, Tensor g, float scale)"
+    f"softmax_xent_d({INPUTS}, Tensor lse, Tensor total, Tensor g, float scale)"
     " -> Tensor",
     lambda *inputs: _softmax_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
 _sigmoid_op = register.define(
-    f"sigmoid_xent({_INPUTS}) -> Tensor", _sigmoid_formula, _empty_rows
+    f"sigmoid_xent({INPUTS}) -> Tensor", _sigmoid_formula, _empty_rows
 )
 _sigmoid_d_op = register.define(
-    f"sigmoid_xent_d({_INPUTS}, Tensor g, float scale) -> Tensor",
+    f"sigmoid_xent_d({INPUTS}, Tensor g, float scale) -> Tensor",
     lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
-    lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
-)
-_MORE = "str loss, str f, float p"
-_sum_op = register.define(
-    f"sum_loss({_INPUTS}, {_MORE}, float by) -> Tensor", _no_kernel, _empty_rows
-)
-_sum_d_op = register.define(
-    f"sum_loss_d({_INPUTS}, {_MORE}, Tensor g, float scale) -> Tensor",
-    _no_kernel,
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
 
@@ -153,7 +139,7 @@ def _by_rows(g: Tensor, scale: float, m: Maybe) -> Tensor:
     return _times(g * scale, m).reshape(-1, 1)
 
 
-def _share(average: bool, z: Tensor) -> float:
+def share(average: bool, z: Tensor) -> float:
     return 1 / z.shape[0] if average else 1.0
 
 
@@ -173,7 +159,7 @@ class _SoftmaxXent(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
         z, y, w, m, lse, total = ctx.saved_tensors
-        scale = _share(ctx.average, z)
+        scale = share(ctx.average, z)
         dz = dy = None
         if torch.is_grad_enabled():
             lse = torch.logsumexp(_blank(z, m), 1)
@@ -203,7 +189,7 @@ class _SigmoidXent(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        scale = _share(ctx.average, z)
+        scale = share(ctx.average, z)
         dz = dy = None
         if torch.is_grad_enabled():
             dz = _sigmoid_gradient(z, y, w, m, g, scale)
@@ -215,69 +201,18 @@ class _SigmoidXent(Function):
         return None, dz, dy, None, None
 
 
-class _SumLoss(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        compose: Callable[[Tensor, Tensor], Tensor],
-        average: bool,
-        z: Tensor,
-        y: Tensor,
-        w: Maybe,
-        m: Maybe,
-        loss: str,
-        f: str,
-        p: float,
-        by: float,
-    ) -> Any:
-        ctx.save_for_backward(z, y, w, m)
-        ctx.compose, ctx.average, ctx.rest, ctx.by = compose, average, (loss, f, p), by
-        with register.below_autograd():
-            score = _sum_op(z, y, w, m, loss, f, p, by)
-            return score.mean() if average else score
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        z, y, w, m = ctx.saved_tensors
-        scale = _share(ctx.average, z)
-        recorded, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:4]
-        if recorded or needed[1]:
-            with torch.enable_grad():
-                # views: labels computed from the output do not count twice
-                inputs = [
-                    t.view_as(t) if n else t
-                    for t, n in zip((z, y), needed, strict=True)
-                ]
-                score = ctx.compose(*inputs)
-            found = iter(
-                torch.autograd.grad(
-                    score,
-                    [t for t, n in zip(inputs, needed, strict=True) if n],
-                    (g * scale).expand_as(score),
-                    create_graph=recorded,
-                    allow_unused=True,
-                )
-            )
-            dz, dy = (next(found) if n else None for n in needed)
-        else:
-            with register.below_autograd():
-                dz = _sum_d_op(z, y, w, m, *ctx.rest, g, scale * ctx.by)
-            dy = None
-        return (None, None, dz, dy, *(None,) * 6)
-
-
-def _constant(*tensors: Maybe) -> bool:
+def constant(*tensors: Maybe) -> bool:
     return not any(t is not None and t.requires_grad for t in tensors)
 
 
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
-    if register.transforming() or not _constant(w, m):
+    if register.transforming() or not constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
     return _fast_softmax(False, z, y, w, m, *p)
 
 
 def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
-    if register.transforming() or not _constant(w, m):
+    if register.transforming() or not constant(w, m):
         return _sigmoid_formula(z, y, w, m)
     return _fast_sigmoid(False, z, y, w, m)
 
@@ -285,7 +220,7 @@ def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
 def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
     def autograd(*args: Any) -> Any:
         tensors = [a for a in args if isinstance(a, Tensor)]
-        if register.transforming() or not _constant(*tensors):
+        if register.transforming() or not constant(*tensors):
             return formula(*args)
         with register.below_autograd():
             return op(*args)
@@ -296,7 +231,6 @@ def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
 # what Function.apply is without torch's look at the signature
 _fast_softmax: Any = super(Function, _SoftmaxXent).apply
 _fast_sigmoid: Any = super(Function, _SigmoidXent).apply
-_fast_sum: Any = super(Function, _SumLoss).apply
 register.set_autograd("softmax_xent", _softmax_autograd)
 register.set_autograd("sigmoid_xent", _sigmoid_autograd)
 register.set_autograd(
@@ -365,7 +299,7 @@ def softmax_xent(
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if not register.in_plain_eager_mode() or not _constant(w, m):
+    if not register.in_plain_eager_mode() or not constant(w, m):
         score: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
     elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
         return _fast_softmax(average, z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
@@ -393,53 +327,11 @@ def sigmoid_xent(
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
-    if not register.in_plain_eager_mode() or not _constant(w, m):
+    if not register.in_plain_eager_mode() or not constant(w, m):
         score: Tensor = _sigmoid_op(z, y, w, m)
     elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
         return _fast_sigmoid(average, z, y, w, m)  # type: ignore[no-any-return]
     else:
         with register.below_autograd():
             score = _sigmoid_op(z, y, w, m)
-    return score.mean() if average else score
-
-
-def sum_loss(
-    loss: str,
-    f: str,
-    z: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    m: Tensor | None,
-    compose: Callable[[Tensor, Tensor], Tensor],
-    p: float = 0.0,
-    by: float = 1.0,
-    average: bool = False,
-) -> Tensor | None:
-    """by·m·Σⱼ wⱼ·s(f(zⱼ), yⱼ) of each row, or None where no kernel computes it now.
-
-    Args:
-        loss: s, a name in ``csrc/sums.inl``.
-        f: an activation there, or ``"identity"``.
-        compose: the same of (z, y) in differentiable torch ops.
-        p: the loss's own number.
-        average: the mean over the rows instead.
-
-    Shape:
-        ``[n]``, or none with ``average``
-
-    >>> z, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
-    >>> scores = sum_loss("squared", "identity", z, y, None, None, lambda z, y: z)
-    >>> scores is None or scores.item() == 5
-    True
-    """
-    if not (
-        register.in_plain_eager_mode()
-        and _constant(w, m)
-        and library.compiled(z.device.type)
-    ):
-        return None
-    if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        return _fast_sum(compose, average, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
-    with register.below_autograd():
-        score: Tensor = _sum_op(z, y, w, m, loss, f, p, by)
     return score.mean() if average else score

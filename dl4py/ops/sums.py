@@ -1,0 +1,130 @@
+"""Sums of a loss over the outputs, fused with an activation: all but cross entropies.
+
+Kernels only: the formula is the loss's own (``compose``), which also serves what is
+rare, as gradients of labels, second derivatives and function transforms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from dl4py.ops import library, register
+from dl4py.ops.losses import INPUTS, Maybe, constant, share
+
+
+def _no_kernel(*_: Any) -> Any:
+    raise NotImplementedError("sums of losses have compiled kernels only")
+
+
+_MORE = "str loss, str f, float p"
+_sum_op = register.define(
+    f"sum_loss({INPUTS}, {_MORE}, float by) -> Tensor",
+    _no_kernel,
+    lambda z, *_: z.new_empty(z.shape[:1]),
+)
+_sum_d_op = register.define(
+    f"sum_loss_d({INPUTS}, {_MORE}, Tensor g, float scale) -> Tensor",
+    _no_kernel,
+    lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+)
+
+
+class _SumLoss(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        compose: Callable[[Tensor, Tensor], Tensor],
+        average: bool,
+        z: Tensor,
+        y: Tensor,
+        w: Maybe,
+        m: Maybe,
+        loss: str,
+        f: str,
+        p: float,
+        by: float,
+    ) -> Any:
+        ctx.save_for_backward(z, y, w, m)
+        ctx.compose, ctx.average, ctx.rest, ctx.by = compose, average, (loss, f, p), by
+        with register.below_autograd():
+            score = _sum_op(z, y, w, m, loss, f, p, by)
+            return score.mean() if average else score
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        z, y, w, m = ctx.saved_tensors
+        scale = share(ctx.average, z)
+        recorded, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:4]
+        if recorded or needed[1]:
+            with torch.enable_grad():
+                # views: labels computed from the output do not count twice
+                inputs = [
+                    t.view_as(t) if n else t
+                    for t, n in zip((z, y), needed, strict=True)
+                ]
+                score = ctx.compose(*inputs)
+            found = iter(
+                torch.autograd.grad(
+                    score,
+                    [t for t, n in zip(inputs, needed, strict=True) if n],
+                    (g * scale).expand_as(score),
+                    create_graph=recorded,
+                    allow_unused=True,
+                )
+            )
+            dz, dy = (next(found) if n else None for n in needed)
+        else:
+            with register.below_autograd():
+                dz = _sum_d_op(z, y, w, m, *ctx.rest, g, scale * ctx.by)
+            dy = None
+        return (None, None, dz, dy, *(None,) * 6)
+
+
+_fast_sum: Any = super(Function, _SumLoss).apply
+
+
+def sum_loss(
+    loss: str,
+    f: str,
+    z: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    m: Tensor | None,
+    compose: Callable[[Tensor, Tensor], Tensor],
+    p: float = 0.0,
+    by: float = 1.0,
+    average: bool = False,
+) -> Tensor | None:
+    """by·m·Σⱼ wⱼ·s(f(zⱼ), yⱼ) of each row, or None where no kernel computes it now.
+
+    Args:
+        loss: s, a name in ``csrc/sums.inl``.
+        f: an activation there, or ``"identity"``.
+        compose: the same of (z, y) in differentiable torch ops.
+        p: the loss's own number.
+        average: the mean over the rows instead.
+
+    Shape:
+        ``[n]``, or none with ``average``
+
+    >>> z, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
+    >>> scores = sum_loss("squared", "identity", z, y, None, None, lambda z, y: z)
+    >>> scores is None or scores.item() == 5
+    True
+    """
+    if not (
+        register.in_plain_eager_mode()
+        and constant(w, m)
+        and library.compiled(z.device.type)
+    ):
+        return None
+    if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
+        return _fast_sum(compose, average, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
+    with register.below_autograd():
+        score: Tensor = _sum_op(z, y, w, m, loss, f, p, by)
+    return score.mean() if average else score
