@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from dl4py.solvers import LBFGS, HessianFree
-from tests.benchmarks.solvers import addition, autoencoder, contestants, nets, problems
+from examples.autoencoder import curves, sparse
+from tests.benchmarks.solvers import addition, autoencoder, contestants, problems
 from tests.benchmarks.solvers.loose import conjugate_gradients, loose
 
 
@@ -40,7 +41,7 @@ CONTESTANTS = {
 def test_a_run_that_was_cut_off_ends_the_same(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    x, sizes = autoencoder.curves(40), [784, 20, 4]
+    x, sizes = curves(40), [784, 20, 4]
 
     def run(file: str) -> autoencoder.Run:
         return autoencoder.Run(tmp_path / file, x, sizes, CONTESTANTS[name], seed=3)
@@ -84,9 +85,9 @@ def test_killed_amid_a_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_curves_and_sums() -> None:
-    images = autoencoder.curves(30, seed=1)
+    images = curves(30, seed=1)
     assert images.shape == (30, 784) and images.min() == 0 and images.max() <= 1
-    assert torch.equal(images, autoencoder.curves(30, seed=1))
+    assert torch.equal(images, curves(30, seed=1))
     inked = (images > 0).float().mean(1)
     assert (inked > 0.01).all() and (inked < 0.5).all()
     grey = (images > 0) & (images < 1)
@@ -98,7 +99,7 @@ def test_curves_and_sums() -> None:
 
 
 def test_sparse_start() -> None:
-    net = nets.sparse([784, 40, 6], seed=0)
+    net = sparse([784, 40, 6], seed=0)
     sizes = [(p.shape[1], p.shape[0]) for p in net.parameters() if p.dim() == 2]
     assert sizes == [(784, 40), (40, 6), (6, 40), (40, 784)]
     for p in net.parameters():

@@ -115,3 +115,8 @@ def test_solvers(run, example):
 def test_pinn(run):
     errors = run("pinn", epochs=6)
     assert errors["dl4py L-BFGS"] < 1e-3 < 0.1 * errors["Adam"]
+
+
+def test_autoencoder(example):
+    errors = example("autoencoder").main(["--epochs", "5", "--images", "100"])
+    assert errors["before"] > 200 and errors["after"] < 25

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
+from examples.autoencoder import curves, sparse
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
 Y = torch.arange(12) % 3
@@ -252,36 +253,10 @@ class TestCopies:
         assert torch.equal(flat(net), before) and solver.memory["steps"] == 2
 
 
-def curves(count, generator):
-    """Images of random quadratic Bézier curves, 28x28, anti-aliased."""
-    points = torch.rand(count, 3, 2, generator=generator) * 20 + 4
-    t = torch.linspace(0, 1, 40)[:, None]
-    a, b, c = points.unsqueeze(2).unbind(1)
-    path = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
-    pixels = torch.cartesian_prod(torch.arange(28.0), torch.arange(28.0))
-    near = torch.cdist(pixels.expand(count, -1, -1), path).amin(2)
-    return (1.5 - near).clamp(0, 1)
-
-
-def sparse(layer, generator):
-    """Martens' start: 15 incoming weights of N(0, 1) a unit."""
-    weight = torch.zeros_like(layer.weight)
-    for row in weight:
-        chosen = torch.randperm(len(row), generator=generator)[:15]
-        row[chosen] = torch.randn(len(chosen), generator=generator)
-    layer.weight.data, layer.bias.data = weight, torch.zeros_like(layer.bias)
-
-
 def test_deep_autoencoder(monkeypatch):
     """Where another implementation freezes at 107 to 167."""
-    generator = torch.Generator().manual_seed(1)
-    x = curves(100, generator)
-    sizes = [784, 100, 50, 25, 6, 25, 50, 100, 784]
-    layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(a, b), nn.Sigmoid()]
-        sparse(layers[-2], generator)
-    net = nn.Sequential(*layers[:-1])
+    x = curves(100, seed=1)
+    net = sparse([784, 100, 50, 25, 6], seed=1)
     solver = HessianFree(net.parameters(), preconditioner="empirical")
     products = 0
 

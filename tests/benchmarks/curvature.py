@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py.solvers.curvature import GaussNewton
+from examples.autoencoder import SIZES, sparse
 from tests.benchmarks.harness import Case, Floor, Row, Table
-from tests.benchmarks.solvers.nets import sparse
 
 MOST = {"autoencoder": 1.30, "convolutions": 1.6}  # gradients a product may cost
 
@@ -51,7 +51,7 @@ def cases(quick: bool) -> Iterator[Case]:
         def entropy(z: Tensor, x: Tensor = x) -> Tensor:
             return F.binary_cross_entropy_with_logits(z, x)
 
-        deep = sparse([784, 400, 200, 100, 50, 25, 6], seed=0)
+        deep = sparse(SIZES, seed=0)
         yield case("autoencoder", deep, x, entropy)
     x, y = torch.rand(128, 1, 28, 28), torch.randint(10, (128,))
     for name, norm in ("convolutions", False), ("convolutions, batch norm", True):

@@ -28,27 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py.solvers import LBFGS, HessianFree
+from examples.autoencoder import SIZES, curves, sparse
 from tests.benchmarks import report
-from tests.benchmarks.solvers.nets import sparse
 from tests.benchmarks.solvers.problems import digits
 
 RATES = (1e-3, 3e-3, 3e-4, 1e-2, 1e-4)  # the likely ones first
-
-
-def curves(count: int, seed: int = 0) -> Tensor:
-    """Bézier curves of three to five control points, 28x28, a line 1.5 pixels wide."""
-    random = torch.Generator().manual_seed(seed)
-    t = torch.linspace(0, 1, 60)[:, None]
-    grid = torch.stack(torch.meshgrid(*[torch.arange(28.0)] * 2, indexing="ij"), -1)
-    images = []
-    for i in range(count):
-        line = torch.rand(3 + i % 3, 2, generator=random) * 22 + 3
-        points = line.expand(60, -1, 2)
-        while points.shape[1] > 1:  # de Casteljau
-            points = torch.lerp(points[:, :-1], points[:, 1:], t[:, None])
-        distance = torch.cdist(grid.reshape(-1, 2), points[:, 0]).amin(1)
-        images.append((1.25 - distance).clamp(0, 1))
-    return torch.stack(images)
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ class Task:
 TASKS = {
     "curves": Task(
         "Curves, 784-400-200-100-50-25-6",
-        [784, 400, 200, 100, 50, 25, 6],
+        SIZES,
         functools.cache(lambda: curves(5000)),
     ),
     "mnist": Task("MNIST-5k, 784-500-250-30", [784, 500, 250, 30], lambda: digits()[0]),
