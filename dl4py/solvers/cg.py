@@ -67,7 +67,8 @@ def solve(
 
     Ends at iteration i where φᵢ₋ₖ < 0 and (φᵢ - φᵢ₋ₖ)/φᵢ < k·tolerance with k =
     :func:`window`, or before a direction p with p·A·p <= 0. What ended stays as it is,
-    so that the host need look only every ``chunk`` iterations.
+    so that the host need look only when progress is first measured, and then every
+    ``chunk`` iterations.
 
     Args:
         product: v → A·v, a new tensor; A symmetric.
@@ -91,6 +92,7 @@ def solve(
     count = torch.zeros((), dtype=torch.long, device=b.device)
     zero = torch.zeros_like(ry)
     stored, wanted = [], set(grid(max_iter))
+    first = window(1) + 1
     for i in range(1, max_iter + 1):
         q = product(p)
         curvature = p.dot(q)
@@ -110,7 +112,8 @@ def solve(
             done = done | ((old < 0) & ((new - old) / new < k * tolerance))
         if i in wanted:
             stored.append((i, x.clone()))
-        if i % chunk == 0 and i < max_iter and read(done.double().reshape(1))[0]:
+        looks = i >= first and (i - first) % chunk == 0 and i < max_iter
+        if looks and read(done.double().reshape(1))[0]:
             break
     last = int(read(count.double().reshape(1))[0])
     kept = [(i, v) for i, v in stored if i < last]
