@@ -2,7 +2,7 @@
 
 Each function here is the formula of one op, for f, f' and f''; importing the module
 replaces it by the op's fast entry: the same name and arguments without ``order``. All
-arguments are positional and have no defaults. Kernels in C++ (``csrc/*.inl``)
+arguments are positional and have no defaults. Kernels in C++ (``csrc``)
 compute the same numbers; without them the formula runs itself. ``python -m dl4py.ops``
 says which of the two it is.
 
