@@ -105,14 +105,19 @@ class GaussNewton:
         count = len(self.outputs)
         known = self._dummies if structural else self._dummies[:count]
         tangents = _grad(self._pulled, known, v)
-        u = self.bend(tangents[:count])
+        sources, u = self.sources(tangents[:count])
+        sources = [*sources, *self._hidden[: len(tangents) - count]]
         for t, weight in zip(tangents[count:], self._weights, strict=False):
             u.append(t * (structural * weight))
-        return self.pull(u)
+        return _grad(sources, self.params, u)
 
-    def bend(self, tangents: Sequence[Tensor]) -> list[Tensor]:
-        """H·t, in the outputs' shapes."""
-        return _grad(self._slope, self.outputs, tangents)
+    def sources(self, tangents: list[Tensor]) -> tuple[Sequence[Tensor], list[Tensor]]:
+        """What to differentiate, and with which weights, for Jᵀ·H·t.
+
+        ∂loss/∂outputs depends on parameters through the outputs only, so that its
+        derivative is H·J: one pass does both.
+        """
+        return self._slope, tangents
 
     def pull(self, u: Sequence[Tensor]) -> list[Tensor]:
         """Jᵀ·u, of the outputs and, where ``u`` goes on, of the hidden states."""
@@ -166,11 +171,11 @@ class Fisher(GaussNewton):
 
     sign = 1.0
 
-    def bend(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+    def sources(self, tangents: list[Tensor]) -> tuple[Sequence[Tensor], list[Tensor]]:
         u = [torch.zeros_like(z) for z in self.outputs]
         for i, s in self._drawn:
             along = s * tangents[i]
             if s.dim() > 1:
                 along = along.sum(tuple(range(1, s.dim())), keepdim=True)
             u[i] = u[i] + s * (self.sign * along)
-        return u
+        return self.outputs, u
