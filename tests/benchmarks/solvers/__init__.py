@@ -4,12 +4,11 @@
 other work: seconds of the process, not of the clock. The machine stands in each file.
 
 =============================================== ========================================
-``python -m tests.benchmarks.solvers``          ``solvers.json``: 3 seeds; 2 of
-                                                HessianFree and its stand-in
-``… .solvers.autoencoder curves --minutes 2``   ``autoencoder.json``: seed 0 only, not
-``… .solvers.autoencoder mnist --minutes 1``    the default's 15 minutes and 3 seeds
-``… .solvers.addition 50 --minutes 8``          ``addition.json``
-``python -m tests.benchmarks curvature --quick  ``curvature.json``
---threads 1``
+``python -m tests.benchmarks.solvers``          ``solvers.json``: 3 seeds
+``… .solvers.autoencoder curves``               ``autoencoder.json``: seed 0 only, of the
+                                                default's 3; 15 minutes of HessianFree
+                                                and Adam 0.003, 2 of the other rates
+``… .solvers.autoencoder mnist --minutes 1``    ``autoencoder.json``: seed 0, one rate
+``… .solvers.addition 50 100 150``              ``addition.json``
 =============================================== ========================================
 """
