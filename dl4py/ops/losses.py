@@ -140,6 +140,7 @@ def _by_rows(g: Tensor, scale: float, m: Maybe) -> Tensor:
 
 
 def share(average: bool, z: Tensor) -> float:
+    """The factor of a row's score in what is returned."""
     return 1 / z.shape[0] if average else 1.0
 
 

@@ -65,6 +65,7 @@ def loose(params: list[nn.Parameter], watch: Callable[[], Tensor]) -> None:
         g = torch.cat([s.flatten() for s in slopes])
         matrix = GaussNewton(loss, seen.outputs, params)
 
+        # called in this turn of the loop only, as B023 cannot know
         def product(v: Tensor, matrix: GaussNewton = matrix) -> Tensor:
             parts, place = [], 0
             for p in params:
