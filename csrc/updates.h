@@ -98,12 +98,14 @@ void run(const F& given, const std::vector<Part<P, T>>& parts, const double* by,
 
 #define DL4PY_ADVANCES(F)
 
-constexpr int kParts = 64;              // of one launch: they travel as its argument
-constexpr int64_t kBlockSize = 4096;    // elements of a block
+// Parts of one launch: they travel as its argument, of 4 KB where few will do, else of the 32 KB that
+// CUDA takes from 12.1 on.
+constexpr size_t kFew = 64, kMany = CUDART_VERSION >= 12010 ? 600 : kFew;
+constexpr int64_t kBlockSize = 4096;  // elements of a block
 
-template <class P, class T> struct Launch {
-  Part<P, T> parts[kParts];
-  int32_t first_block[kParts + 1];
+template <class P, class T, size_t parts_at_most> struct Launch {
+  Part<P, T> parts[parts_at_most];
+  int32_t first_block[parts_at_most];
   int32_t count;
   const double* by;
 };
@@ -114,7 +116,8 @@ template <class T, int width> __device__ Lot<T, width>& lot(T* at) {
 }
 
 // 16 bytes of parameters at a time where every pointer allows it; what is left, one by one.
-template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<P, T> all) {
+template <class F, class P, class T, size_t at_most>
+__global__ void advance_kernel(F f, const __grid_constant__ Launch<P, T, at_most> all) {
   int low = 0, high = all.count - 1;  // the part that this block belongs to
   while (low < high) {
     int middle = (low + high + 1) / 2;
@@ -152,25 +155,33 @@ template <class F, class P, class T> __global__ void advance_kernel(F f, Launch<
   }
 }
 
+// One launch for as many parts as fit into its argument, from the k-th on.
+template <size_t at_most, class F, class P, class T>
+void launch(const F& f, const std::vector<Part<P, T>>& parts, size_t& k, const double* by,
+            cudaStream_t stream) {
+  Launch<P, T, at_most> all;
+  all.by = by;
+  int64_t blocks = 0;
+  for (all.count = 0; all.count < int(at_most) && k < parts.size(); ++k) {
+    all.parts[all.count] = parts[k];
+    all.first_block[all.count++] = int32_t(blocks);
+    blocks += (parts[k].n + kBlockSize - 1) / kBlockSize;
+  }
+  advance_kernel<<<blocks, kThreads, 0, stream>>>(f, all);
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
+}
+
 template <class F, class P, class T>
 void run(const F& f, const std::vector<Part<P, T>>& parts, const double* by, const Tensor& like) {
   const int32_t device = like.get_device_index();
   torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  for (size_t k = 0; k < parts.size();) {
-    Launch<P, T> all;
-    all.by = by;
-    int64_t blocks = 0;
-    for (all.count = 0; all.count < kParts && k < parts.size(); ++k) {
-      all.parts[all.count] = parts[k];
-      all.first_block[all.count++] = int32_t(blocks);
-      blocks += (parts[k].n + kBlockSize - 1) / kBlockSize;
-    }
-    advance_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(f, all);
-    const cudaError_t error = cudaGetLastError();
-    STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
-  }
+  void* current;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &current));
+  const auto stream = static_cast<cudaStream_t>(current);
+  for (size_t k = 0; k < parts.size();)
+    if (parts.size() - k > kFew) launch<kMany>(f, parts, k, by, stream);
+    else launch<kFew>(f, parts, k, by, stream);
 }
 
 #endif

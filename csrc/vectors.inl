@@ -114,9 +114,38 @@ template <class F, class T> __device__ double element(T by, T* v) {
   return F::at(by, x, y, p, q);
 }
 
+// Where blocks leave their sums. The last one to end, by `ended`, adds them up in their order, so that
+// the result does not depend on who that is.
+struct Sums {
+  double* result;
+  double* blocks;
+  unsigned* ended;  // starts at 0; not looked at by a block that is alone
+};
+
+__device__ inline void grid_sum(double s, const Sums& to) {
+  s = block_sum(s);
+  if (gridDim.x == 1) {
+    if (threadIdx.x == 0) *to.result = s;
+    return;
+  }
+  __shared__ bool last;
+  if (threadIdx.x == 0) {
+    to.blocks[blockIdx.x] = s;
+    __threadfence();
+    last = atomicAdd(to.ended, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!last) return;
+  s = 0;
+  for (int i = threadIdx.x; i < int(gridDim.x); i += kSumThreads) s += __ldcg(to.blocks + i);
+  s = block_sum(s);
+  if (threadIdx.x == 0) *to.result = s;
+}
+
 // 16 bytes at a time where every pointer allows it; what is left, element by element.
 template <class F, class T>
-__global__ void sum_blocks(Vectors<T> all, const double* a, int64_t n, double* sums) {
+__global__ void sum_kernel(Vectors<T> all, const double* a, int64_t n, Sums to) {
   constexpr int width = sizeof(Pack<T>) / sizeof(T);
   const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
@@ -145,15 +174,7 @@ __global__ void sum_blocks(Vectors<T> all, const double* a, int64_t n, double* s
     s += element<F>(by, one);
     for (int k = 0; k < F::changed; ++k) all.v[k][i] = one[k];
   }
-  s = block_sum(s);
-  if (threadIdx.x == 0) sums[blockIdx.x] = s;
-}
-
-static __global__ void sum_all(const double* sums, int count, double* result) {
-  double s = 0;
-  for (int i = threadIdx.x; i < count; i += kSumThreads) s += sums[i];
-  s = block_sum(s);
-  if (threadIdx.x == 0) *result = s;
+  grid_sum(s, to);
 }
 
 template <class F, class T>
@@ -161,15 +182,20 @@ void run(const Vectors<T>& all, const double* a, int64_t n, double* result,
          const Tensor& like) {
   const int32_t device = like.get_device_index();
   torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  Tensor sums = torch::stable::new_empty(like, {kSumBlocks}, ScalarType::Double);
-  double* partial = static_cast<double*>(sums.data_ptr());
-  const int blocks = int(std::min<int64_t>((n + kSumThreads - 1) / kSumThreads, kSumBlocks));
-  auto s = static_cast<cudaStream_t>(stream);
-  if (blocks) sum_blocks<F, T><<<blocks, kSumThreads, 0, s>>>(all, a, n, partial);
-  sum_all<<<1, kSumThreads, 0, s>>>(partial, blocks, result);
-  const cudaError_t error = cudaGetLastError();
+  void* current;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &current));
+  const auto stream = static_cast<cudaStream_t>(current);
+  const int64_t needed = std::max<int64_t>(1, (n + kSumThreads - 1) / kSumThreads);
+  const int blocks = int(std::min<int64_t>(needed, kSumBlocks));
+  Tensor kept = torch::stable::new_empty(like, {blocks > 1 ? blocks + 1 : 0}, ScalarType::Double);
+  double* sums = static_cast<double*>(kept.data_ptr());
+  const Sums to{result, sums, reinterpret_cast<unsigned*>(sums + blocks)};
+  cudaError_t error = cudaSuccess;
+  if (blocks > 1) error = cudaMemsetAsync(to.ended, 0, sizeof(unsigned), stream);
+  if (error == cudaSuccess) {
+    sum_kernel<F, T><<<blocks, kSumThreads, 0, stream>>>(all, a, n, to);
+    error = cudaGetLastError();
+  }
   STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
 }
 

@@ -48,7 +48,8 @@ def train(updater, steps, first=0):
     for step in range(first, first + steps):
         for group in updater.param_groups:
             for i, p in enumerate(group["params"]):
-                p.grad = gradients(1, tuple(p.shape), p.dtype, 100 * step + i)[0]
+                g = gradients(1, tuple(p.shape), p.dtype, 100 * step + i)[0]
+                p.grad = g.to(p.device)
         updater.step()
 
 
@@ -191,7 +192,8 @@ class TestUpdater:
         for i, p in enumerate(alone):
             single = cls([p], **hyper(cls))
             for step in range(4):
-                p.grad = gradients(1, tuple(p.shape), p.dtype, 100 * step + i)[0]
+                g = gradients(1, tuple(p.shape), p.dtype, 100 * step + i)[0]
+                p.grad = g.to(p.device)
                 single.step()
         for p, q in zip(values(together), alone, strict=True):
             assert torch.equal(p, q.detach()) and p.dtype == q.dtype

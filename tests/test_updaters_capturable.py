@@ -120,6 +120,7 @@ def test_cuda_graph(cls: Any) -> None:
     for _ in range(6):
         eager.step()
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # as torch wants it: warm first
         graphed.step()
     torch.cuda.current_stream().wait_stream(stream)
