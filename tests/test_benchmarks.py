@@ -36,6 +36,7 @@ def test_floors() -> None:
         Floor("eager", 9.0, lambda row: row.size > 1024),
         Floor("relu", 0.4),
         Floor("compile", 9.0),
+        Floor("eager", 9.0, device="cuda"),
     ]
     assert list(harness.misses(floors, ROW)) == [("eager", 3.0, 2.5)]
     assert not list(harness.misses(floors, ROW, harness.SLACK))
@@ -53,7 +54,7 @@ def fake(quick: bool) -> Iterator[Case]:
         yield Case("sum", size, str(size), slow, {"none": lambda: None, "same": slow})
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def threads_kept() -> Iterator[None]:
     count = torch.get_num_threads()
     yield
@@ -71,8 +72,10 @@ def test_command(
 ) -> None:
     table = Table("Sums", fake, (Floor("none", least),), block=1e-4)
 
-    def here(_: str, table: Table, quick: bool, threads: list[int]) -> list[Row]:
-        return list(harness.rows(table, quick, threads))
+    def here(
+        _: str, table: Table, quick: bool, threads: list[int], device: str
+    ) -> list[Row]:
+        return list(harness.rows(table, quick, threads, device))
 
     monkeypatch.setattr(run, "tables", lambda: {"sums": table})
     monkeypatch.setattr(run, "in_own_process", here)
@@ -100,3 +103,17 @@ def test_markdown_has_a_cell_for_every_number_of_threads() -> None:
     lines = report.shown([ROW, two]).splitlines()
     assert lines[0] == "|  | size | us | eager | relu |"
     assert lines[2] == "| cube | 2^10 | 1 / 2 | 2.50 / 3.00 | 0.50 / - |"
+
+
+def test_cases_are_made_on_the_device() -> None:
+    made: list[torch.Tensor] = []
+
+    def cases(quick: bool) -> Iterator[Case]:
+        for size in (1, 2):
+            made.append(torch.zeros(size))
+            yield Case("zeros", size, str(size), made[-1].sum, {})
+
+    rows = list(harness.rows(Table("", cases, block=1e-5), True, [1], "meta"))
+    assert [row.device for row in rows] == ["meta", "meta"]
+    assert all(t.is_meta for t in made)
+    assert not torch.zeros(1).is_meta

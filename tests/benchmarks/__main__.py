@@ -1,10 +1,11 @@
 """Measure dl4py beside its peers.
 
 ``python -m tests.benchmarks [TABLE ...] [--quick] [--check] [--out FOLDER]``
+``python -m tests.benchmarks kernels ops losses updaters vectors --device cuda``
 
 Runs every table of this folder (``harness`` says what one is), each in a process of its
-own, with 1 and 2 threads. Writes ``results.json``, ``tables.md`` and a picture per
-table: the peer's time divided by ours over the size, one line a peer.
+own, with 1 and 2 threads, or on a GPU. Writes ``results.json``, ``tables.md`` and a
+picture per table: the peer's time divided by ours over the size, one line a peer.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def main() -> None:
         action="store_true",
         help="fail where a floor is missed by over 20 %%",
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, nargs="+", help="1 2; on a GPU 1")
     parser.add_argument("--out", type=pathlib.Path, help="folder for JSON and pictures")
     given = parser.parse_args()
     if wrong := [name for name in given.tables if name not in known]:
         parser.error(f"unknown table {wrong[0]!r}: expected one of {', '.join(known)}")
+    threads = given.threads or ([1, 2] if given.device == "cpu" else [1])
     out = given.out or pathlib.Path("build", "benchmarks")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
@@ -42,12 +45,12 @@ def main() -> None:
     for name in given.tables or known:
         table = known[name]
         print(f"\n## {table.title} ({name})\n", flush=True)
-        rows = run.in_own_process(name, table, given.quick, given.threads)
+        rows = run.in_own_process(name, table, given.quick, threads, given.device)
         print(f"\n{report.shown(rows)}")
         result[name] = {
             "title": table.title,
             "quick": given.quick,
-            "machine": report.machine(),
+            "machine": report.machine(given.device),
             "rows": [dataclasses.asdict(row) for row in rows],
         }
         file.write_text(json.dumps(result, indent=1) + "\n")

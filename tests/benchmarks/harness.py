@@ -16,7 +16,8 @@ the peer's time divided by ours: above 1 we are faster. A floor is the least rat
 most 1.5 times F.relu" is ``Floor("relu", 1 / 1.5)``, and "0.9 of copy bandwidth" is
 ``Floor("copy", 0.9)`` with the peer's ``weight`` (bytes moved by ours / bytes moved by
 the copy). A case's tensors should live only while it is timed: make them in ``cases``.
-A peer may be missing from a case; a floor on it then says nothing.
+A peer may be missing from a case; a floor on it then says nothing. Tensors that
+``cases`` and its module make without naming a device are on the one asked for.
 """
 
 from __future__ import annotations
@@ -71,15 +72,17 @@ class Row:
     threads: int
     seconds: float
     ratios: dict[str, float]
+    device: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
 class Floor:
-    """The least ratio to a peer, in the rows where ``where`` holds."""
+    """The least ratio to a peer on a device, in the rows where ``where`` holds."""
 
     peer: str
     least: float
     where: Callable[[Row], bool] = lambda row: True
+    device: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +115,13 @@ def power(n: int) -> str:
     return f"2^{n.bit_length() - 1}"
 
 
-def rows(table: Table, quick: bool, threads: Sequence[int] = (1, 2)) -> Iterator[Row]:
+def rows(
+    table: Table, quick: bool, threads: Sequence[int] = (1, 2), device: str = "cpu"
+) -> Iterator[Row]:
     """Measure a table in this process."""
     for count in threads:
         torch.set_num_threads(count)
-        for case in table.cases(quick):
+        for case in _on(device, table.cases(quick)):
             variants = {"": case.ours, **case.peers}
             if quick:
                 t = compare(variants, rounds=5, seconds=0.5, block=table.block / 4)
@@ -124,7 +129,18 @@ def rows(table: Table, quick: bool, threads: Sequence[int] = (1, 2)) -> Iterator
                 t = compare(variants, block=table.block)
             ratios = {p: t[p] * case.weight.get(p, 1) / t[""] for p in case.peers}
             ratios |= {p: s / t[""] for p, s in case.measured.items()}
-            yield Row(case.name, case.size, case.label, count, t[""], ratios)
+            yield Row(case.name, case.size, case.label, count, t[""], ratios, device)
+
+
+def _on(device: str, cases: Iterator[Case]) -> Iterator[Case]:
+    """Cases made on a device; a default device costs time, so not while they run."""
+    while True:
+        with torch.device(device):
+            case = next(cases, None)
+        if case is None:
+            return
+        yield case
+        del case
 
 
 def misses(
@@ -133,7 +149,9 @@ def misses(
     """Peer, floor and ratio of each floor that a row misses by more than ``slack``."""
     for floor in floors:
         ratio = row.ratios.get(floor.peer)
-        if ratio is not None and floor.where(row) and ratio < floor.least * (1 - slack):
+        if ratio is None or floor.device != row.device or not floor.where(row):
+            continue
+        if ratio < floor.least * (1 - slack):
             yield floor.peer, floor.least, ratio
 
 
@@ -185,6 +203,8 @@ def _time(call: Call, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / calls
 
 

@@ -38,5 +38,8 @@ def _cheap(row: Row) -> bool:
     return op is not None and op.cheap and row.size >= 2**18
 
 
-FLOORS = (Floor("copy", 0.9, _cheap),)
+FLOORS = (
+    Floor("copy", 0.9, _cheap),
+    Floor("copy", 0.85, lambda row: row.size >= 2**24, "cuda"),
+)
 TABLE = Table("Kernels alone", cases, FLOORS, environment=WARM)

@@ -130,5 +130,8 @@ FLOORS = (
     Floor(
         "torch", 6.0, lambda r: (r.name, r.threads) == ("rrelu", 2) and r.size > 2**17
     ),
+    Floor("relu", 1 / 1.5, lambda r: r.size == 2**10, "cuda"),  # what a launch costs
+    Floor("compile", 0.97, device="cuda"),
+    Floor("copy", 0.85, lambda r: r.size >= 2**24, "cuda"),
 )
 TABLE = Table("Activations, forward and backward", cases, FLOORS)

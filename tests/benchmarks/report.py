@@ -22,10 +22,11 @@ the peer's time divided by ours (above 1 we are faster), medians of one interlea
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
-def machine() -> dict[str, str | int | None]:
+def machine(device: str = "cpu") -> dict[str, str | int | None]:
     text = CPUINFO.read_text() if CPUINFO.exists() else ""
     models = [line.split(": ")[1] for line in text.splitlines() if "model name" in line]
     return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
@@ -65,13 +66,18 @@ def document(results: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
         of = result["machine"]
         parts += [
             f"## {result['title']} (`{name}{' --quick' * result.get('quick', False)}`)",
-            f"{of['processor']}, {of['cores']} cores, torch {of['torch']}, "
-            f"{of['date']}",
+            f"{_card(of)}{of['processor']}, {of['cores']} cores, "
+            f"torch {of['torch']}, {of['date']}",
             shown(rows),
         ]
         if missed := list(_missed(rows, tables[name])):
             parts.append(f"Missed: {'; '.join(missed)}.")
     return "\n\n".join(map(str.strip, parts)) + "\n"
+
+
+def _card(of: Mapping[str, Any]) -> str:
+    device = of.get("device", "cpu")
+    return "" if device == "cpu" else f"{device}, "
 
 
 def _missed(rows: list[Row], table: Table) -> Iterator[str]:

@@ -9,6 +9,8 @@ import os
 import pkgutil
 from collections.abc import Sequence
 
+import torch
+
 from tests import benchmarks
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Row, Table
@@ -25,10 +27,11 @@ def tables() -> dict[str, Table]:
     return found
 
 
-def measure(name: str, quick: bool, threads: Sequence[int]) -> list[Row]:
-    table = tables()[name]
+def measure(name: str, quick: bool, threads: Sequence[int], device: str) -> list[Row]:
+    with torch.device(device):
+        table = tables()[name]
     done = []
-    for row in harness.rows(table, quick, threads):
+    for row in harness.rows(table, quick, threads, device):
         done.append(row)
         missed = [
             f"{peer} {ratio:.2f} < {least:.2f}"
@@ -42,14 +45,14 @@ def measure(name: str, quick: bool, threads: Sequence[int]) -> list[Row]:
 
 
 def in_own_process(
-    name: str, table: Table, quick: bool, threads: Sequence[int]
+    name: str, table: Table, quick: bool, threads: Sequence[int], device: str
 ) -> list[Row]:
     before = dict(os.environ)
     os.environ.update(table.environment)
     try:
         spawn = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            return pool.submit(measure, name, quick, threads).result()
+            return pool.submit(measure, name, quick, threads, device).result()
     finally:
         os.environ.clear()
         os.environ.update(before)
