@@ -145,15 +145,26 @@ def share(average: bool, z: Tensor) -> float:
 
 
 class _SoftmaxXent(Function):
+    """The scores or their mean; only ``whole`` returns what the op does."""
+
     @staticmethod
     def forward(
-        ctx: Any, average: bool, z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any
+        ctx: Any,
+        average: bool,
+        whole: bool,
+        z: Tensor,
+        y: Tensor,
+        w: Maybe,
+        m: Maybe,
+        *p: Any,
     ) -> Any:
         with register.below_autograd():
             score, lse, total = _softmax_op(z, y, w, m, *p)
             score = score.mean() if average else score
         ctx.save_for_backward(z, y, w, m, lse, total)
         ctx.average, ctx.unit = average, p[2]
+        if not whole:
+            return score
         ctx.mark_non_differentiable(lse, total)
         return score, lse, total
 
@@ -167,13 +178,13 @@ class _SoftmaxXent(Function):
             if not ctx.unit:
                 total = _blank(_times(_labels(z, y), w), m).sum(1)
             dz = _softmax_gradient(z, y, w, m, lse, total, g, scale)
-        elif ctx.needs_input_grad[1]:
+        elif ctx.needs_input_grad[2]:
             with register.below_autograd():
                 dz = _softmax_d_op(z, y, w, m, lse, total, g, scale)
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             slope = _times(_blank(lse.unsqueeze(1) - z, m), w)
             dy = slope * _by_rows(g, scale, m)
-        return None, dz, dy, None, None, None, None, None
+        return None, None, dz, dy, None, None, None, None, None
 
 
 class _SigmoidXent(Function):
@@ -209,7 +220,7 @@ def constant(*tensors: Maybe) -> bool:
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
     if register.transforming() or not constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
-    return _fast_softmax(False, z, y, w, m, *p)
+    return _fast_softmax(False, True, z, y, w, m, *p)
 
 
 def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
@@ -303,7 +314,7 @@ def softmax_xent(
     if not register.in_plain_eager_mode() or not constant(w, m):
         score: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
     elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        return _fast_softmax(average, z, y, w, m, low, high, unit)[0]  # type: ignore[no-any-return]
+        return _fast_softmax(average, False, z, y, w, m, low, high, unit)  # type: ignore[no-any-return]
     else:
         with register.below_autograd():
             score = _softmax_op(z, y, w, m, low, high, unit)[0]
