@@ -31,11 +31,12 @@ def _cg_step_(x: Tensor, r: Tensor, a: Tensor, p: Tensor, q: Tensor) -> Tensor:
     return _dot(r, r)
 
 
-_dot_op = define("dot(Tensor x, Tensor y) -> Tensor", _dot)
-_axpy_dot_op = define(
+# without the checks, for callers that made the vectors themselves
+dot_op = define("dot(Tensor x, Tensor y) -> Tensor", _dot)
+axpy_dot_op = define(
     "axpy_dot_(Tensor(a!) y, Tensor a, Tensor x, Tensor z) -> Tensor", _axpy_dot_
 )
-_cg_step_op = define(
+cg_step_op = define(
     "cg_step_(Tensor(a!) x, Tensor(b!) r, Tensor a, Tensor p, Tensor q) -> Tensor",
     _cg_step_,
 )
@@ -48,7 +49,7 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
     tensor(11., dtype=torch.float64)
     """
     _check("dot", x=x, y=y)
-    result: Tensor = _dot_op(x, y)
+    result: Tensor = dot_op(x, y)
     return result
 
 
@@ -65,7 +66,7 @@ def axpy_dot_(y: Tensor, a: float | Tensor, x: Tensor, z: Tensor) -> Tensor:
     """
     _check("axpy_dot_", y=y, x=x, z=z)
     _alone("axpy_dot_", "y", y, x=x, **({} if z is y else {"z": z}))
-    result: Tensor = _axpy_dot_op(y, _number("axpy_dot_", a, y), x, z)
+    result: Tensor = axpy_dot_op(y, _number("axpy_dot_", a, y), x, z)
     return result
 
 
@@ -83,7 +84,7 @@ def cg_step_(x: Tensor, r: Tensor, a: float | Tensor, p: Tensor, q: Tensor) -> T
     _check("cg_step_", x=x, r=r, p=p, q=q)
     _alone("cg_step_", "x", x, r=r, p=p, q=q)
     _alone("cg_step_", "r", r, p=p, q=q)
-    result: Tensor = _cg_step_op(x, r, _number("cg_step_", a, x), p, q)
+    result: Tensor = cg_step_op(x, r, _number("cg_step_", a, x), p, q)
     return result
 
 

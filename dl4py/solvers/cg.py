@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dl4py.ops.vectors import cg_step_op, dot_op
+
 Read = Callable[[Tensor], list[float]]
 
 
@@ -83,37 +85,41 @@ def solve(
     Source: Martens, Deep learning via Hessian-free optimization, 2010.
     """
     read = read or Tensor.tolist
-    x = start.clone()
-    r = product(x) - b
-    y = r / scale
-    p, ry = -y, r.dot(y)
-    phi = [0.5 * (r - b).dot(x)]
-    done = torch.zeros((), dtype=torch.bool, device=b.device)
+    plain = isinstance(scale, float) and scale == 1.0
+
+    def preconditioned(r: Tensor) -> Tensor:
+        return r if plain else r / scale
+
+    x, r = start.clone(), b - product(start)
+    y = preconditioned(r)
+    p, ry = y.clone(), dot_op(r, y)
+    phi = [-0.5 * (dot_op(r, x) + dot_op(b, x))]
+    goes_on = torch.ones((), dtype=torch.bool, device=b.device)
     count = torch.zeros((), dtype=torch.long, device=b.device)
     zero = torch.zeros_like(ry)
     stored, wanted = [], set(grid(max_iter))
     first = window(1) + 1
     for i in range(1, max_iter + 1):
         q = product(p)
-        curvature = p.dot(q)
-        done = done | ~(curvature > 0)
-        count = count + ~done
-        a = torch.where(done, zero, ry / curvature)
-        x.addcmul_(p, a)
-        r.addcmul_(q, a)
-        y = r / scale
-        following = r.dot(y)
-        p = p * torch.where(done, zero, following / ry) - y
+        curvature = dot_op(p, q)
+        goes_on = goes_on & (curvature > 0)
+        count = count + goes_on
+        a = torch.where(goes_on, ry / curvature, zero)
+        following = cg_step_op(x, r, a, p, q)
+        # along p, where the slope -r·p is -r·y: only rounding in r adds up
+        phi.append(torch.addcmul(phi[-1], a, ry, value=-0.5))
+        y = preconditioned(r)
+        if not plain:
+            following = dot_op(r, y)
+        p.mul_(torch.where(goes_on, following / ry, zero)).add_(y)
         ry = following
-        phi.append(0.5 * (r - b).dot(x))
         k = window(i)
-        if i > k:
-            old, new = phi[i - k], phi[i]
-            done = done | ((old < 0) & ((new - old) / new < k * tolerance))
+        if i > k:  # true while φᵢ₋ₖ >= 0, for φ falls
+            goes_on = goes_on & (phi[i] * (1 - k * tolerance) <= phi[i - k])
         if i in wanted:
             stored.append((i, x.clone()))
         looks = i >= first and (i - first) % chunk == 0 and i < max_iter
-        if looks and read(done.double().reshape(1))[0]:
+        if looks and not read(goes_on.double().reshape(1))[0]:
             break
     last = int(read(count.double().reshape(1))[0])
     kept = [(i, v) for i, v in stored if i < last]
