@@ -274,15 +274,11 @@ def test_by_name():
 
 
 def test_a_networks_penalties_are_curvature_too():
-    """``l2`` of a configuration is what ``weight_decay`` is to the optimizer.
-
-    20 units, so that CG is not done at its end: of iterates that are equally good,
-    rounding chooses one.
-    """
+    """``l2`` of a configuration is what ``weight_decay`` is to the optimizer."""
 
     def built(l2):
         chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(l2)
-        chain.optimization_algo("hessian_free").layer(Dense(n_in=4, n_out=20))
+        chain.optimization_algo("hessian_free").layer(Dense(n_in=4, n_out=5))
         return chain.layer(Output(n_out=3)).build().module()
 
     ours, twin = built(0.05), built(0.0)

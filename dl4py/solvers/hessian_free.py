@@ -357,9 +357,11 @@ class HessianFree(Solver):
         lr = problem.per_group("lr")
         p, fall = kept.pop()
         [score] = problem.read(problem.value(problem.x + p))
+        # by more than rounding, which other ranks or another order would not repeat
+        least = 16 * torch.finfo(problem.dtype).eps
         while kept:
             [before] = problem.read(problem.value(problem.x + kept[-1][0]))
-            if math.isfinite(score) and not before < score:
+            if math.isfinite(score) and not before < score - least * abs(score):
                 break
             (p, fall), score = kept.pop(), before
         if self.structural_damping:
