@@ -9,30 +9,7 @@ from torch.nn import functional as F
 
 from dl4py.solvers import HessianFree
 from dl4py.solvers.curvature import GaussNewton
-
-X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
-Y = torch.arange(12) % 3
-
-
-def network(*middle):
-    torch.manual_seed(0)
-    middle = middle or (nn.Tanh(),)
-    return nn.Sequential(nn.Linear(4, 5), *middle, nn.Linear(5, 3)).double()
-
-
-def flat(net):
-    return nn.utils.parameters_to_vector(net.parameters()).detach().clone()
-
-
-def closure_of(solver, net, slices=1):
-    def closure(i=None):
-        rows = slice(None) if i is None else torch.arange(12).chunk(slices)[i]
-        solver.zero_grad()
-        loss = F.cross_entropy(net(X[rows]), Y[rows])
-        loss.backward()
-        return loss
-
-    return closure
+from tests.curvature import X, Y, closure_of, flat, network
 
 
 class TestMicroBatches:

@@ -1,7 +1,5 @@
 """Fisher's matrix of drawn labels, and the preconditioner that is its diagonal."""
 
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -12,6 +10,7 @@ from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import Fisher, GaussNewton
 from dl4py.solvers.likelihoods import DRAWS, slopes
+from tests.curvature import resumes
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double()
 Y = torch.arange(6) % 3
@@ -163,22 +162,12 @@ class TestSteps:
         assert seen[-1] < 0.6 * seen[0]
 
     def test_resumes_to_the_bit(self, options):
-        def run(steps, state=None):
+        def make():
             net = network()
             solver = HessianFree(net.parameters(), **options)
-            if state is not None:
-                net.load_state_dict(state["net"])
-                solver.load_state_dict(state["solver"])
-            for _ in range(steps):
-                solver.step(closure_of(solver, net))
-            file = io.BytesIO()
-            torch.save({"net": net.state_dict(), "solver": solver.state_dict()}, file)
-            file.seek(0)
-            return torch.load(file, weights_only=True)
+            return net, solver, closure_of(solver, net)
 
-        whole, parts = run(5), run(3, run(2))
-        for name, value in whole["net"].items():
-            assert torch.equal(value, parts["net"][name])
+        assert resumes(make)
 
     def test_global_random_numbers_are_not_used(self, options):
         net = network()

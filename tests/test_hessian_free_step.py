@@ -14,31 +14,7 @@ from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
 from examples.autoencoder import curves, sparse
-
-X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
-Y = torch.arange(12) % 3
-
-
-def network(*middle):
-    torch.manual_seed(0)
-    middle = middle or (nn.Tanh(),)
-    return nn.Sequential(nn.Linear(4, 5), *middle, nn.Linear(5, 3)).double()
-
-
-def closure_of(solver, net, seen=None):
-    def closure():
-        solver.zero_grad()
-        loss = F.cross_entropy(net(X), Y)
-        loss.backward()
-        if seen is not None:
-            seen.append((loss.item(), [p.detach().clone() for p in net.parameters()]))
-        return loss
-
-    return closure
-
-
-def flat(net):
-    return nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+from tests.curvature import X, Y, closure_of, flat, network
 
 
 class TestReplay:
@@ -51,7 +27,7 @@ class TestReplay:
         seen = []
         solver = HessianFree(net.parameters())
         torch.manual_seed(7)
-        solver.step(closure_of(solver, net, seen))
+        solver.step(closure_of(solver, net, seen=seen))
         assert torch.equal(torch.rand(3), expected) and len(seen) > 2
         for ours, theirs in zip(net.buffers(), once.buffers(), strict=True):
             assert torch.equal(ours, theirs)
@@ -62,7 +38,7 @@ class TestReplay:
         seen = []
         solver = HessianFree(net.parameters())
         torch.manual_seed(7)
-        solver.step(closure_of(solver, net, seen))
+        solver.step(closure_of(solver, net, seen=seen))
         for loss, params in seen:
             for p, value in zip(again.parameters(), params, strict=True):
                 p.data.copy_(value)

@@ -1,7 +1,5 @@
 """Structural damping: against an explicit matrix, in a step, and what is refused."""
 
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -10,6 +8,7 @@ from torch.nn import functional as F
 from dl4py.solvers import LBFGS, HessianFree, damp
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
+from tests.curvature import resumes
 
 X = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(1)).double()
 T = torch.randn(6, 1, generator=torch.Generator().manual_seed(2)).double()
@@ -155,22 +154,12 @@ def test_maximize_is_the_same_step():
 
 
 def test_resumes_to_the_bit():
-    def run(steps, state=None):
+    def make():
         net = Recurrent()
         solver = HessianFree(net.parameters(), structural_damping=0.3)
-        if state is not None:
-            net.load_state_dict(state["net"])
-            solver.load_state_dict(state["solver"])
-        for _ in range(steps):
-            solver.step(closure_of(solver, net))
-        file = io.BytesIO()
-        torch.save({"net": net.state_dict(), "solver": solver.state_dict()}, file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
+        return net, solver, closure_of(solver, net)
 
-    whole, parts = run(4), run(2, run(2))
-    for name, value in whole["net"].items():
-        assert torch.equal(value, parts["net"][name])
+    assert resumes(make)
 
 
 def test_other_solvers_do_not_mind():

@@ -132,3 +132,12 @@ def draw(table: Table, rows: list[Row], path: pathlib.Path) -> None:
     figure.supxlabel(f"{table.axis}; solid 1 thread, dashed 2")
     figure.savefig(path, dpi=80)
     plt.close(figure)
+
+
+def save(figure: Any, axes: Any, title: str, path: pathlib.Path) -> None:
+    """One picture of curves."""
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)

@@ -181,11 +181,7 @@ def draw(
                 label=name if j == 0 else None,
             )
     axes.set(xlabel="seconds", ylabel="training loss", yscale="log", xscale="log")
-    axes.set_title(problem.title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    report.save(figure, axes, problem.title, path)
     plt.close(figure)
 
 

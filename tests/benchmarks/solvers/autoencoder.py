@@ -206,11 +206,7 @@ def draw(title: str, runs: dict[str, Any], path: pathlib.Path) -> None:
             label = None if j else name
             axes.plot(t, squares, style, color=f"C{i}", label=label, alpha=0.8)
     axes.set(xlabel="seconds of the process", ylabel="squared error", yscale="log")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    report.save(figure, axes, title, path)
     plt.close(figure)
 
 
