@@ -73,3 +73,22 @@ def test_stored_iterates():
     assert [i for i, _ in found.iterates] == [5, 7, 9, 11, 15, 19, 25, 32]
     short = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=9, tolerance=0.0)
     assert torch.equal(found.iterates[2][1], short.x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_models_are_those_of_the_iterates(preconditioned, dtype):
+    """They are summed up step by step, also from a warm start and past the solution."""
+    a, b = (t.to(dtype) for t in system(60, 3.0))
+    scale = a.diag() if preconditioned else 1.0
+    start = torch.linspace(-1, 1, 60, dtype=dtype)
+    found = cg.solve(a.mv, b, start, scale, max_iter=90, tolerance=0.0)
+
+    def model(x):
+        x = x.double()
+        return 0.5 * x @ (a.double() @ x) - b.double() @ x
+
+    # rounding is that of the largest of the numbers summed up
+    atol = 64 * torch.finfo(dtype).eps * model(start).item()
+    for (_, x), phi in zip(found.iterates, found.models, strict=True):
+        torch.testing.assert_close(phi, model(x), rtol=0, atol=atol)
