@@ -145,7 +145,7 @@ __device__ inline void grid_sum(double s, const Sums& to) {
 
 // 16 bytes at a time where every pointer allows it; what is left, element by element.
 template <class F, class T>
-__global__ void sum_kernel(Vectors<T> all, const double* a, int64_t n, Sums to) {
+__global__ void vector_kernel(Vectors<T> all, const double* a, int64_t n, Sums to) {
   constexpr int width = sizeof(Pack<T>) / sizeof(T);
   const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
@@ -193,7 +193,7 @@ void run(const Vectors<T>& all, const double* a, int64_t n, double* result,
   cudaError_t error = cudaSuccess;
   if (blocks > 1) error = cudaMemsetAsync(to.ended, 0, sizeof(unsigned), stream);
   if (error == cudaSuccess) {
-    sum_kernel<F, T><<<blocks, kSumThreads, 0, stream>>>(all, a, n, to);
+    vector_kernel<F, T><<<blocks, kSumThreads, 0, stream>>>(all, a, n, to);
     error = cudaGetLastError();
   }
   STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dl4py.solvers import HessianFree
 from dl4py.solvers.curvature import GaussNewton
-from tests.curvature import X, Y, closure_of, flat, network
+from tests.hessian_free import X, Y, closure_of, flat, network
 
 
 class TestMicroBatches:

@@ -10,7 +10,7 @@ from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import Fisher, GaussNewton
 from dl4py.solvers.likelihoods import DRAWS, slopes
-from tests.curvature import resumes
+from tests.hessian_free import resumes
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double()
 Y = torch.arange(6) % 3

@@ -14,7 +14,7 @@ from dl4py.solvers import HessianFree
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
 from examples.autoencoder import curves, sparse
-from tests.curvature import X, Y, closure_of, flat, network
+from tests.hessian_free import X, Y, closure_of, flat, network
 
 
 class TestReplay:

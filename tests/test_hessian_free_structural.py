@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from dl4py.solvers import LBFGS, HessianFree, damp
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
-from tests.curvature import resumes
+from tests.hessian_free import resumes
 
 X = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(1)).double()
 T = torch.randn(6, 1, generator=torch.Generator().manual_seed(2)).double()

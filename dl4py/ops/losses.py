@@ -314,7 +314,8 @@ def softmax_xent(
     if not register.in_plain_eager_mode() or not constant(w, m):
         score: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
     elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        return _fast_softmax(average, False, z, y, w, m, low, high, unit)  # type: ignore[no-any-return]
+        result: Tensor = _fast_softmax(average, False, z, y, w, m, low, high, unit)
+        return result
     else:
         with register.below_autograd():
             score = _softmax_op(z, y, w, m, low, high, unit)[0]
@@ -342,7 +343,8 @@ def sigmoid_xent(
     if not register.in_plain_eager_mode() or not constant(w, m):
         score: Tensor = _sigmoid_op(z, y, w, m)
     elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        return _fast_sigmoid(average, z, y, w, m)  # type: ignore[no-any-return]
+        result: Tensor = _fast_sigmoid(average, z, y, w, m)
+        return result
     else:
         with register.below_autograd():
             score = _sigmoid_op(z, y, w, m)
