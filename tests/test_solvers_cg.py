@@ -52,13 +52,32 @@ def test_the_stop_does_not_depend_on_when_the_host_looks():
 def test_reads_of_the_host():
     a, b = system(400, 5.0)
 
-    def read(t):  # tolist() would read unseen
-        return [v.item() for v in t]
+    asked = []
+
+    def read(t):  # tolist() is not seen below
+        asked.append(t)
+        return t.tolist()
 
     start = torch.zeros_like(b)
     with Reads() as reads:
         cg.solve(a.mv, b, start, max_iter=100, tolerance=0.0, read=read)
-    assert 0 < reads.count <= 10
+    assert 0 < len(asked) <= 10 and reads.count == 0
+
+
+def test_no_product_is_wasted_where_the_last_step_is_known():
+    a, b = system(400, 5.0)
+    products = []
+
+    def product(v):
+        products.append(v)
+        return a.mv(v)
+
+    plain = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300)
+    likely = cg.solve(
+        product, b, torch.zeros_like(b), max_iter=300, likely=plain.stopped
+    )
+    assert torch.equal(likely.x, plain.x) and likely.stopped == plain.stopped
+    assert len(products) == 1 + plain.stopped  # one for the start
 
 
 def test_stops_before_negative_curvature():

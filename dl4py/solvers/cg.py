@@ -63,14 +63,15 @@ def solve(
     max_iter: int = 100,
     tolerance: float = 5e-4,
     chunk: int = 10,
+    likely: int = 0,
     read: Read | None = None,
 ) -> Solved:
     """Minimise φ(x) = ½·x·A·x - b·x by preconditioned conjugate gradients.
 
     Ends at iteration i where φᵢ₋ₖ < 0 and (φᵢ - φᵢ₋ₖ)/φᵢ < k·tolerance with k =
     :func:`window`, or before a direction p with p·A·p <= 0. What ended stays as it is,
-    so that the host need look only when progress is first measured, and then every
-    ``chunk`` iterations.
+    so that the host need look only after as many iterations as are ``likely``, and then
+    every ``chunk`` iterations.
 
     Args:
         product: v → A·v, a new tensor; A symmetric.
@@ -80,6 +81,7 @@ def solve(
         max_iter: iterations at most, >= 1.
         tolerance: relative progress per iteration.
         chunk: iterations between two reads of the host, >= 1.
+        likely: iterations before the first read; progress is first measured at 11.
         read: tensor → numbers on the host.
 
     Source: Martens, Deep learning via Hessian-free optimization, 2010.
@@ -96,9 +98,10 @@ def solve(
     phi = [-0.5 * (dot_op(r, x) + dot_op(b, x))]
     goes_on = torch.ones((), dtype=torch.bool, device=b.device)
     count = torch.zeros((), dtype=torch.long, device=b.device)
+    last = 0
     zero = torch.zeros_like(ry)
     stored, wanted = [], set(grid(max_iter))
-    first = window(1) + 1
+    first = max(window(1) + 1, likely)
     for i in range(1, max_iter + 1):
         q = product(p)
         curvature = dot_op(p, q)
@@ -118,10 +121,10 @@ def solve(
             goes_on = goes_on & (phi[i] * (1 - k * tolerance) <= phi[i - k])
         if i in wanted:
             stored.append((i, x.clone()))
-        looks = i >= first and (i - first) % chunk == 0 and i < max_iter
-        if looks and not read(goes_on.double().reshape(1))[0]:
-            break
-    last = int(read(count.double().reshape(1))[0])
+        if i == max_iter or (i >= first and (i - first) % chunk == 0):
+            more, last = map(int, read(torch.stack([goes_on, count])))
+            if not more:
+                break
     kept = [(i, v) for i, v in stored if i < last]
     kept.append((last, x))
     return Solved(x, kept, last, [phi[i] for i, _ in kept])

@@ -65,7 +65,7 @@ class Model:
     def product(self, v: Tensor, structural: float = 0.0) -> Tensor:
         """(B + structural·S)·v, the mean over all ranks, weight decay included."""
         problem = self.problem
-        pieces = problem.pieces(v.to(problem.dtype))
+        pieces = problem.pieces(v)
         total: Tensor | None = None
         for matrix in self.matrices():
             part = problem.flat(matrix(pieces, self.sign * structural))
@@ -73,7 +73,12 @@ class Model:
         assert total is not None
         if self.runs.slices > 1:
             total /= self.runs.slices
-        return problem.mean(total) * self.sign + problem.per_group("weight_decay") * v
+        total = problem.mean(total)
+        if self.sign < 0:
+            total.neg_()
+        if problem.decays:
+            total += problem.per_group("weight_decay") * v
+        return total
 
     def fall(self, p: Tensor) -> Tensor:
         """m(p), at the price of a product."""

@@ -39,6 +39,7 @@ class Problem:
         returned: what the closure returned there.
         watched: the :class:`~dl4py.solvers.watch.Watch` of the latest gradient.
         gradients, values: evaluations so far, with gradient and without.
+        decays: whether any group has weight decay.
         runs: the closure's.
     """
 
@@ -60,7 +61,7 @@ class Problem:
         self._alike = all(
             p.device == self.device and p.dtype == self.dtype for p in self.params
         )
-        self._decays = any(group.get("weight_decay", 0.0) for group, _ in self._parts)
+        self.decays = any(group.get("weight_decay", 0.0) for group, _ in self._parts)
         self._sign = -1.0 if solver.param_groups[0]["maximize"] else 1.0
         self.x = self.flat([p.detach() for p in self.params])
         self.loss = self.gradient = self.x.new_zeros(())
@@ -227,7 +228,7 @@ class Problem:
                 gradient, loss = both[:-1], both[-1]
             if self._sign < 0:
                 gradient, loss = -gradient, -loss
-        if self._decays:
+        if self.decays:
             decay = self.per_group("weight_decay")
             loss = loss + 0.5 * (decay * x).dot(x)
             if gradient is not None:
