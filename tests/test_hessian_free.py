@@ -131,6 +131,38 @@ def test_damping_falls_on_a_quadratic():
         assert solver.memory["rho"] > 0.75
 
 
+@pytest.mark.parametrize("factor", [2 / 3, 0.5])
+def test_damping_found_by_itself_falls_faster_until_the_model_is_off(factor):
+    w = nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
+    solver = HessianFree([w], damping_factor=factor, damping_bounds=(1e-300, 1e300))
+    bent = False
+
+    def closure():
+        solver.zero_grad()
+        z = w + w**3 / 5 if bent else w
+        loss = F.mse_loss(z, torch.zeros(2, dtype=torch.float64))
+        loss.backward()
+        return loss
+
+    # the Hessian is the identity: gᵀBg / gᵀg = 1
+    for i in range(3):
+        solver.step(closure)
+        assert solver.memory["damping"] == pytest.approx(factor ** (4 * (i + 1)))
+    bent = True
+    with torch.no_grad():
+        w.copy_(torch.tensor([1.0, 2.0]))
+    seen = []
+    for _ in range(12):
+        before = solver.memory["damping"]
+        solver.step(closure)
+        rho, change = solver.memory["rho"], solver.memory["damping"] / before
+        seen.append(rho)
+        if any(r <= 0.95 for r in seen):
+            usual = factor if rho > 0.75 else 1 / factor if rho < 0.25 else 1.0
+            assert change == pytest.approx(usual)
+    assert min(seen) <= 0.95 < seen[-1]  # once slow, for ever slow
+
+
 @pytest.mark.parametrize("preconditioner", [None, "empirical"])
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_loss_falls(loss, preconditioner):

@@ -40,7 +40,9 @@ class HessianFree(Solver):
         params: parameters or groups; a group may have its own ``lr`` and
             ``weight_decay``.
         lr: η >= 0, the first length the search tries.
-        damping: the first λ >= 0, in units of the loss; ``"auto"``: gᵀBg / gᵀg.
+        damping: the first λ >= 0, in units of the loss; ``"auto"``: gᵀBg / gᵀg, which
+            is an upper end, so that λ is multiplied with ``damping_factor``⁴ until ρ is
+            first below 0.95. Martens' advice is a first λ that gives ρ in 0.75 … 0.95.
         damping_factor: in (0, 1): λ is multiplied with it where ρ > 3/4, divided by it
             where ρ < 1/4.
         damping_bounds: (least, most) λ.
@@ -256,6 +258,7 @@ class HessianFree(Solver):
         if "damping" not in self.memory:
             self._check(problem, model)
             first = self.damping
+            self.memory["settled"] = not isinstance(first, str)
             if isinstance(first, str):
                 [first] = problem.read(g.dot(model.product(g)).abs() / g.dot(g))
             self.memory["damping"] = self._bounded(float(first))
@@ -268,7 +271,7 @@ class HessianFree(Solver):
             decay = problem.per_group("weight_decay")
             scale = (d + decay + damping) ** self.preconditioner_exponent
         start = self.memory.get("solution")
-        start = torch.zeros_like(g) if start is None else self.cg_decay * start
+        start = torch.zeros_like(g) if start is None else self.cg_decay * start.to(g)
         solved = solve(
             lambda v: model.product(v, structural).add_(v, alpha=damping),
             -g,
@@ -277,8 +280,10 @@ class HessianFree(Solver):
             max_iter=self.cg_max_iter,
             tolerance=self.cg_tol,
             chunk=self.cg_chunk,
+            likely=self.memory.get("cg_iterations", 0) + 1,
             read=lambda t: problem.read(*t),
         )
+        self.memory["cg_iterations"] = solved.stopped
         # φ without the damping is the model that ρ is about
         kept = [
             (x, phi - 0.5 * damping * x.dot(x))
@@ -396,10 +401,11 @@ class HessianFree(Solver):
         if not score <= start:  # NaN too
             rho = -math.inf
         damping: float = self.memory["damping"]
+        self.memory["settled"] = self.memory.get("settled", True) or not rho > 0.95
         if rho < 0.25:
             damping /= self.damping_factor
         elif rho > 0.75:
-            damping *= self.damping_factor
+            damping *= self.damping_factor ** (1 if self.memory["settled"] else 4)
         self.memory["damping"] = self._bounded(damping)
         self.memory["rho"] = rho
         return slope
