@@ -1,5 +1,6 @@
 """Networks as plain data, without torch: DL4J's fields in snake_case and their JSON."""
 
+from dl4py.config.builder import NeuralNetConfiguration
 from dl4py.config.codec import DL4JFormatError
 from dl4py.config.convolutional import (
     BatchNormalization,
@@ -26,7 +27,7 @@ from dl4py.config.feedforward import (
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import field
 from dl4py.config.layer import BaseLayer, ConfigurationError, FeedForwardLayer, Layer
-from dl4py.config.network import MultiLayerConfiguration, NeuralNetConfiguration
+from dl4py.config.network import MultiLayerConfiguration
 from dl4py.config.preprocessors import (
     CnnToFeedForward,
     CnnToRnn,

@@ -7,7 +7,9 @@ its per-element score; masks, weights, reductions, checks and dtypes are in
 """
 
 from dl4py.losses import classification as classification
+from dl4py.losses import cross_entropy as cross_entropy
 from dl4py.losses import regression as regression
-from dl4py.losses.base import Custom, Loss, WeightedLoss, get
+from dl4py.losses.base import Loss, WeightedLoss
+from dl4py.losses.custom import Custom, get
 
 __all__ = ["Custom", "Loss", "WeightedLoss", "get"]
