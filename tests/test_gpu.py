@@ -14,7 +14,7 @@ from dl4py import losses, ops, updaters
 from dl4py.losses import Loss
 from dl4py.registry import LOSSES
 from tests.test_losses_kernels import INNER, WITH_KERNEL
-from tests.test_updaters import NAMES, hyper, make_params, train, values
+from tests.updating import NAMES, hyper, make_params, train, values
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 Call = Callable[[], Any]

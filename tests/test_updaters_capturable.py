@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
 from typing import Any
 
 import pytest
@@ -14,7 +11,7 @@ from torch import nn
 from dl4py import updaters
 from dl4py.ops import steps
 from dl4py.schedules import Exponential
-from tests.test_updaters import NAMES, hyper, make_params, train, values
+from tests.updating import NAMES, hyper, make_params, resumed, train, values
 
 
 @pytest.fixture(params=NAMES)
@@ -53,24 +50,12 @@ def test_resumes(cls: Any, how: str) -> None:
     whole = cls(make_params(), capturable=True, **hyper(cls))
     train(whole, 3)
     whole.epoch = 2
-    if how == "file":
-        file = io.BytesIO()
-        torch.save(whole.state_dict(), file)
-        file.seek(0)
-        params = [nn.Parameter(p) for p in values(whole)]
-        resumed = cls(params, capturable=True, **hyper(cls))
-        resumed.load_state_dict(torch.load(file, weights_only=True))
-    else:
-        resumed = (
-            pickle.loads(pickle.dumps(whole))
-            if how == "pickle"
-            else copy.deepcopy(whole)
-        )
-    assert (resumed.iteration, resumed.epoch) == (3, 2)
+    other = resumed(whole, how, capturable=True, **hyper(cls))
+    assert (other.iteration, other.epoch) == (3, 2)
     train(whole, 2, first=3)
-    assert resumed.iteration == 3, "a counter of its own"
-    train(resumed, 2, first=3)
-    assert all(map(torch.equal, values(whole), values(resumed)))
+    assert other.iteration == 3, "a counter of its own"
+    train(other, 2, first=3)
+    assert all(map(torch.equal, values(whole), values(other)))
 
 
 def test_states_are_exchanged_with_the_others(cls: Any) -> None:

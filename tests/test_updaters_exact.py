@@ -12,7 +12,7 @@ from dl4py import updaters
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Exponential, Step
 from tests import golden
-from tests.test_updaters import NAMES, make_params, run, train, values
+from tests.updating import NAMES, make_params, run, train, values
 
 GOLDEN = golden.load("updaters")
 
