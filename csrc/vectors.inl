@@ -1,4 +1,5 @@
 // Steps of conjugate gradients and L-BFGS on flat vectors: one pass over memory, the sum in float64.
+#include <initializer_list>
 #include <vector>
 
 #include "activation.h"
@@ -35,6 +36,53 @@ struct cg_step {  // x ← x + a·p,  r ← r - a·q,  Σ r²
     return double(r) * double(r);
   }
 };
+struct over_dot {  // Σ r · (r / m)
+  static constexpr int vectors = 2, changed = 0;
+  template <class T> HD static double at(T, T& r, T& m, T&, T&) { return double(r) * double(r / m); }
+};
+
+struct turn {  // p ← b·p + r
+  static constexpr int vectors = 2, changed = 1;
+  template <class T> HD static double at(T b, T& p, T& r, T&, T&) {
+    p = b * p + r;
+    return 0;
+  }
+};
+
+struct turn_over {  // p ← b·p + r / m
+  static constexpr int vectors = 3, changed = 1;
+  template <class T> HD static double at(T b, T& p, T& r, T& m, T&) {
+    p = b * p + r / m;
+    return 0;
+  }
+};
+
+// What is known of a run of conjugate gradients, in float64 on the device of its vectors.
+enum State { kGoesOn, kCount, kSquare, kFirst, kSecond, kModels };
+
+struct length {  // from p·q in kFirst: a, to kFirst; φᵢ
+  int64_t i;
+  HD void operator()(double* s) const {
+    const bool goes_on = s[kGoesOn] != 0 && s[kFirst] > 0;
+    const double a = goes_on ? s[kSquare] / s[kFirst] : 0;
+    s[kGoesOn] = goes_on;
+    s[kCount] += goes_on;
+    s[kModels + i] = s[kModels + i - 1] - 0.5 * a * s[kSquare];
+    s[kFirst] = a;
+  }
+};
+
+struct turning {  // from r·y in kSecond: b, to kSecond; whether to go on
+  int64_t i, window;
+  double tolerance;
+  HD void operator()(double* s) const {
+    const double square = s[kSecond], phi = s[kModels + i];
+    s[kSecond] = s[kGoesOn] != 0 ? square / s[kSquare] : 0;
+    s[kSquare] = square;
+    if (window && !(phi * (1 - window * tolerance) <= s[kModels + i - window])) s[kGoesOn] = 0;
+  }
+};
+
 template <class F> concept HasFirst = requires(float x) { F::first(x, x, x, x, x); };
 
 constexpr int kVectors = 4;  // at most; the pointers that a call does not need repeat the first
@@ -75,6 +123,9 @@ DL4PY_SUMS(dot)
 DL4PY_SUMS(axpy_dot)
 DL4PY_SUMS(axpy_norm)
 DL4PY_SUMS(cg_step)
+DL4PY_SUMS(over_dot)
+DL4PY_SUMS(turn)
+DL4PY_SUMS(turn_over)
 
 template <class F, class T>
 void run(const Vectors<T>& all, const double* a, int64_t n, double* result, const Tensor&) {
@@ -91,6 +142,8 @@ void run(const Vectors<T>& all, const double* a, int64_t n, double* result, cons
   for (double s : sums) total += s;
   *result = total;
 }
+
+template <class F> void once(const F& f, double* state, const Tensor&) { f(state); }
 
 #else
 
@@ -177,14 +230,30 @@ __global__ void vector_kernel(Vectors<T> all, const double* a, int64_t n, Sums t
   grid_sum(s, to);
 }
 
+inline cudaStream_t stream_of(const Tensor& like) {
+  void* current;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_get_current_cuda_stream(like.get_device_index(), &current));
+  return static_cast<cudaStream_t>(current);
+}
+
+inline void check(cudaError_t error) {
+  STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
+}
+
+template <class F> __global__ void once_kernel(F f, double* state) { f(state); }
+
+template <class F> void once(const F& f, double* state, const Tensor& like) {
+  torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  once_kernel<<<1, 1, 0, stream_of(like)>>>(f, state);
+  check(cudaGetLastError());
+}
+
 template <class F, class T>
 void run(const Vectors<T>& all, const double* a, int64_t n, double* result,
          const Tensor& like) {
-  const int32_t device = like.get_device_index();
-  torch::stable::accelerator::DeviceGuard guard(device);
-  void* current;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &current));
-  const auto stream = static_cast<cudaStream_t>(current);
+  torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  const cudaStream_t stream = stream_of(like);
   const int64_t needed = std::max<int64_t>(1, (n + kSumThreads - 1) / kSumThreads);
   const int blocks = int(std::min<int64_t>(needed, kSumBlocks));
   Tensor kept = torch::stable::new_empty(like, {blocks > 1 ? blocks + 1 : 0}, ScalarType::Double);
@@ -196,7 +265,7 @@ void run(const Vectors<T>& all, const double* a, int64_t n, double* result,
     vector_kernel<F, T><<<blocks, kSumThreads, 0, stream>>>(all, a, n, to);
     error = cudaGetLastError();
   }
-  STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
+  check(error);
 }
 
 #endif
@@ -209,18 +278,24 @@ void launch_sum(const Tensor* const (&t)[F::vectors], const double* a, double* r
   run<F, T>(all, a, t[0]->numel(), result, *t[0]);
 }
 
-template <class F>
-Tensor summed(const Tensor* a, const Tensor* const (&t)[F::vectors]) {
-  const Tensor& x = *t[0];
+inline void check_vectors(std::initializer_list<const Tensor*> all) {
+  const Tensor& x = **all.begin();
   const ScalarType type = x.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                   "dl4py: vectors must be float32 or float64");
-  for (const Tensor* other : t) {
+  for (const Tensor* other : all) {
     check_device(*other, x);
     STD_TORCH_CHECK(other->scalar_type() == type && other->numel() == x.numel() &&
                         other->is_contiguous(),
                     "dl4py: vectors must be contiguous and of one size and dtype");
   }
+}
+
+template <class F>
+Tensor summed(const Tensor* a, const Tensor* const (&t)[F::vectors]) {
+  const Tensor& x = *t[0];
+  const ScalarType type = x.scalar_type();
+  for (const Tensor* other : t) check_vectors({&x, other});
   if (a) {
     check_device(*a, x);
     STD_TORCH_CHECK(a->scalar_type() == ScalarType::Double && a->numel() == 1,
@@ -245,10 +320,38 @@ Tensor cg_step_op(Tensor x, Tensor r, const Tensor& a, const Tensor& p, const Te
   return summed<cg_step>(&a, {&x, &r, &p, &q});
 }
 
+template <class T>
+void iterate(const Tensor& x, const Tensor& r, const Tensor& p, const Tensor& q, const Tensor* m,
+             double* s, const length& first, const turning& second) {
+  launch_sum<dot, T>({&p, &q}, nullptr, s + kFirst);
+  once(first, s, x);
+  launch_sum<cg_step, T>({&x, &r, &p, &q}, s + kFirst, s + kSecond);
+  if (m) launch_sum<over_dot, T>({&r, m}, nullptr, s + kSecond);
+  once(second, s, x);
+  if (m) launch_sum<turn_over, T>({&p, &r, m}, s + kSecond, s + kFirst);
+  else launch_sum<turn, T>({&p, &r}, s + kSecond, s + kFirst);
+}
+
+void cg_iterate_op(Tensor x, Tensor r, Tensor p, const Tensor& q, Maybe scale, Tensor state,
+                   int64_t i, int64_t window, double tolerance) {
+  check_vectors({&x, &r, &p, &q, scale ? &*scale : &x});
+  check_device(state, x);
+  STD_TORCH_CHECK(state.scalar_type() == ScalarType::Double && state.is_contiguous() &&
+                      0 < i && 0 <= window && window <= i && kModels + i < state.numel(),
+                  "dl4py: the state must be float64 and long enough for the iteration");
+  double* s = static_cast<double*>(state.data_ptr());
+  const Tensor* m = scale ? &*scale : nullptr;
+  const length first{i};
+  const turning second{i, window, tolerance};
+  if (x.scalar_type() == ScalarType::Float) iterate<float>(x, r, p, q, m, s, first, second);
+  else iterate<double>(x, r, p, q, m, s, first, second);
+}
+
 STABLE_TORCH_LIBRARY_IMPL(dl4py, DL4PY_DEVICE, m) {
   m.impl("dot", TORCH_BOX(&dot_op));
   m.impl("axpy_dot_", TORCH_BOX(&axpy_dot_op));
   m.impl("cg_step_", TORCH_BOX(&cg_step_op));
+  m.impl("cg_iterate_", TORCH_BOX(&cg_iterate_op));
 }
 
 }  // namespace dl4py

@@ -31,7 +31,7 @@ def system(size=12, spread=1.0):
 def test_solves_in_as_many_steps_as_dimensions(preconditioned, warm):
     a, b = system()
     start = torch.ones_like(b) if warm else torch.zeros_like(b)
-    scale = a.diag() if preconditioned else 1.0
+    scale = a.diag() if preconditioned else None
     found = cg.solve(a.mv, b, start, scale, max_iter=12, tolerance=0.0)
     torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
     assert start.unique().numel() == 1
@@ -99,7 +99,7 @@ def test_stored_iterates():
 def test_models_are_those_of_the_iterates(preconditioned, dtype):
     """They are summed up step by step, also from a warm start and past the solution."""
     a, b = (t.to(dtype) for t in system(60, 3.0))
-    scale = a.diag() if preconditioned else 1.0
+    scale = a.diag() if preconditioned else None
     start = torch.linspace(-1, 1, 60, dtype=dtype)
     found = cg.solve(a.mv, b, start, scale, max_iter=90, tolerance=0.0)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dl4py import ops
 from dl4py.ops import library
+from dl4py.ops.vectors import _cg_iterate_, cg_iterate_op
 
 DTYPES = (torch.float32, torch.float64)
 SIZES = (0, 1, 15, 16, 511, 513, 16384, 16385, 100_003)  # about the ends of all blocks
@@ -58,6 +59,43 @@ class TestNumbers:
         close(r, before[1] - 0.7 * before[3], dtype)
         close(result, math.fsum(r.double().numpy() ** 2), torch.float64)
         assert (p.double().numpy() == before[2]).all()
+
+
+def iterated(
+    iterate: Callable[..., Any], n: int, dtype: torch.dtype, end: str, device: str
+) -> list[Tensor]:
+    """x, r, p and the state after 6 iterations on a diagonal matrix."""
+    x, r, a, m = (v.to(device) for v in vectors(4, n, dtype))
+    a, m = a.abs() + 1, m.abs() + 0.5
+    if end == "curvature":
+        a = -a
+    scale = None if end == "plain" else m
+    p = r / m if end != "plain" else r.clone()
+    state = torch.zeros(20, dtype=torch.float64, device=device)
+    state[0], state[2] = 1, ops.dot(r, p)
+    for i in range(1, 7):
+        window = 3 if end == "progress" and i > 3 else 0
+        iterate(x, r, p, a * p, scale, state, i, window, 0.3)
+    state[3:5] = 0  # on their way
+    return [x, r, p, state]
+
+
+ENDS = ("plain", "scaled", "curvature", "progress")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES[2:])  # one number is solved at once
+def test_cg_iterate(n: int, dtype: torch.dtype, end: str) -> None:
+    ours = iterated(cg_iterate_op, n, dtype, end, "cpu")
+    expected = iterated(_cg_iterate_, n, dtype, end, "cpu")
+    tol = 1e-10 if dtype == torch.float64 else 1e-4
+    scale = max(float(t.abs().max()) for t in expected[:3])
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=tol, atol=tol * scale)
+    if n > 1:
+        count = {"curvature": 0, "progress": 4}.get(end, 6)
+    assert ours[3][:2].tolist() == [float(count == 6), float(count)]
 
 
 def test_sums_do_not_depend_on_threads() -> None:
@@ -105,6 +143,12 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.dl4py.dot, (x, p))
     torch.library.opcheck(torch.ops.dl4py.axpy_dot_, (x, a, p, q))
     torch.library.opcheck(torch.ops.dl4py.cg_step_, (x, r, a, p, q))
+    state = torch.ones(20, dtype=torch.float64)
+    for scale in (None, r.abs() + 1):
+        inputs = (x, r, p, q, scale, state, 9, 3, 1e-3)
+        torch.library.opcheck(torch.ops.dl4py.cg_iterate_, inputs)
+    with pytest.raises(RuntimeError, match="long enough for the iteration"):
+        cg_iterate_op(x, r, p, q, None, state, 15, 0, 0.0)
 
 
 X = torch.zeros(4)
@@ -153,3 +197,13 @@ def test_cuda_equals_cpu(n: int) -> None:
         on.append(ops.dot(on[0], on[1]))
     for a, b in zip(here, there, strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("n", SIZES[2:])
+def test_iterations_equal_the_cpus(n: int, end: str) -> None:
+    here = iterated(cg_iterate_op, n, torch.float64, end, "cpu")
+    there = iterated(cg_iterate_op, n, torch.float64, end, "cuda")
+    for a, b in zip(here, there, strict=True):
+        torch.testing.assert_close(a, b.cpu(), rtol=1e-9, atol=1e-9)

@@ -31,6 +31,39 @@ def _cg_step_(x: Tensor, r: Tensor, a: Tensor, p: Tensor, q: Tensor) -> Tensor:
     return _dot(r, r)
 
 
+# what is known of a run of conjugate gradients: whether it goes on, its iterations so
+# far, r·y, two numbers on their way, and from there on φ₀, φ₁, …
+GOES_ON, COUNT, SQUARE, MODELS = 0, 1, 2, 5
+
+
+def _cg_iterate_(
+    x: Tensor,
+    r: Tensor,
+    p: Tensor,
+    q: Tensor,
+    scale: Tensor | None,
+    state: Tensor,
+    i: int,
+    window: int,
+    tolerance: float,
+) -> None:
+    curvature, square, zero = _dot(p, q), state[SQUARE].clone(), state.new_zeros(())
+    goes_on = (state[GOES_ON] != 0) & (curvature > 0)
+    a = torch.where(goes_on, square / curvature, zero)
+    state[COUNT] += goes_on
+    # along p, where the slope -r·p is -r·y: only rounding in r adds up
+    phi = state[MODELS + i - 1] - 0.5 * a * square
+    state[MODELS + i] = phi
+    _cg_step_(x, r, a, p, q)
+    y = r if scale is None else r / scale
+    state[SQUARE] = _dot(r, y)
+    p.mul_(torch.where(goes_on, state[SQUARE] / square, zero).to(p.dtype)).add_(y)
+    if window:
+        before = state[MODELS + i - window]
+        goes_on = goes_on & (phi * (1 - window * tolerance) <= before)
+    state[GOES_ON] = goes_on
+
+
 # without the checks, for callers that made the vectors themselves
 dot_op = define("dot(Tensor x, Tensor y) -> Tensor", _dot)
 axpy_dot_op = define(
@@ -39,6 +72,15 @@ axpy_dot_op = define(
 cg_step_op = define(
     "cg_step_(Tensor(a!) x, Tensor(b!) r, Tensor a, Tensor p, Tensor q) -> Tensor",
     _cg_step_,
+)
+
+# Iteration i >= 1 of conjugate gradients, q = A·p, r = b - A·x, y = r / scale:
+# a = r·y / p·q, x ← x + a·p, r ← r - a·q, φᵢ, p ← y + (new r·y / r·y)·p. From where it
+# does not go on x stays: p·q <= 0, or φᵢ·(1 - window·tolerance) > φ of ``window`` ago.
+cg_iterate_op = define(
+    "cg_iterate_(Tensor(a!) x, Tensor(b!) r, Tensor(c!) p, Tensor q, Tensor? scale,"
+    " Tensor(d!) state, int i, int window, float tolerance) -> ()",
+    _cg_iterate_,
 )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dl4py.ops.vectors import cg_step_op, dot_op
+from dl4py.ops.vectors import COUNT, GOES_ON, MODELS, SQUARE, cg_iterate_op, dot_op
 
 Read = Callable[[Tensor], list[float]]
 
@@ -58,7 +58,7 @@ def solve(
     product: Callable[[Tensor], Tensor],
     b: Tensor,
     start: Tensor,
-    scale: Tensor | float = 1.0,
+    scale: Tensor | None = None,
     *,
     max_iter: int = 100,
     tolerance: float = 5e-4,
@@ -77,7 +77,7 @@ def solve(
         product: v → A·v, a new tensor; A symmetric.
         b: right-hand side, ``[size]``.
         start: x₀, ``[size]``; not changed.
-        scale: the preconditioner M > 0, a diagonal, ``[size]``.
+        scale: the preconditioner M > 0, a diagonal, ``[size]``; None: 1.
         max_iter: iterations at most, >= 1.
         tolerance: relative progress per iteration.
         chunk: iterations between two reads of the host, >= 1.
@@ -87,44 +87,24 @@ def solve(
     Source: Martens, Deep learning via Hessian-free optimization, 2010.
     """
     read = read or Tensor.tolist
-    plain = isinstance(scale, float) and scale == 1.0
-
-    def preconditioned(r: Tensor) -> Tensor:
-        return r if plain else r / scale
-
     x, r = start.clone(), b - product(start)
-    y = preconditioned(r)
-    p, ry = y.clone(), dot_op(r, y)
-    phi = [-0.5 * (dot_op(r, x) + dot_op(b, x))]
-    goes_on = torch.ones((), dtype=torch.bool, device=b.device)
-    count = torch.zeros((), dtype=torch.long, device=b.device)
-    last = 0
-    zero = torch.zeros_like(ry)
-    stored, wanted = [], set(grid(max_iter))
+    y = r if scale is None else r / scale
+    p = y.clone()
+    state = torch.zeros(MODELS + 1 + max_iter, dtype=torch.float64, device=b.device)
+    state[GOES_ON], state[SQUARE] = 1, dot_op(r, y)
+    state[MODELS] = -0.5 * (dot_op(r, x) + dot_op(b, x))
+    last, stored, wanted = 0, [], set(grid(max_iter))
     first = max(window(1) + 1, likely)
     for i in range(1, max_iter + 1):
-        q = product(p)
-        curvature = dot_op(p, q)
-        goes_on = goes_on & (curvature > 0)
-        count = count + goes_on
-        a = torch.where(goes_on, ry / curvature, zero)
-        following = cg_step_op(x, r, a, p, q)
-        # along p, where the slope -r·p is -r·y: only rounding in r adds up
-        phi.append(torch.addcmul(phi[-1], a, ry, value=-0.5))
-        y = preconditioned(r)
-        if not plain:
-            following = dot_op(r, y)
-        p.mul_(torch.where(goes_on, following / ry, zero)).add_(y)
-        ry = following
-        k = window(i)
-        if i > k:  # true while φᵢ₋ₖ >= 0, for φ falls
-            goes_on = goes_on & (phi[i] * (1 - k * tolerance) <= phi[i - k])
+        k = window(i)  # progress over so many is true while φᵢ₋ₖ >= 0, for φ falls
+        measured = k if i > k else 0
+        cg_iterate_op(x, r, p, product(p), scale, state, i, measured, tolerance)
         if i in wanted:
             stored.append((i, x.clone()))
         if i == max_iter or (i >= first and (i - first) % chunk == 0):
-            more, last = map(int, read(torch.stack([goes_on, count])))
+            more, last = map(int, read(state[: COUNT + 1]))
             if not more:
                 break
     kept = [(i, v) for i, v in stored if i < last]
     kept.append((last, x))
-    return Solved(x, kept, last, [phi[i] for i, _ in kept])
+    return Solved(x, kept, last, [state[MODELS + i] for i, _ in kept])

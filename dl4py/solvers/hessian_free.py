@@ -265,7 +265,7 @@ class HessianFree(Solver):
             self.memory["steps"] = 0
         damping: float = self.memory["damping"]
         structural = damping * self.structural_damping
-        scale: Tensor | float = 1.0
+        scale: Tensor | None = None
         if self.preconditioner is not None:
             d = self._diagonal(model)
             decay = problem.per_group("weight_decay")

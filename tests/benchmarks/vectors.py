@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import torch
 
 from dl4py import ops
+from dl4py.ops.vectors import _cg_iterate_, cg_iterate_op
 from tests.benchmarks.harness import Case, Floor, Table
 
 A = 1e-6
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    for n in (10**6,) if quick else (10**5, 10**6, 10**7):
+    for n in (10**6,) if quick else (100, 10**5, 10**6, 10**7):
         x, r, p, q = (torch.randn(n) for _ in range(4))
 
         def cg(x=x, r=r, p=p, q=q) -> float:  # type: ignore[no-untyped-def]
@@ -43,7 +44,19 @@ def cases(quick: bool) -> Iterator[Case]:
         def float64(p=p, q=q) -> float:  # type: ignore[no-untyped-def]
             return float(p.double().dot(q.double()))
 
+        state = torch.ones(20, dtype=torch.float64)
+
+        def iteration(  # type: ignore[no-untyped-def]
+            x=x, r=r, p=p, q=q, state=state, by=cg_iterate_op
+        ) -> float:
+            by(x, r, p, q, None, state, 1, 0, 0.0)
+            return float(state[0])
+
+        def calls(iteration=iteration) -> float:  # type: ignore[no-untyped-def]
+            return float(iteration(by=_cg_iterate_))
+
         label = f"{n:.0e}"
+        yield Case("cg_iterate", n, label, iteration, {"torch's calls": calls})
         yield Case("cg_step", n, label, ours, {"in place": cg, "naive": naive})
         yield Case("axpy_dot", n, label, step, {"in place": axpy})
         yield Case("dot", n, label, dot, {"in place": float32, "float64": float64})
