@@ -29,11 +29,13 @@ MAKERS = {
     for cls in (LineGradientDescent, ConjugateGradient, LBFGS)
     for search in SEARCHES
 }
-MAKERS["HessianFree"] = HessianFree
+# with a smaller λ the rounding of CG reaches 1e-5 of the parameters
+MAKERS["HessianFree"] = functools.partial(HessianFree, damping=1.0)
 
 
 # of HessianFree; whether two ranks do what one does with all rows
 OPTIONS = {
+    "auto": ({"damping": "auto"}, False),
     "micro_batches": ({"micro_batches": 2}, True),
     "curvature_closure": ({}, True),
     "structural": ({"structural_damping": 0.3}, True),
@@ -88,7 +90,7 @@ class Damped(nn.Module):
 
 def option_steps(name, net, x, y):
     """Parameters after every step of HessianFree with an option."""
-    solver = HessianFree(net.parameters(), **OPTIONS[name][0])
+    solver = HessianFree(net.parameters(), **{"damping": 1.0, **OPTIONS[name][0]})
 
     def closure(i=None, x=x, y=y):
         solver.zero_grad()

@@ -362,11 +362,12 @@ class HessianFree(Solver):
         lr = problem.per_group("lr")
         p, fall = kept.pop()
         [score] = problem.read(problem.value(problem.x + p))
-        # by more than rounding, which other ranks or another order would not repeat
-        least = 16 * torch.finfo(problem.dtype).eps
+        eps = torch.finfo(problem.dtype).eps
         while kept:
             [before] = problem.read(problem.value(problem.x + kept[-1][0]))
-            if math.isfinite(score) and not before < score - least * abs(score):
+            # what CG's rounding makes would not be so on other ranks or in another order
+            least = 16 * eps * abs(score) + 1e-8 * abs(problem.score - score)
+            if math.isfinite(score) and not before < score - least:
                 break
             (p, fall), score = kept.pop(), before
         if self.structural_damping:
