@@ -1,11 +1,13 @@
 """Measure dl4py beside its peers.
 
-``python -m tests.benchmarks [TABLE ...] [--quick] [--check] [--out FOLDER]``
+``python -m tests.benchmarks [TABLE ...] [--only NAME ...] [--quick] [--check]
+[--out FOLDER]``
 ``python -m tests.benchmarks kernels ops losses updaters vectors --device cuda``
 
 Runs every table of this folder (``harness`` says what one is), each in a process of its
 own, with 1 and 2 threads, or on a GPU. Writes ``results.json``, ``tables.md`` and a
-picture per table: the peer's time divided by ours over the size, one line a peer.
+picture per table: the peer's time divided by ours over the size, one line a peer. With
+``--only`` the other rows stay as they were.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", help="1 2; on a GPU 1")
+    parser.add_argument("--only", nargs="+", default=[], help="rows of these names")
     parser.add_argument("--out", type=pathlib.Path, help="folder for JSON and pictures")
     given = parser.parse_args()
     if wrong := [name for name in given.tables if name not in known]:
@@ -45,8 +48,14 @@ def main() -> None:
     for name in given.tables or known:
         table = known[name]
         print(f"\n## {table.title} ({name})\n", flush=True)
-        rows = run.in_own_process(name, table, given.quick, threads, given.device)
+        rows = run.in_own_process(
+            name, table, given.quick, threads, given.device, given.only
+        )
         print(f"\n{report.shown(rows)}")
+        if not rows:
+            continue  # none has such a name here
+        if given.only:
+            rows = merged(result.get(name, {}).get("rows", []), rows)
         result[name] = {
             "title": table.title,
             "quick": given.quick,
@@ -66,6 +75,12 @@ def main() -> None:
     print(f"\nwritten to {out}")
     if given.check and failed:
         sys.exit("\n".join(["missed by more than 20 %:", *failed]))
+
+
+def merged(old: list[dict[str, Any]], new: list[harness.Row]) -> list[harness.Row]:
+    """The rows that were there, those measured anew in their places."""
+    rows = {(r.name, r.label, r.threads): r for r in (harness.Row(**r) for r in old)}
+    return list((rows | {(r.name, r.label, r.threads): r for r in new}).values())
 
 
 if __name__ == "__main__":

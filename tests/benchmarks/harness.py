@@ -105,6 +105,16 @@ class Table:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     block: float = 0.01
 
+    def only(self, names: Sequence[str]) -> Table:
+        """The rows of some names; of all without names."""
+        if not names:
+            return self
+
+        def some(quick: bool) -> Iterator[Case]:
+            return (case for case in self.cases(quick) if case.name in names)
+
+        return dataclasses.replace(self, cases=some)
+
 
 # freed memory of any size is used again, so that pages are not faulted in anew
 WARM = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "17179869184"}

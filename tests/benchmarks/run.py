@@ -27,9 +27,15 @@ def tables() -> dict[str, Table]:
     return found
 
 
-def measure(name: str, quick: bool, threads: Sequence[int], device: str) -> list[Row]:
+def measure(
+    name: str,
+    quick: bool,
+    threads: Sequence[int],
+    device: str,
+    only: Sequence[str] = (),
+) -> list[Row]:
     with torch.device(device):
-        table = tables()[name]
+        table = tables()[name].only(only)
     done = []
     for row in harness.rows(table, quick, threads, device):
         done.append(row)
@@ -45,14 +51,19 @@ def measure(name: str, quick: bool, threads: Sequence[int], device: str) -> list
 
 
 def in_own_process(
-    name: str, table: Table, quick: bool, threads: Sequence[int], device: str
+    name: str,
+    table: Table,
+    quick: bool,
+    threads: Sequence[int],
+    device: str,
+    only: Sequence[str] = (),
 ) -> list[Row]:
     before = dict(os.environ)
     os.environ.update(table.environment)
     try:
         spawn = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            return pool.submit(measure, name, quick, threads, device).result()
+            return pool.submit(measure, name, quick, threads, device, only).result()
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -188,7 +188,7 @@ def draw(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.solvers")
     parser.add_argument("problems", nargs="*", metavar="PROBLEM", help=str([*PROBLEMS]))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the seconds")
     parser.add_argument("--only", nargs="+", help="some of the solvers")
     parser.add_argument("--out", type=pathlib.Path, help="folder for JSON and pictures")

