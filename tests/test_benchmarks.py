@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -73,9 +74,14 @@ def test_command(
     table = Table("Sums", fake, (Floor("none", least),), block=1e-4)
 
     def here(
-        _: str, table: Table, quick: bool, threads: list[int], device: str
+        _: str,
+        table: Table,
+        quick: bool,
+        threads: list[int],
+        device: str,
+        only: list[str],
     ) -> list[Row]:
-        return list(harness.rows(table, quick, threads, device))
+        return list(harness.rows(table.only(only), quick, threads, device))
 
     monkeypatch.setattr(run, "tables", lambda: {"sums": table})
     monkeypatch.setattr(run, "in_own_process", here)
@@ -96,6 +102,15 @@ def test_command(
     assert (
         "## Sums (`sums --quick`)" in told and ("Missed: sum 1 on 1" in told) == fails
     )
+
+
+def test_only_some_rows_are_measured_anew() -> None:
+    table = Table("Sums", fake).only(["other"])
+    assert not list(table.cases(True)) and len(list(Table("", fake).cases(True))) == 2
+    two = dataclasses.replace(ROW, threads=2)
+    new = dataclasses.replace(ROW, seconds=1.0)
+    old = [dataclasses.asdict(row) for row in (ROW, two)]
+    assert command.merged(old, [new]) == [new, two]
 
 
 def test_markdown_has_a_cell_for_every_number_of_threads() -> None:

@@ -365,7 +365,7 @@ class HessianFree(Solver):
         eps = torch.finfo(problem.dtype).eps
         while kept:
             [before] = problem.read(problem.value(problem.x + kept[-1][0]))
-            # what CG's rounding makes would not be so on other ranks or in another order
+            # not by what CG's rounding makes, which other ranks would not repeat
             least = 16 * eps * abs(score) + 1e-8 * abs(problem.score - score)
             if math.isfinite(score) and not before < score - least:
                 break
