@@ -4,11 +4,11 @@
 other work: seconds of the process, not of the clock. The machine stands in each file.
 
 =============================================== ========================================
-``python -m tests.benchmarks.solvers``          ``solvers.json``: 5 seeds
+``python -m tests.benchmarks.solvers``          ``solvers.json``: 5 seeds; the deep
+                                                autoencoder 3, of some of the solvers
 ``… .solvers.autoencoder``                      ``autoencoder.json``: 15 minutes of
-                                                HessianFree and of Adam 0.003, 3 seeds,
-                                                and of Adam 0.001, 3 of curves and 1 of
-                                                mnist; 2 minutes of the other rates
+                                                HessianFree and the best of Adam, 3
+                                                seeds; less of the other rates
 ``… .solvers.addition 50 100 150``              ``addition.json``
 =============================================== ========================================
 """
