@@ -24,6 +24,7 @@ class Custom(WeightedLoss):
             gets the labels as they are.
 
     Example:
+        >>> import torch
         >>> loss = get(nn.CrossEntropyLoss(reduction="none"))
         >>> loss.per_example(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor([1.3863, 1.3863])
@@ -109,6 +110,7 @@ def get(
         args: the loss's own arguments.
 
     Example:
+        >>> import torch
         >>> get("MCXENT", activation="softmax")(torch.zeros(1, 4), torch.eye(4)[:1])
         tensor(1.3863)
         >>> get("xent", "sigmoid", clip_eps=1e-7)
