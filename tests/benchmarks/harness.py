@@ -134,7 +134,7 @@ def rows(
         for case in _on(device, table.cases(quick)):
             variants = {"": case.ours, **case.peers}
             if quick:
-                t = compare(variants, rounds=5, seconds=0.5, block=table.block / 4)
+                t = compare(variants, rounds=5, seconds=0.4, block=table.block / 4)
             else:
                 t = compare(variants, block=table.block)
             ratios = {p: t[p] * case.weight.get(p, 1) / t[""] for p in case.peers}
