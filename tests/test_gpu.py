@@ -12,6 +12,7 @@ from torch import nn
 
 from dl4py import losses, ops, updaters
 from dl4py.losses import Loss
+from dl4py.ops.vectors import cg_iterate_op
 from dl4py.registry import LOSSES
 from tests.test_losses_kernels import INNER, WITH_KERNEL
 from tests.updating import NAMES, hyper, make_params, train, values
@@ -70,7 +71,10 @@ def test_one_launch_each() -> None:
 
 
 def test_nothing_waits() -> None:
-    some = calls()
+    v = [torch.randn(1000, device="cuda") for _ in range(4)]
+    state = torch.zeros(20, dtype=torch.float64, device="cuda")
+    iterate = functools.partial(cg_iterate_op, *v, None, state, 1, 0, 0.0)
+    some = calls() | {"cg_iterate_": iterate}  # of several launches
     for call in some.values():
         call()
     torch.cuda.set_sync_debug_mode("error")

@@ -12,14 +12,7 @@ from torch import nn
 from dl4py import updaters
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Fixed
-from tests.updating import (
-    NAMES,
-    make_params,
-    same,
-    state_of,
-    train,
-    values,
-)
+from tests.updating import NAMES, make_params, same, state_of, train, values
 
 
 @pytest.fixture(params=NAMES)

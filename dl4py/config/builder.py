@@ -7,10 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dl4py.config.codec import (
-    parse,
-    replace,
-)
+from dl4py.config.codec import parse, replace
 from dl4py.config.convolutional import MODES
 from dl4py.config.feedforward import HasLoss
 from dl4py.config.inputs import FeedForward, InputType, Recurrent

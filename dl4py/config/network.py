@@ -18,9 +18,7 @@ from dl4py.config.codec import (
     shown,
 )
 from dl4py.config.kinds import Choice, Integer, field, flag
-from dl4py.config.layer import (
-    Layer,
-)
+from dl4py.config.layer import Layer
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.registry import json_key
 

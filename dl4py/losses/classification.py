@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py.activations.base import number
-from dl4py.losses.base import (
-    Loss,
-    times,
-)
+from dl4py.losses.base import Loss, times
 from dl4py.ops.head import head
 from dl4py.registry import LOSSES
 
