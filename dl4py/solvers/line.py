@@ -316,10 +316,11 @@ class ConjugateGradient(LineSolver):
     Args:
         params, lr, max_num_line_search_iterations, max_iter, weight_decay, maximize,
             process_group: as in :class:`LineSolver`.
-        beta: ``"pr"`` (Polak-Ribière+), ``"fr"``, ``"hs"``, ``"dy"`` or ``"hz"``; see
-            :class:`~dl4py.solvers.directions.Conjugate`. In the benchmark ``"hz"`` is
-            the faster one on Rosenbrock's function, logistic regression and an MLP.
-        line_search: by name ``"strong_wolfe"`` has c2 = 0.1 here, ``"hager_zhang"``
+        beta: ``"hz"`` (Hager-Zhang), ``"pr"`` (Polak-Ribière+, DL4J's formula),
+            ``"fr"``, ``"hs"`` or ``"dy"``; see
+            :class:`~dl4py.solvers.directions.Conjugate`.
+        line_search: by name ``"strong_wolfe"`` has c2 = 0.4 and ``probe=True`` here,
+            so that most steps cost a value and a gradient; ``"hager_zhang"`` has
             sigma = 0.1.
         restart: steps after which β is 0; ``None``: the number of parameters.
 
@@ -347,7 +348,7 @@ class ConjugateGradient(LineSolver):
         params: ParamsT,
         lr: float = 1.0,
         *,
-        beta: str = "pr",
+        beta: str = "hz",
         line_search: str | Search = "strong_wolfe",
         max_num_line_search_iterations: int | None = None,
         max_iter: int = 1,
@@ -369,7 +370,8 @@ class ConjugateGradient(LineSolver):
     def _search(self, given: str | Search) -> Search:
         search = super()._search(given)
         if isinstance(search, StrongWolfe) and search is not given:
-            search.c2 = 0.1  # conjugacy needs steps near the minimum of the line
+            # conjugacy needs steps near the minimum of the line, of unforeseen length
+            search.c2, search.probe = 0.4, True
         if isinstance(search, HagerZhang) and search is not given:
             search.sigma = 0.1
         return search

@@ -160,6 +160,13 @@ class Search:
         """Whether a finite point is good enough to end the search."""
         raise NotImplementedError
 
+    def wants_gradient(self, i: int, gradient: bool) -> bool:
+        """Whether point ``i`` is computed with its gradient, if the caller wants it.
+
+        The first point is, since mostly it is the one.
+        """
+        return self.needs_gradient or (gradient and i == 0)
+
     def falls_back(self, line: Line, point: Point) -> bool:
         """Whether the lowest point found is better than none."""
         return point.loss < line.loss
@@ -170,8 +177,7 @@ class Search:
         Args:
             line: the line.
             iterations: how many points may be tried.
-            gradient: whether the caller will want the gradient there. The first point
-                is then tried with its gradient, since mostly it is the one.
+            gradient: whether the caller will want the gradient there.
         """
         if self.blind:
             return line.unseen(1.0)
@@ -179,7 +185,7 @@ class Search:
         step = next(steps)
         best: Point | None = None
         for i in range(iterations):
-            point = line.at(step, self.needs_gradient or (gradient and i == 0))
+            point = line.at(step, self.wants_gradient(i, gradient))
             if not line.slope < 0:
                 return None  # flat or uphill, or not a number
             if point.finite:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 
+import torch
+
 from dl4py.registry import SEARCHES
 from dl4py.solvers.searches import Line, Point, Search, Steps
 
@@ -14,10 +16,13 @@ class StrongWolfe(Search):
     """The loss has fallen enough, and the slope is small.
 
     φ(t) <= φ(0) + c₁·t·φ'(0) and |φ'(t)| <= c₂·|φ'(0)|. An interval that must hold such
-    a t is found by growing t, then narrowed by cubic interpolation.
+    a t is found by growing t, then narrowed, both by cubic interpolation.
 
     Args:
         c1, c2: 0 < c1 < c2 < 1; small c2 is exact and expensive.
+        probe: compute only the value at t = 1, which costs less than half of a
+            gradient, and begin at the minimum of the parabola through φ(0), φ'(0) and
+            φ(1). It pays where 1 is seldom accepted.
 
     Reference: Nocedal and Wright, Numerical Optimization, 2006, section 3.5.
     """
@@ -26,9 +31,13 @@ class StrongWolfe(Search):
     needs_gradient = True
     straight = True
 
-    def __init__(self, c1: float = 1e-4, c2: float = 0.9) -> None:
+    def __init__(self, c1: float = 1e-4, c2: float = 0.9, probe: bool = False) -> None:
         self.c1 = c1
         self.c2 = c2
+        self.probe = probe
+
+    def wants_gradient(self, i: int, gradient: bool) -> bool:
+        return i > 0 or not self.probe
 
     def enough(self, line: Line, point: Point) -> bool:
         """Whether the loss has fallen enough."""
@@ -38,12 +47,13 @@ class StrongWolfe(Search):
         return self.enough(line, point) and abs(point.slope) <= -self.c2 * line.slope
 
     def steps(self, line: Line) -> Steps:
-        low, high = line.start, None
         t = 1.0
+        if self.probe:
+            t = _parabola(line, (yield t))
+        point = yield t
+        low, high = Point(0.0, line.start.x, line.loss, line.slope), None
         while True:
-            point = yield t
-            if low is line.start:
-                low = Point(0.0, low.x, line.loss, line.slope)
+            before = low
             fell = point.finite and self.enough(line, point) and point.loss < low.loss
             if not fell:
                 high = point
@@ -53,11 +63,22 @@ class StrongWolfe(Search):
                     high = low
                 low = point
             if high is None:
-                t = _beyond(line, low)
+                t = _beyond(before, low)
             elif line.lost(high.step - low.step):
                 return
             else:
                 t = _between(low, high)
+            point = yield t
+
+
+def _parabola(line: Line, point: Point) -> float:
+    """The minimum of the parabola through φ(0), φ'(0) and φ(1), in [0.05, 10]."""
+    if not point.finite:
+        return 0.2
+    excess = point.loss - line.loss - line.slope
+    if abs(excess) <= 32 * torch.finfo(line.direction.dtype).eps * abs(line.loss):
+        return 1.0  # it may be rounding
+    return min(max(-line.slope / (2 * excess), 0.05), 10.0) if excess > 0 else 10.0
 
 
 def _minimum(a: Point, b: Point) -> float:
@@ -81,11 +102,12 @@ def _between(low: Point, high: Point) -> float:
     return low.step + (min(max(share, 0.1), 0.9) if math.isfinite(share) else 0.5) * h
 
 
-def _beyond(line: Line, point: Point) -> float:
-    """A longer step: where the slope would vanish, 2 to 10 times as far."""
-    t, change = point.step, line.slope - point.slope
-    ratio = line.slope / change if change < 0 else 10.0
-    return t * min(max(ratio, 2.0), 10.0)
+def _beyond(before: Point, point: Point) -> float:
+    """A longer step: the minimum of the cubic, up to 10 times as far."""
+    t = _minimum(before, point)
+    least = point.step + 0.01 * (point.step - before.step)
+    most = 10 * point.step
+    return min(max(t, least), most) if math.isfinite(t) else most
 
 
 @SEARCHES.add("hager_zhang")
