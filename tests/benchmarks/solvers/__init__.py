@@ -4,8 +4,8 @@
 other work: seconds of the process, not of the clock. The machine stands in each file.
 
 =============================================== ========================================
-``python -m tests.benchmarks.solvers``          ``solvers.json``: 5 seeds; the deep
-                                                autoencoder 3, of some of the solvers
+``python -m tests.benchmarks.solvers``          ``solvers.json``: 5 seeds; some of
+                                                the solvers on the deep autoencoder
 ``… .solvers.autoencoder``                      ``autoencoder.json``: 15 minutes of
                                                 HessianFree and the best of Adam, 3
                                                 seeds; less of the other rates
