@@ -21,6 +21,7 @@ TESTS = (
     "tests/test_ops.py",
     "tests/test_ops_losses.py",
     "tests/test_losses.py",
+    "tests/test_losses_golden.py",
     "tests/test_losses_kernels.py",
     "tests/test_solvers_cg.py",
     "tests/test_vectors.py",

@@ -3,7 +3,6 @@
 import copy
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,41 +13,20 @@ from dl4py.config import (
     BatchNormalization,
     Convolution2D,
     Dense,
-    Dropout,
     Embedding,
     GlobalPooling,
     InputType,
     LossLayer,
-    MaxNorm,
-    MinMaxNorm,
-    NeuralNetConfiguration,
-    NonNegative,
     Output,
     RnnOutput,
     Subsampling,
-    UnitNorm,
 )
-from dl4py.optimizer import normalised
-
-
-def builder(dtype="double"):
-    return NeuralNetConfiguration.builder().seed(3).data_type(dtype)
-
-
-def mlp(**settings):
-    chain = builder().updater("adam", lr=0.05)
-    for name, value in settings.items():
-        chain = getattr(chain, name)(value)
-    chain.layer(Dense(n_in=4, n_out=6, activation="tanh"))
-    return chain.layer(Output(n_out=3)).build()
+from tests.networks import builder, examples, mlp
 
 
 @pytest.fixture
 def batch():
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(12, 4, generator=g, dtype=torch.float64)
-    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (12,), generator=g)]
-    return x, y
+    return examples()
 
 
 class TestState:
@@ -223,119 +201,6 @@ class TestLearning:
         x, y = batch
         mean, total = mlp().module(), mlp(mini_batch=False).module()
         assert total.loss(x, y).item() == pytest.approx(12 * mean.loss(x, y).item())
-
-
-class TestNormalisation:
-    """The five rules, in NumPy."""
-
-    G = [np.array([[3.0, -4.0], [0.0, 12.0]]), np.array([0.5, -0.2])]
-
-    @pytest.mark.parametrize("theta", [0.7, 100.0])
-    @pytest.mark.parametrize(
-        "mode, rule",
-        [
-            ("RenormalizeL2PerLayer", lambda g, n, m, t: g / n),
-            ("RenormalizeL2PerParamType", lambda g, n, m, t: g / m),
-            ("ClipElementWiseAbsoluteValue", lambda g, n, m, t: np.clip(g, -t, t)),
-            ("ClipL2PerLayer", lambda g, n, m, t: g * (t / n if n > t else 1)),
-            ("ClipL2PerParamType", lambda g, n, m, t: g * (t / m if m > t else 1)),
-        ],
-    )
-    def test_rule(self, mode, rule, theta):
-        n = np.sqrt(sum((g**2).sum() for g in self.G))
-        ours = normalised([torch.from_numpy(g) for g in self.G], mode, theta)
-        for g, u in zip(self.G, ours, strict=True):
-            expected = rule(g, n, np.sqrt((g**2).sum()), theta)
-            np.testing.assert_allclose(u.numpy(), expected, rtol=1e-12)
-
-    def test_a_norm_of_zero(self):
-        zero = [torch.zeros(3)]
-        assert torch.equal(normalised(zero, "RenormalizeL2PerLayer", 1.0)[0], zero[0])
-
-
-class TestConstraints:
-    W = torch.tensor([[3.0, 4.0], [0.3, -0.4], [0.0, 0.0]], dtype=torch.float64)
-
-    @pytest.mark.parametrize(
-        "constraint, norms",
-        [
-            (MaxNorm(max_norm=1.0), [1, 0.5, 0]),
-            (MinMaxNorm(min=0.8, max=1.0), [1, 0.8, 0]),
-            (MinMaxNorm(min=0.8, max=1.0, rate=0.5), [3, 0.65, 0]),
-            (UnitNorm(), [1, 1, 0]),
-            (NonNegative(), [5, 0.3, 0]),
-        ],
-    )
-    def test_norms_afterwards(self, constraint, norms):
-        w = constraint.apply(self.W)
-        expected = torch.tensor(norms, dtype=torch.float64)
-        assert torch.allclose(w.norm(dim=1), expected, rtol=1e-5)
-
-    def test_wrong_axis(self):
-        with pytest.raises(ValueError, match=r"MaxNorm\(dimensions=\(2,\)\)"):
-            MaxNorm(dimensions=(2,)).apply(self.W)
-
-    def test_holds_after_every_step(self, batch):
-        chain = builder().updater("sgd", lr=10.0)
-        chain.constrain_weights(MaxNorm(max_norm=0.5))
-        chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3))
-        net = chain.build().module()
-        net.fit(*batch)
-        for layer in net.layers.values():
-            assert layer.weight.t().norm(dim=1).max().item() <= 0.5 + 1e-9
-
-
-class TestNoise:
-    @pytest.mark.parametrize("name", list(dl4py.registry.DROPOUTS))
-    def test_is_off_when_testing_and_keeps_the_mean(self, name):
-        x = torch.full((400, 3, 50), 2.0, dtype=torch.float64)
-        layer = dl4py.layers.DropoutLayer(dropout=dl4py.registry.DROPOUTS[name]())
-        torch.manual_seed(0)
-        noisy = layer(x)
-        assert not torch.equal(noisy, x)
-        if name != "alpha_dropout":  # keeps the mean of standardised values only
-            assert float(noisy.mean()) == pytest.approx(2.0, rel=0.05)
-        layer.eval()
-        assert torch.equal(layer(x), x)
-
-    def test_p_is_the_probability_of_keeping(self):
-        torch.manual_seed(0)
-        layer = dl4py.layers.DropoutLayer(dropout=0.8)
-        y = layer(torch.ones(100_000))
-        assert float((y > 0).float().mean()) == pytest.approx(0.8, abs=0.01)
-        assert float(y.max()) == pytest.approx(1.25)
-
-    def test_alpha_dropout_equals_torch(self):
-        x = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
-        torch.manual_seed(0)
-        ours = dl4py.layers.DropoutLayer(dropout=dl4py.config.AlphaDropout(0.7))(x)
-        theirs = nn.AlphaDropout(0.3)(x)
-        for moment in (torch.mean, torch.std):
-            assert float(moment(ours)) == pytest.approx(float(moment(theirs)), abs=0.01)
-
-    def test_spatial_dropout_takes_whole_channels(self):
-        layer = dl4py.layers.DropoutLayer(dropout=dl4py.config.SpatialDropout(0.5))
-        y = layer(torch.ones(8, 4, 3, 3)).flatten(2)
-        assert bool(((y == 0).all(2) | (y == 2).all(2)).all())
-        with pytest.raises(ValueError, match="SpatialDropout needs"):
-            layer(torch.ones(8, 4))
-
-    def test_scheduled_rate(self, batch):
-        half = dl4py.schedules.get("step", initial_value=1.0, decay_rate=1e-9, step=1)
-        chain = builder().layer(Dense(n_in=4, n_out=6, dropout=Dropout(half)))
-        net = chain.layer(Output(n_out=3)).build().module()
-        assert torch.equal(net.train()(batch[0]), net.output(batch[0]))  # keeps all
-        net.clock.iteration = 1
-        hidden = net.layers["layer0"](batch[0])
-        assert torch.equal(hidden[0], hidden[1])  # keeps nothing
-
-    def test_networks_draw_from_torchs_generator(self, batch):
-        net = mlp(dropout=0.5).module().train()
-        draws = []
-        for seed in (1, 1, 2):
-            torch.manual_seed(seed)
-            draws.append(net(batch[0]))
-        assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
 class TestTransforms:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dl4py.solvers import LBFGS, ConjugateGradient
-from tests.test_solvers import SOLVERS, quadratic, solve
+from tests.solving import SOLVERS, quadratic, solve
 
 
 class TestBounds:

@@ -161,9 +161,9 @@ class Search:
         raise NotImplementedError
 
     def wants_gradient(self, i: int, gradient: bool) -> bool:
-        """Whether point ``i`` is computed with its gradient, if the caller wants it.
+        """Whether point ``i`` is computed with its gradient.
 
-        The first point is, since mostly it is the one.
+        If the caller wants it in the end, the first is, since mostly it is the one.
         """
         return self.needs_gradient or (gradient and i == 0)
 

@@ -78,7 +78,9 @@ def _parabola(line: Line, point: Point) -> float:
     excess = point.loss - line.loss - line.slope
     if abs(excess) <= 32 * torch.finfo(line.direction.dtype).eps * abs(line.loss):
         return 1.0  # it may be rounding
-    return min(max(-line.slope / (2 * excess), 0.05), 10.0) if excess > 0 else 10.0
+    if excess < 0:
+        return 10.0  # it only falls
+    return min(max(-line.slope / (2 * excess), 0.05), 10.0)
 
 
 def _minimum(a: Point, b: Point) -> float:
