@@ -64,7 +64,8 @@ class TestCombinations:
         loss, minimum, _ = quadratic(n=6)
 
         def make(params):
-            return ConjugateGradient(params, line_search=StrongWolfe(c2=1e-8))
+            exact = StrongWolfe(c2=1e-8)
+            return ConjugateGradient(params, line_search=exact, preconditioner=None)
 
         w, _, _ = solve(make, loss, [0.0] * 6, 6)
         torch.testing.assert_close(w, minimum, rtol=0, atol=1e-6)
@@ -266,15 +267,16 @@ class TestCost:
 class TestBadFunctions:
     @pytest.mark.parametrize("search", [n for n in SEARCHES if n != "fixed"])
     @pytest.mark.parametrize("solver", SOLVERS)
-    def test_not_finite_beyond(self, solver, search):
+    @pytest.mark.parametrize("rate, last", [(10.0, 8.0), (20.0, 20.0)])
+    def test_not_finite_beyond(self, solver, search, rate, last):
         def barrier(w):  # NaN where w < 0, inf at 0, the minimum at 1
             return (w - w.log()).sum() * 40
 
         def make(params):
-            return solver(params, lr=10.0, line_search=search,
+            return solver(params, lr=rate, line_search=search,
                           max_num_line_search_iterations=25)  # fmt: skip
 
-        w, optimizer, seen = solve(make, barrier, [0.3, 3.0, 8.0], 60)
+        w, optimizer, seen = solve(make, barrier, [0.3, 3.0, last], 60)
         assert not np.isfinite(seen).all()
         torch.testing.assert_close(w, torch.ones(3).double(), rtol=0, atol=1e-4)
         for value in optimizer.memory.values():

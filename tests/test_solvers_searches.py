@@ -57,7 +57,10 @@ class TestProbe:
             seen.append((w.detach().clone(), torch.is_grad_enabled()))
             return loss(w)
 
-        w, _, _ = solve(ConjugateGradient, watched, start, steps, dtype)
+        def make(params):
+            return ConjugateGradient(params, preconditioner=None)
+
+        w, _, _ = solve(make, watched, start, steps, dtype)
         return w, seen
 
     def test_a_value_and_a_gradient_meet_the_minimum_of_a_parabola(self):

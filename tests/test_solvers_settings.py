@@ -183,3 +183,5 @@ class TestSettings:
             LBFGS([nn.Parameter(torch.ones(2))], **arguments)
         with pytest.raises(ValueError, match=r"ConjugateGradient\(beta=...\) must be"):
             ConjugateGradient([nn.Parameter(torch.ones(2))], beta="prp")
+        with pytest.raises(ValueError, match=r"preconditioner=...\) must be one of"):
+            ConjugateGradient([nn.Parameter(torch.ones(2))], preconditioner="adam")

@@ -98,43 +98,67 @@ class Steepest(Direction):
 
 @DIRECTIONS.add("conjugate", "conjugate_gradient")
 class Conjugate(Direction):
-    """d₊ = -g₊ + β·d, non-linear conjugate gradients.
+    """d₊ = -P·g₊ + β·d, non-linear conjugate gradients.
 
     =========== ==================================================
     beta        β
     =========== ==================================================
-    pr          max(0, g₊·y / g·g), Polak and Ribière
-    fr          g₊·g₊ / g·g, Fletcher and Reeves
-    hs          max(0, g₊·y / d·y), Hestenes and Stiefel
-    dy          g₊·g₊ / d·y, Dai and Yuan
-    hz          max(η, (y - 2·d·(y·y)/(d·y))·g₊ / d·y), Hager and Zhang, with
-                η = -1 / (‖d‖·min(0.01, ‖g‖))
+    pr          max(0, g₊·Py / g·Pg), Polak and Ribière
+    fr          g₊·Pg₊ / g·Pg, Fletcher and Reeves
+    hs          max(0, g₊·Py / d·y), Hestenes and Stiefel
+    dy          g₊·Pg₊ / d·y, Dai and Yuan
+    hz          max(η, (Py - 2·d·(y·Py)/(d·y))·g₊ / d·y), Hager and Zhang, with
+                η = 0.4·(g·d)/(d·P⁻¹d)
     =========== ==================================================
 
-    β is 0 where |g₊·g| >= powell·g₊·g₊ (Powell's restart; with ``hz`` never), where
-    d₊·g₊ > -0.01·g₊·g₊, and every ``restart`` steps. The first step expected is
-    t·(g·d)/(g₊·d₊), the one before scaled by the ratio of slopes.
+    P is 1, or with ``preconditioner="rms"`` the diagonal 1 / (√v + 0.001·mean(√v)), v a
+    running mean of squared gradients: v ← decay·v + (1 - decay)·g₊², as RmsProp scales
+    with. Layers of a network whose gradients differ by orders of magnitude then learn
+    at one pace. P changes from step to step, so that a quadratic of n dimensions takes
+    more than n steps.
+
+    β is 0 where |g₊·Pg| >= powell·g₊·Pg₊ (Powell's restart; with ``hz`` never), where
+    d₊·g₊ > -0.01·g₊·Pg₊, and every ``restart`` steps. The first step expected is
+    t·(g·d)/(g₊·d₊), the one before scaled by the ratio of slopes, and goes at most
+    twice as far as that went.
 
     Args:
         beta: a name of the table.
         powell: ν, 0.2 by Powell; infinite: never.
         restart: a number of steps, or ``None`` for the number of parameters.
+        preconditioner: ``"rms"`` or ``None``.
+        decay: in [0, 1), how slowly v changes.
 
     Reference: Nocedal and Wright, Numerical Optimization, 2006, section 5.2; Hager and
-        Zhang, A survey of nonlinear conjugate gradient methods, 2006.
+        Zhang, A survey of nonlinear conjugate gradient methods, 2006, and The limited
+        memory conjugate gradient method, 2013 (η).
     """
 
     learns = True
     betas = ("pr", "fr", "hs", "dy", "hz")
+    preconditioners = ("rms", None)
 
     def __init__(
-        self, beta: str = "pr", powell: float = 0.2, restart: int | None = None
+        self,
+        beta: str = "pr",
+        powell: float = 0.2,
+        restart: int | None = None,
+        preconditioner: str | None = None,
+        decay: float = 0.9,
     ) -> None:
-        if beta not in self.betas:
-            raise ValueError(f"beta must be one of {self.betas}, got {beta!r}")
+        for name, value, known in (
+            ("beta", beta, self.betas),
+            ("preconditioner", preconditioner, self.preconditioners),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay!r}")
         self.beta = beta
         self.powell = powell
         self.restart = restart
+        self.preconditioner = preconditioner
+        self.decay = decay
 
     def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
         if "d" not in memory:
@@ -143,13 +167,16 @@ class Conjugate(Direction):
             return g * -expected
         d: Tensor = memory["d"]
         beta: Tensor = memory["beta"]
-        gg, gd = g.dot(g), g.dot(d)
+        p = self._p(memory)
+        pg = g if p is None else p * g
+        gg, gd = g.dot(pg), g.dot(d)
         descends = beta * gd - gg <= -0.01 * gg
         beta = torch.where(descends & beta.isfinite(), beta, 0.0)
-        now = d * beta - g
+        now = d * beta - pg
         slope = beta * gd - gg
-        # never more than ten times as far as the last step went
-        length: Tensor = (memory["slope"] / slope).clamp(max=10.0) * memory["length"]
+        length: Tensor = memory["slope"] / slope * memory["length"]
+        # never more than twice as far as the last step went
+        length = length.minimum(2.0 * memory["length"] * d.norm() / now.norm())
         memory["expected"] = length
         return now * length
 
@@ -161,31 +188,47 @@ class Conjugate(Direction):
         assert new is not None
         expected = memory.pop("expected")
         d = taken.direction / expected
-        y = new - g
+        if self.preconditioner is not None:
+            self._rescale(new, memory)
         count = memory.get("count", 0) + 1
         if count >= (self.restart or len(g)):
             beta, count = g.new_zeros(()), 0
         else:
-            beta = self._beta(g, new, y, d)
+            beta = self._beta(g, new, d, self._p(memory))
         length = expected * taken.step
         memory.update(d=d, beta=beta, count=count, length=length, slope=g.dot(d))
 
-    def _beta(self, g: Tensor, new: Tensor, y: Tensor, d: Tensor) -> Tensor:
-        square = new.dot(new)
-        if self.beta == "fr":
-            beta = square / g.dot(g)
-        elif self.beta == "pr":
-            beta = (new.dot(y) / g.dot(g)).clamp(min=0)
-        elif self.beta == "dy":
-            beta = square / d.dot(y)
-        elif self.beta == "hs":
-            beta = (new.dot(y) / d.dot(y)).clamp(min=0)
+    def _p(self, memory: Memory) -> Tensor | None:
+        """P, or ``None`` where it is 1, as after a checkpoint written without it."""
+        return None if self.preconditioner is None else memory.get("p")
+
+    def _rescale(self, new: Tensor, memory: Memory) -> None:
+        """P from v, v from the gradient after a step."""
+        squares = new * new
+        if "squares" in memory:
+            squares = squares.lerp_(memory["squares"], self.decay)
+        root = squares.sqrt()
+        floor = 1e-3 * root.mean() + torch.finfo(root.dtype).tiny
+        memory.update(squares=squares, p=root.add_(floor).reciprocal_())
+
+    def _beta(self, g: Tensor, new: Tensor, d: Tensor, p: Tensor | None) -> Tensor:
+        y = new - g
+        py, pn = (y, new) if p is None else (p * y, p * new)
+        dy, square = d.dot(y), new.dot(pn)
+        if self.beta == "hz":
+            beta = (py.dot(new) - 2 * y.dot(py) / dy * d.dot(new)) / dy
+            return beta.maximum(0.4 * g.dot(d) / d.dot(d if p is None else d / p))
+        mixed = g.dot(pn)
+        if self.beta in ("pr", "fr"):
+            below = g.dot(pn - py)
         else:
-            dy = d.dot(y)
-            beta = (y.dot(new) - 2 * y.dot(y) / dy * d.dot(new)) / dy
-            return beta.maximum(-1 / (d.norm() * g.norm().clamp(max=0.01)))
+            below = dy
+        above = square if self.beta in ("fr", "dy") else (square - mixed)
+        beta = above / below
+        if self.beta in ("pr", "hs"):
+            beta = beta.clamp(min=0)
         if self.powell < math.inf:
-            beta = torch.where(new.dot(g).abs() < self.powell * square, beta, 0.0)
+            beta = torch.where(mixed.abs() < self.powell * square, beta, 0.0)
         return beta
 
 

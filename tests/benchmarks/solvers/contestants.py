@@ -105,7 +105,9 @@ OURS = {
         lbfgs, history_size=100, line_search="strong_wolfe"
     ),
     "ConjugateGradient": partial(ConjugateGradient, max_iter=20),
-    "ConjugateGradient, beta pr": partial(ConjugateGradient, beta="pr", max_iter=20),
+    "ConjugateGradient, no preconditioner": partial(
+        ConjugateGradient, preconditioner=None, max_iter=20
+    ),
     "HessianFree": HessianFree,
     "HessianFree, damping 1e-3": partial(
         HessianFree, damping=1e-3, damping_factor=0.5, cg_max_iter=250
