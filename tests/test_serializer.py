@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -139,6 +140,28 @@ class TestOwnFiles:
         with pytest.raises(TypeError, match="expected a network of dl4py, got Linear"):
             save(torch.nn.Linear(2, 2), tmp_path / "c.zip")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
+
+    def test_targets_that_are_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere;"):
+            save(network(), tmp_path / "nowhere" / "a.zip")
+        with pytest.raises(ValueError, match="expected a file, .* is a folder"):
+            save(network(), tmp_path)
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="is a device or pipe; open it"):
+            save(network(), tmp_path / "pipe")
+        assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+    def test_through_a_pipe(self):
+        """Sizes stand before the data, where Java's ZipInputStream looks for them."""
+        net, parts = network(), []
+
+        class Pipe:
+            write = staticmethod(lambda data: parts.append(bytes(data)))
+
+        save(net, Pipe())
+        file = io.BytesIO(b"".join(parts))
+        assert not any(e.flag_bits & 8 for e in zipfile.ZipFile(file).infolist())
+        assert file.getvalue() == saved(net).getvalue()
 
     def test_an_interrupted_save_leaves_the_old_file(self, tmp_path, monkeypatch):
         path = tmp_path / "a.zip"

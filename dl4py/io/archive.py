@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -199,6 +200,10 @@ def write_model(
         target: a path or a binary file.
         configuration: DL4J's JSON.
         arrays: entry → (its size, a function that writes its bytes).
+
+    Raises:
+        FileNotFoundError: where the path's folder does not exist.
+        ValueError: where the path is a folder, a device or a pipe.
     """
     if not isinstance(target, (str, os.PathLike)):
         if not hasattr(target, "write"):
@@ -206,10 +211,25 @@ def write_model(
                 "save(model, path): expected a path or a binary file, got "
                 f"{type(target).__name__}"
             )
-        _write(target, configuration, arrays)
+        seekable = getattr(target, "seekable", None)
+        if seekable is not None and seekable():
+            _write(target, configuration, arrays)
+            return
+        # a zip written straight to a pipe has sizes after the data, which Java refuses
+        with tempfile.TemporaryFile() as file:
+            _write(file, configuration, arrays)
+            file.seek(0)
+            shutil.copyfileobj(file, target)
         return
     target = os.path.realpath(target)  # a link stays one
     folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"save(model, path): there is no folder {folder}; make it first"
+        )
+    if os.path.exists(target) and not os.path.isfile(target):
+        what = "a folder" if os.path.isdir(target) else "a device or pipe; open it"
+        raise ValueError(f"save(model, path): expected a file, {target} is {what}")
     handle, name = tempfile.mkstemp(dir=folder, prefix=".dl4py-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
