@@ -1,11 +1,13 @@
-"""DL4J itself as a fixture, and a run's last line: how much of its catalogue passed."""
+"""Fixtures of several files, and what a run ends with: how much of DL4J passed."""
 
 import os
 from collections import Counter
 
 import pytest
 
+from dl4py import updaters
 from tests.oracle import Oracle, at_hand
+from tests.updating import NAMES
 
 CASE = "tests/test_catalogue.py::test_equals_dl4j["
 
@@ -19,6 +21,12 @@ def oracle():
         pytest.skip("DL4J itself is not at hand")
     with Oracle() as running:
         yield running
+
+
+@pytest.fixture(params=NAMES)
+def cls(request):
+    """Every updater's class in turn."""
+    return updaters.get(request.param)
 
 
 def pytest_terminal_summary(terminalreporter):

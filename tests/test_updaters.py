@@ -18,7 +18,6 @@ from dl4py.solvers import Solver
 from dl4py.updaters import adam
 from tests.references import updaters as reference
 from tests.updating import (
-    NAMES,
     OTHER,
     SHAPES,
     assert_near,
@@ -30,11 +29,6 @@ from tests.updating import (
     train,
     values,
 )
-
-
-@pytest.fixture(params=NAMES)
-def cls(request):
-    return updaters.get(request.param)
 
 
 @pytest.fixture

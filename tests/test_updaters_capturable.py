@@ -11,13 +11,7 @@ from torch import nn
 from dl4py import updaters
 from dl4py.ops import steps
 from dl4py.schedules import Exponential
-from tests.updating import NAMES, hyper, make_params, resumed, train, values
-
-
-@pytest.fixture(params=NAMES)
-def cls(request: pytest.FixtureRequest) -> Any:
-    return updaters.get(request.param)
-
+from tests.updating import hyper, make_params, resumed, train, values
 
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
 

@@ -9,15 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from dl4py import updaters
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Fixed
-from tests.updating import NAMES, make_params, same, state_of, train, values
-
-
-@pytest.fixture(params=NAMES)
-def cls(request):
-    return updaters.get(request.param)
+from tests.updating import make_params, same, state_of, train, values
 
 
 class TestBadInput:

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dl4py import updaters
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Exponential, Map, Poly, Step
 from tests.updating import (
     BIASED,
-    NAMES,
     OTHER,
     gradients,
     hyper,
@@ -22,11 +20,6 @@ from tests.updating import (
     train,
     values,
 )
-
-
-@pytest.fixture(params=NAMES)
-def cls(request):
-    return updaters.get(request.param)
 
 
 class TestOptimizer:
