@@ -63,15 +63,14 @@ def solve(
     max_iter: int = 100,
     tolerance: float = 5e-4,
     chunk: int = 10,
-    likely: int = 0,
     read: Read | None = None,
 ) -> Solved:
     """Minimise φ(x) = ½·x·A·x - b·x by preconditioned conjugate gradients.
 
     Ends at iteration i where φᵢ₋ₖ < 0 and (φᵢ - φᵢ₋ₖ)/φᵢ < k·tolerance with k =
     :func:`window`, or before a direction p with p·A·p <= 0. What ended stays as it is,
-    so that the host need look only after as many iterations as are ``likely``, and then
-    every ``chunk`` iterations.
+    so that the host need look only at iteration 11, where progress is first measured,
+    and then every ``chunk`` iterations.
 
     Args:
         product: v → A·v, a new tensor; A symmetric.
@@ -81,7 +80,6 @@ def solve(
         max_iter: iterations at most, >= 1.
         tolerance: relative progress per iteration.
         chunk: iterations between two reads of the host, >= 1.
-        likely: iterations before the first read; progress is first measured at 11.
         read: tensor → numbers on the host.
 
     Source: Martens, Deep learning via Hessian-free optimization, 2010.
@@ -94,7 +92,7 @@ def solve(
     state[GOES_ON], state[SQUARE] = 1, dot_op(r, y)
     state[MODELS] = -0.5 * (dot_op(r, x) + dot_op(b, x))
     last, stored, wanted = 0, [], set(grid(max_iter))
-    first = max(window(1) + 1, likely)
+    first = window(1) + 1
     for i in range(1, max_iter + 1):
         k = window(i)  # progress over so many is true while φᵢ₋ₖ >= 0, for φ falls
         measured = k if i > k else 0

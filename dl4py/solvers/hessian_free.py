@@ -280,10 +280,8 @@ class HessianFree(Solver):
             max_iter=self.cg_max_iter,
             tolerance=self.cg_tol,
             chunk=self.cg_chunk,
-            likely=self.memory.get("cg_iterations", 0) + 1,
             read=lambda t: problem.read(*t),
         )
-        self.memory["cg_iterations"] = solved.stopped
         # φ without the damping is the model that ρ is about
         kept = [
             (x, phi - 0.5 * damping * x.dot(x))
