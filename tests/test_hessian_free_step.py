@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from dl4py.solvers import HessianFree
+from dl4py.solvers import HessianFree, hessian_free
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton
+from dl4py.solvers.problem import Problem
 from examples.autoencoder import curves, sparse
 from tests.hessian_free import X, Y, closure_of, flat, network
 
@@ -89,24 +90,65 @@ class TestMatrix:
         torch.testing.assert_close(g, 2 / X.numel() * j.T @ j, rtol=0, atol=1e-12)
 
 
-def test_reads_of_the_host_in_a_step():
-    """At most one for 10 iterations of CG, and one for an evaluation."""
+@pytest.mark.parametrize("waits", [True, False])
+def test_reads_of_the_host_in_a_step(waits, monkeypatch):
+    """At most one for 10 iterations of CG, and one for an evaluation.
+
+    Where no read waits, CG looks by itself, and at every iteration.
+    """
     net = network()
     solver = HessianFree(net.parameters(), cg_max_iter=100, cg_tol=0.0)
-    seen = []
-    plain = closure_of(solver, net)
+    seen, reads, looks = [], [], []
+    plain, read, solve = closure_of(solver, net), Problem.read, hessian_free.solve
 
     def closure():
         seen.append(1)
         return plain()
 
+    def counted(self, *numbers):
+        reads.append(1)
+        return read(self, *numbers)
+
+    def solved(*args, **options):
+        looks.append((options["chunk"], options["read"]))
+        return solve(*args, **options)
+
+    monkeypatch.setattr(Problem, "waits", waits)
+    monkeypatch.setattr(Problem, "read", counted)
+    monkeypatch.setattr(hessian_free, "solve", solved)
     solver.step(closure)
-    count, seen[:] = 0, []
+    for found in (seen, reads, looks):
+        found.clear()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         solver.step(closure)
-    for event in profiler.events():
-        count += event.name == "aten::_local_scalar_dense"
-    assert count <= 100 // 10 + 1 + len(seen) + 2
+    # tolist() is no such event, hence the count of reads
+    scalars = sum(e.name == "aten::_local_scalar_dense" for e in profiler.events())
+    of_cg = 100 // 10 if waits else 0
+    assert of_cg < len(reads) + scalars <= of_cg + len(seen) + 2
+    [(chunk, reader)] = looks
+    assert (chunk, reader is None) == ((10, False) if waits else (1, True))
+
+
+def test_the_step_is_the_same_however_often_the_host_looks(monkeypatch):
+    ends = []
+    for waits in (True, False):
+        monkeypatch.setattr(Problem, "waits", waits)
+        net = network()
+        solver = HessianFree(net.parameters())
+        for _ in range(4):
+            solver.step(closure_of(solver, net))
+        ends.append(flat(net))
+    assert torch.equal(*ends)
+
+
+def test_a_read_waits_for_devices_and_ranks(monkeypatch):
+    problem = Problem(HessianFree([nn.Parameter(torch.ones(2))]), lambda: None)
+    assert not problem.waits
+    with monkeypatch.context() as patch:
+        patch.setattr(Problem, "_ranks", lambda self: 2)
+        assert problem.waits
+    problem.device = torch.device("meta")
+    assert problem.waits
 
 
 class TestFailures:

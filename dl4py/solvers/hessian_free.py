@@ -59,7 +59,9 @@ class HessianFree(Solver):
         cg_tol: Martens' relative progress per iteration, see
             :func:`dl4py.solvers.cg.solve`.
         cg_decay: the next solve starts at this multiple of the last solution, [0, 1].
-        cg_chunk: iterations between two host reads; the result does not depend on it.
+        cg_chunk: iterations between two host reads where a read waits, for an
+            accelerator or for other ranks; elsewhere the host looks at every iteration.
+            The result does not depend on it.
         preconditioner: ``"empirical"``: (D + λ + weight decay)^exponent, where D is an
             average of Monte-Carlo estimates of the mean squared gradients of the rows;
             of each rank its own. ``"monte_carlo"``: the same with labels drawn as for
@@ -279,8 +281,8 @@ class HessianFree(Solver):
             scale,
             max_iter=self.cg_max_iter,
             tolerance=self.cg_tol,
-            chunk=self.cg_chunk,
-            read=lambda t: problem.read(*t),
+            chunk=self.cg_chunk if problem.waits else 1,
+            read=(lambda t: problem.read(*t)) if problem.waits else None,
         )
         # φ without the damping is the model that ρ is about
         kept = [

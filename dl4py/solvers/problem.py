@@ -140,6 +140,11 @@ class Problem:
     def _watch(self) -> Watch:
         return self.solver.watch(before=self._check_cleared, after=self._collect)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a read waits: for an accelerator or for other ranks."""
+        return self.device.type != "cpu" or self._ranks() > 1
+
     def read(self, *numbers: Tensor) -> list[float]:
         """Numbers that decide what is done next: equal on all ranks, one host read."""
         packed = torch.stack([n.to(self.dtype) for n in numbers])
