@@ -1,8 +1,15 @@
-"""Who solves: dl4py's solvers, torch's L-BFGS, and two packages if installed."""
+"""Who solves: dl4py's solvers, torch's L-BFGS, and three packages if installed.
+
+ncg-optimizer and pytorch-minimize are on PyPI; PyTorchHessianFree is
+``hessianfree @ git+https://github.com/ltatzel/PyTorchHessianFree`` and needs
+backpack-for-pytorch.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4py.solvers import LBFGS, ConjugateGradient, HessianFree, LineGradientDescent
+from dl4py.solvers.capture import Capture
 from tests.benchmarks.solvers.loose import loose
 
 Params = list[nn.Parameter]
@@ -93,6 +101,24 @@ def ncg(params: Params, watch: Watch) -> None:
         optimizer.step(closure)
 
 
+def hessianfree(params: Params, watch: Watch) -> None:
+    """PyTorchHessianFree with its defaults; it wants the outputs beside the loss."""
+    from hessianfree.optimizer import HessianFree as Peer
+
+    optimizer = Peer(params)
+
+    def forward() -> tuple[Tensor, tuple[Tensor, ...]]:
+        # trials are without grad, which a loss with derivatives of its own needs
+        with torch.enable_grad(), Capture() as seen:
+            loss = watch()
+        return loss, tuple(seen.outputs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of each step that does not gain
+        while True:
+            optimizer.step(forward)
+
+
 torch_lbfgs = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", max_iter=20)
 
 lbfgs = partial(LBFGS, max_iter=20)
@@ -123,23 +149,28 @@ TORCH = {
 }
 
 
+PACKAGES: dict[str, tuple[str, dict[str, Callable[[Params, Watch], None]]]] = {
+    "PyTorchHessianFree": ("hessianfree", {"PyTorchHessianFree": hessianfree}),
+    "pytorch-minimize": (
+        "torchmin",
+        {
+            "pytorch-minimize l-bfgs": partial(torchmin, "l-bfgs"),
+            "pytorch-minimize cg": partial(torchmin, "cg"),
+        },
+    ),
+    "ncg-optimizer": ("ncg_optimizer", {"ncg-optimizer": ncg}),
+}
+
+
 def everyone() -> dict[str, Callable[[Params, Watch], None]]:
     """Name → what runs it; packages that are not installed are left out."""
     found: dict[str, Callable[[Params, Watch], None]] = {
         name: partial(stepping, make) for name, make in {**OURS, **TORCH}.items()
     }
     found["PyTorchHessianFree's rules"] = loose
-    try:
-        import torchmin as _  # noqa: F401
-
-        found["pytorch-minimize l-bfgs"] = partial(torchmin, "l-bfgs")
-        found["pytorch-minimize cg"] = partial(torchmin, "cg")
-    except ImportError:
-        print("pytorch-minimize is not installed")
-    try:
-        import ncg_optimizer as _  # noqa: F401, F811
-
-        found["ncg-optimizer"] = ncg
-    except ImportError:
-        print("ncg-optimizer is not installed")
+    for package, (module, contestants) in PACKAGES.items():
+        if importlib.util.find_spec(module):
+            found |= contestants
+        else:
+            print(f"{package} is not installed")
     return found
