@@ -124,23 +124,46 @@ class TestLimitedMemory:
             h = v.T @ h @ v + rho * np.outer(s, s)
         return h
 
-    @pytest.mark.parametrize("count", [1, 3, 4, 7, 12])
-    def test_equals_bfgs(self, count):
+    @pytest.mark.parametrize(
+        ("history", "count"),
+        [(4, n) for n in (1, 3, 4, 7, 12)] + [(20, n) for n in (8, 9, 17, 26, 40)],
+    )
+    def test_equals_bfgs(self, history, count):
         rng = np.random.default_rng(count)
-        a = rng.normal(size=(9, 9))
-        a = a @ a.T + np.eye(9)
-        pairs = [(s, a @ s) for s in rng.normal(size=(count, 9))]
-        direction, memory = LimitedMemory(4), {}
-        g = torch.zeros(9).double()
+        size = 2 * history + 1
+        a = rng.normal(size=(size, size))
+        a = a @ a.T + np.eye(size)
+        pairs = [(s, a @ s) for s in rng.normal(size=(count, size))]
+        direction, memory = LimitedMemory(history), {}
+        g = torch.zeros(size).double()
         for s, y in pairs:
             s, y = torch.tensor(s), torch.tensor(y)
             direction.learn(
                 Taken(s, 1.0, 1.0, s, g, y, (s @ y).item(), 0.0, 0.0), memory
             )
-        g = torch.tensor(rng.normal(size=9))
-        expected = -self.dense(pairs[-4:]) @ g.numpy()
+        g = torch.tensor(rng.normal(size=size))
+        expected = -self.dense(pairs[-history:]) @ g.numpy()
         d = direction.at(g, 1.0, memory)
         np.testing.assert_allclose(d.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+    def test_pairs_kept_by_default(self):
+        direction, memory = LimitedMemory(), {}
+        for i in range(130):
+            s = torch.eye(140)[i]
+            direction.learn(Taken(s, 1.0, 1.0, s, 0 * s, s, 1.0, 0.0, 0.0), memory)
+        g = torch.ones(140)
+        # on pairs of the identity H is the identity, off them γ = 1 too
+        torch.testing.assert_close(direction.at(g, 140.0, memory), -g)
+        assert memory["count"] == 130 and len(memory["pairs"]) == 125
+
+    @pytest.mark.parametrize("history", [1, 4, 7, 100])
+    def test_pairs_that_are_not_there_yet_take_no_memory(self, history):
+        direction, memory = LimitedMemory(history), {}
+        for i in range(30):
+            s = torch.eye(50)[i]
+            direction.learn(Taken(s, 1.0, 1.0, s, 0 * s, s, 1.0, 0.0, 0.0), memory)
+            held = len(memory["pairs"])
+            assert held <= max(8, 2 * (i + 1)) and held <= history + max(1, history / 4)
 
     def test_pairs_are_of_one_batch(self):
         torch.manual_seed(0)

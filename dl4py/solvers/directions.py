@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dl4py.registry import DIRECTIONS
 
@@ -246,7 +247,7 @@ class LimitedMemory(Direction):
     that noise or negative curvature cost no pair.
 
     Args:
-        history_size: the number of pairs, >= 1.
+        history_size: the number of pairs, >= 1; None: see :meth:`held`.
         damping: in [0, 1); 0 keeps every y as it is.
 
     Reference: Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices,
@@ -255,15 +256,26 @@ class LimitedMemory(Direction):
 
     learns = True
 
-    def __init__(self, history_size: int = 20, damping: float = 0.2) -> None:
+    def __init__(self, history_size: int | None = None, damping: float = 0.2) -> None:
         self.history_size = history_size
         self.damping = damping
+
+    def held(self, size: int) -> int:
+        """How many pairs of vectors of ``size`` are kept at most.
+
+        By default 100, where they are small beside what a gradient takes, and fewer
+        from 167,772 numbers on, where 2²⁴ in all s are the limit, but not below 20.
+
+        >>> [LimitedMemory().held(n) for n in (500, 400_000, 10**9)]
+        [100, 41, 20]
+        """
+        return self.history_size or max(20, min(100, 2**24 // size))
 
     def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
         count = memory.get("count", 0)
         if not count:
             return g * (-1.0 / max(1.0, math.sqrt(square)))
-        k = min(count, self.history_size)
+        k = min(count, self.held(len(g)))
         window = slice(memory["first"], memory["first"] + k)  # the oldest pair first
         rows = memory["pairs"][window].view(2 * k, -1)
         sy = memory["sy"][window, window].triu()
@@ -297,26 +309,30 @@ class LimitedMemory(Direction):
         self._store(s, y, memory)
 
     def _store(self, s: Tensor, y: Tensor, memory: Memory) -> None:
-        m = self.history_size
+        m = self.held(len(s))
         capacity = m + max(1, m // 4)  # so that pairs move seldom, and stay in order
         if "pairs" not in memory:
+            size = min(8, capacity)
             # small matrices whose entries differ by many orders of magnitude
             wide = torch.float32 if s.device.type == "mps" else torch.float64
-            memory["pairs"] = s.new_zeros(capacity, 2, len(s))
-            memory["sy"] = s.new_zeros(capacity, capacity, dtype=wide)
-            memory["yy"] = s.new_zeros(capacity, capacity, dtype=wide)
+            memory["pairs"] = s.new_zeros(size, 2, len(s))
+            memory["sy"] = s.new_zeros(size, size, dtype=wide)
+            memory["yy"] = s.new_zeros(size, size, dtype=wide)
             memory["first"] = 0
-        pairs, sy, yy = memory["pairs"], memory["sy"], memory["yy"]
         k, first = min(memory.get("count", 0), m), memory["first"]
         if k == m:
             first, k = first + 1, m - 1
         new = first + k
-        if new == capacity:
-            for i in range(k):
-                pairs[i].copy_(pairs[first + i])
-            for small in (sy, yy):
-                small[:k, :k] = small[first:new, first:new].clone()
-            first, new = 0, k
+        if new == len(memory["pairs"]):
+            if new < capacity:
+                self._grow(min(2 * new, capacity), memory)
+            else:
+                for i in range(k):
+                    memory["pairs"][i].copy_(memory["pairs"][first + i])
+                for small in (memory["sy"], memory["yy"]):
+                    small[:k, :k] = small[first:new, first:new].clone()
+                first, new = 0, k
+        pairs, sy, yy = memory["pairs"], memory["sy"], memory["yy"]
         pairs[new, 0].copy_(s)
         pairs[new, 1].copy_(y)
         window = slice(first, new + 1)
@@ -325,3 +341,11 @@ class LimitedMemory(Direction):
         yy[window, new] = yy[new, window] = column[:, 1]
         memory["first"] = first
         memory["count"] = memory.get("count", 0) + 1  # of all that were ever stored
+
+    @staticmethod
+    def _grow(size: int, memory: Memory) -> None:
+        """Room for ``size`` pairs: those that there are not yet take no memory."""
+        extra = size - len(memory["pairs"])
+        memory["pairs"] = pad(memory["pairs"], (0, 0, 0, 0, 0, extra))
+        for name in ("sy", "yy"):
+            memory[name] = pad(memory[name], (0, extra, 0, extra))

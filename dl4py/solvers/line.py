@@ -396,8 +396,9 @@ class LBFGS(LineSolver):
             maximize, bounds, process_group: as in :class:`LineSolver`. The default
             search is not DL4J's, since it goes on where float32 hides the fall of the
             loss; small losses to the last digit take ``max_iter=20``.
-        history_size: pairs kept, >= 1; DL4J keeps 4, with which a PINN takes many times
-            as long.
+        history_size: pairs kept, >= 1; None: 100 of up to 167,772 parameters, fewer of
+            more, 20 of 800,000 and from there on. DL4J keeps 4, with which a PINN takes
+            many times as long.
         damping: Powell's, in [0, 1); see
             :class:`~dl4py.solvers.directions.LimitedMemory`.
 
@@ -425,7 +426,7 @@ class LBFGS(LineSolver):
         self,
         params: ParamsT,
         lr: float = 1.0,
-        history_size: int = 20,
+        history_size: int | None = None,
         *,
         line_search: str | Search = "hager_zhang",
         max_num_line_search_iterations: int | None = None,
@@ -433,7 +434,8 @@ class LBFGS(LineSolver):
         damping: float = 0.2,
         **options: Any,
     ) -> None:
-        self._count("history_size", history_size)
+        if history_size is not None:
+            self._count("history_size", history_size)
         if not (isinstance(damping, (int, float)) and 0 <= damping < 1):
             self.wrong("damping", "a number in [0, 1)", damping)
         super().__init__(

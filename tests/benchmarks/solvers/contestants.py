@@ -126,6 +126,7 @@ lbfgs = partial(LBFGS, max_iter=20)
 OURS = {
     "LBFGS": lbfgs,
     "LBFGS 4 pairs": partial(lbfgs, history_size=4),
+    "LBFGS 20 pairs": partial(lbfgs, history_size=20),
     "LBFGS 100 pairs": partial(lbfgs, history_size=100),
     "LBFGS 100 pairs, strong_wolfe": partial(
         lbfgs, history_size=100, line_search="strong_wolfe"
