@@ -146,6 +146,23 @@ class TestLimitedMemory:
         d = direction.at(g, 1.0, memory)
         np.testing.assert_allclose(d.numpy(), expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.parametrize(("before", "after"), [(20, 4), (4, 20), (3, 5)])
+    def test_a_checkpoint_of_another_history(self, before, after):
+        rng = np.random.default_rng(before)
+        pairs = [(s, 2 * s + 0.1 * s[::-1]) for s in rng.normal(size=(60, 41))]
+        g, memory = torch.tensor(rng.normal(size=41)), {}
+        zero = torch.zeros(41).double()
+        for i, (s, y) in enumerate(pairs):
+            direction = LimitedMemory(before if i < 30 else after)
+            s, y = torch.tensor(s), torch.tensor(y)
+            taken = Taken(s, 1.0, 1.0, s, zero, y, (s @ y).item(), 0.0, 0.0)
+            if i >= 30:
+                known = min(after, before + i - 30)
+                expected = -self.dense(pairs[i - known : i]) @ g.numpy()
+                d = direction.at(g, 1.0, memory).numpy()
+                np.testing.assert_allclose(d, expected, rtol=1e-10, atol=1e-12)
+            direction.learn(taken, memory)
+
     def test_pairs_kept_by_default(self):
         direction, memory = LimitedMemory(), {}
         for i in range(130):

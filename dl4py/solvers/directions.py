@@ -272,11 +272,12 @@ class LimitedMemory(Direction):
         return self.history_size or max(20, min(100, 2**24 // size))
 
     def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
-        count = memory.get("count", 0)
-        if not count:
+        kept = memory.get("kept", 0)
+        if not kept:
             return g * (-1.0 / max(1.0, math.sqrt(square)))
-        k = min(count, self.held(len(g)))
-        window = slice(memory["first"], memory["first"] + k)  # the oldest pair first
+        k = min(kept, self.held(len(g)))  # fewer than a checkpoint may bring
+        end = memory["first"] + kept
+        window = slice(end - k, end)  # the oldest pair first
         rows = memory["pairs"][window].view(2 * k, -1)
         sy = memory["sy"][window, window].triu()
         yy = memory["yy"][window, window]
@@ -290,7 +291,7 @@ class LimitedMemory(Direction):
         return d.neg_()
 
     def knows(self, memory: Memory) -> bool:
-        return bool(memory.get("count", 0))
+        return bool(memory.get("kept", 0))
 
     def learn(self, taken: Taken, memory: Memory) -> None:
         assert taken.new is not None
@@ -298,7 +299,7 @@ class LimitedMemory(Direction):
         # B·s = -t·rate·g, since d = -H·g
         scale = -taken.step * taken.rate if taken.rate is not None else math.nan
         curvature = scale * taken.predicted
-        if memory.get("count", 0) and curvature > 0 and sy < self.damping * curvature:
+        if self.knows(memory) and curvature > 0 and sy < self.damping * curvature:
             theta = (1 - self.damping) * curvature / (curvature - sy)
             y = theta * y + ((1 - theta) * scale) * taken.old
             sy = self.damping * curvature
@@ -319,9 +320,9 @@ class LimitedMemory(Direction):
             memory["sy"] = s.new_zeros(size, size, dtype=wide)
             memory["yy"] = s.new_zeros(size, size, dtype=wide)
             memory["first"] = 0
-        k, first = min(memory.get("count", 0), m), memory["first"]
-        if k == m:
-            first, k = first + 1, m - 1
+        kept, first = memory.get("kept", 0), memory["first"]
+        k = min(kept, m - 1)
+        first += kept - k
         new = first + k
         if new == len(memory["pairs"]):
             if new < capacity:
@@ -339,7 +340,7 @@ class LimitedMemory(Direction):
         column = (pairs[window].view(2 * (k + 1), -1) @ y).view(k + 1, 2).to(sy.dtype)
         sy[window, new] = column[:, 0]
         yy[window, new] = yy[new, window] = column[:, 1]
-        memory["first"] = first
+        memory["first"], memory["kept"] = first, k + 1
         memory["count"] = memory.get("count", 0) + 1  # of all that were ever stored
 
     @staticmethod
