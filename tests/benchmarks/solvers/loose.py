@@ -3,8 +3,8 @@
 ρ is measured from the decayed start of CG and with λ in the model, CG stops at a
 progress below 5e-4 however many iterations that took or at a residual of 1e-5, and
 nothing is preconditioned. λ = 1 at first, 250 iterations at most: its defaults. The
-products are dl4py's, which cost less than its own, and the search does not give up after
-20 lengths, so that only these rules differ. The package itself is a contestant too.
+products are dl4py's, which cost less than its own, and the search tries 60 lengths, not
+20, so that only these rules differ. The package itself is a contestant too.
 """
 
 from __future__ import annotations
