@@ -46,7 +46,8 @@ class Watch:
         now, number = time.process_time() - self.began, float(value.detach())
         if now > self.seconds and self.curve:
             raise Ended  # too late to count
-        lowest = min(number, self.curve[-1][1]) if self.curve else number
+        # in this order NaN is never the lowest
+        lowest = min(self.curve[-1][1], number) if self.curve else number
         self.curve.append((now, lowest))
         return value
 
