@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import lightning
 
-from dl4py.trainer import NetworkMixin
-from dl4py.trials import QuietMixin
+from dl4py.training.module import NetworkMixin
+from dl4py.training.trials import QuietMixin
 
 
 class Network(NetworkMixin, lightning.LightningModule):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dl4py.builder import DTYPES, build
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.codec import DL4JFormatError, at, replace
 from dl4py.config.network import data_type
@@ -28,6 +27,7 @@ from dl4py.io.archive import (
 from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
 from dl4py.layers.base import View
 from dl4py.network import Network
+from dl4py.network.build import DTYPES, build
 
 _TORCH = {  # element types that parameters may have
     "DOUBLE": torch.float64,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from dl4py import activations
-from dl4py.random import Noise
+from dl4py.noise import Noise
 from dl4py.registry import ACTIVATIONS
 from tests import golden
 from tests.references import activations as reference

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dl4py
-from dl4py.cli import main
+from dl4py.commands.cli import main
 from dl4py.config import Convolution2D, Dense, InputType, Output
 
 

@@ -72,7 +72,9 @@ print(type(chain.layer(Output(n_out=2)).build().lightning(package={module!r}))._
 
 def test_demo(tmp_path):
     folder = tmp_path / "out"
-    result = run("-m", "dl4py.cli", "demo", "--out", str(folder), "--epochs", "25")
+    result = run(
+        "-m", "dl4py.commands.cli", "demo", "--out", str(folder), "--epochs", "25"
+    )
     assert result.returncode == 0, result.stderr
     accuracy = float(re.search(r"test accuracy ([\d.]+)", result.stdout)[1])
     assert accuracy > 0.9
@@ -83,7 +85,7 @@ def test_demo(tmp_path):
 
 
 def test_demo_refuses_nonsense():
-    result = run("-m", "dl4py.cli", "demo", "--epochs", "0")
+    result = run("-m", "dl4py.commands.cli", "demo", "--epochs", "0")
     assert result.returncode == 2
     assert "must be a whole number >= 1, got 0" in result.stderr
 

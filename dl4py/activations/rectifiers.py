@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dl4py import ops
 from dl4py.activations.base import Activation, gradient_of, literal_note, number
-from dl4py.random import TORCH, Noise
+from dl4py.noise import TORCH, Noise
 from dl4py.registry import ACTIVATIONS
 
 
@@ -235,7 +235,7 @@ class RReLU(Activation):
         u: largest slope, at least ``l``.
 
     Attributes:
-        noise: where the slopes come from (:class:`dl4py.random.Noise`).
+        noise: where the slopes come from (:class:`dl4py.noise.Noise`).
 
     Shape:
         Any shape in, the same shape out.

@@ -1,7 +1,7 @@
 """Noise on a layer's input while training: DL4J's ``IDropout``.
 
 The classes are plain data; ``apply`` states the formula on whatever has tensor methods
-and draws through the network's :class:`~dl4py.random.Noise`.
+and draws through the network's :class:`~dl4py.noise.Noise`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dl4py.clock import Clock
-    from dl4py.random import Noise
+    from dl4py.noise import Noise
 
 
 @dataclass(frozen=True)

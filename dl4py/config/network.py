@@ -128,7 +128,9 @@ class MultiLayerConfiguration:
         Args:
             dl4j_exact: whether DL4J's faults are reproduced too.
         """
-        from dl4py.builder import build  # the builder stands above the configuration
+        from dl4py.network.build import (
+            build,
+        )  # the builder stands above the configuration
 
         return build(self, dl4j_exact)
 
@@ -140,7 +142,9 @@ class MultiLayerConfiguration:
             package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that
                 is imported already, else ``"lightning"``.
         """
-        from dl4py.builder import lightning  # above the configuration, as in module
+        from dl4py.network.build import (
+            lightning,
+        )  # above the configuration, as in module
 
         return lightning(self, dl4j_exact, package)
 

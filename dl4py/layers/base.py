@@ -15,7 +15,7 @@ from dl4py import weight_init
 from dl4py.activations import Activation
 from dl4py.clock import Clock
 from dl4py.losses import Loss
-from dl4py.random import TORCH, Noise
+from dl4py.noise import TORCH, Noise
 from dl4py.registry import DROPOUTS
 
 

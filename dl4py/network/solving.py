@@ -12,7 +12,7 @@ from dl4py.registry import UPDATERS
 from dl4py.solvers import LineSolver, Solver, exact
 
 if TYPE_CHECKING:
-    from dl4py.optimizer import NetworkOptimizer
+    from dl4py.network.optimizer import NetworkOptimizer
 
 Closure = Callable[[], Any]
 

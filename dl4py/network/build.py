@@ -11,7 +11,7 @@ import torch
 
 from dl4py.config import MultiLayerConfiguration
 from dl4py.layers import Layer
-from dl4py.network import INPUT, Network, Node
+from dl4py.network.network import INPUT, Network, Node
 from dl4py.registry import LAYERS, MODULES
 
 DTYPES = {

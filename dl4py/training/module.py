@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dl4py.config import MultiLayerConfiguration
 from dl4py.network import Network
-from dl4py.optimizer import NetworkOptimizer
+from dl4py.network.optimizer import NetworkOptimizer
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Base

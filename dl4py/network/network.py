@@ -15,9 +15,9 @@ from dl4py.clock import Clock
 from dl4py.config.network import SGD
 from dl4py.layers import Layer, Scored
 from dl4py.layers.base import View
+from dl4py.network.optimizer import NetworkOptimizer, penalties
+from dl4py.noise import Noise
 from dl4py.ops.head import head
-from dl4py.optimizer import NetworkOptimizer, penalties
-from dl4py.random import Noise
 from dl4py.registry import UPDATERS, Named
 
 if TYPE_CHECKING:
@@ -445,7 +445,7 @@ class Network(nn.Module):
 
     def lightning(self, package: str | None = None) -> Any:
         """This network for a ``Trainer``: the same object, not a copy."""
-        from dl4py.builder import wrap  # it stands beside the network
+        from dl4py.network.build import wrap  # it stands beside the network
 
         return wrap(self, package)
 

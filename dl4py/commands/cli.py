@@ -58,14 +58,14 @@ def _positive(text: str) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from dl4py.demo import run  # Lightning takes seconds to import
+    from dl4py.commands.demo import run  # Lightning takes seconds to import
 
     run(options.out, options.epochs)
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from dl4py import inspection
+    from dl4py.commands import inspection
 
     net = dl4py.restore(options.model)
     if options.json:
@@ -76,7 +76,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from dl4py import inspection
+    from dl4py.commands import inspection
 
     error, allowed = inspection.verify(options.model, options.inputs, options.outputs)
     fits = error <= allowed

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dl4py.builder import build
 from dl4py.config.codec import brief
 from dl4py.layers import Embedding
 from dl4py.network import Network
+from dl4py.network.build import build
 from dl4py.registry import Named
 from dl4py.serializer import restore
 

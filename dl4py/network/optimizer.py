@@ -9,8 +9,8 @@ every layer and kind of parameter. A step is
 4. iteration + 1
 5. constraints
 
-With a solver (``optimization_algo``) a :class:`~dl4py.solution.Solution` takes the
-place of 1 to 3.
+With a solver (``optimization_algo``) a
+:class:`~dl4py.network.solving.Solution` takes the place of 1 to 3.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from dl4py.config.network import SGD
+from dl4py.network.solving import Solution
 from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, Named
-from dl4py.solution import Solution
 from dl4py.solvers import Solver
 from dl4py.updaters import Updater
 from dl4py.updaters.base import restore_precision

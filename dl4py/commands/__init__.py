@@ -1,0 +1,1 @@
+"""What ``dl4py`` does in a shell."""

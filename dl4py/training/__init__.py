@@ -1,0 +1,1 @@
+"""Networks and solvers under Lightning, the same for both of its packages."""
