@@ -277,7 +277,8 @@ PREPROCESSORS: Registry[Any] = Registry(
     "preprocessor", "org.deeplearning4j.nn.conf.preprocessor"
 )
 LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
-MODULES: Registry[Any] = Registry("layer module")
+VERTICES: Registry[Any] = Registry("vertex", "org.deeplearning4j.nn.conf.graph")
+MODULES: Registry[Any] = Registry("module")
 DIRECTIONS: Registry[Any] = Registry("direction")
 SEARCHES: Registry[Any] = Registry("line search")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.codec import DL4JFormatError, at, replace
-from dl4py.config.network import data_type
+from dl4py.config.settings import data_type
 from dl4py.io.archive import (
     COEFFICIENTS,
     CONFIGURATION,
@@ -25,7 +25,7 @@ from dl4py.io.archive import (
     write_model,
 )
 from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
-from dl4py.layers.base import View
+from dl4py.layers import View
 from dl4py.network import Network
 from dl4py.network.build import DTYPES, build
 
@@ -87,18 +87,18 @@ def restore(
             _check(stream, reader, COEFFICIENTS, count)
             net.conf = replace(net.conf, data_type=wanted or stream.header.type)
             net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
-            for node, view in net.views():
-                _fill(stream, view, getattr(node.layer, view.tensor))
+            for view in net.views():
+                _fill(stream, view, view.tensor)
         with at(f"{reader.name}:{CONFIGURATION}: $"):
             segments = list(net.optimizer.segments())
         entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
         if entry is not None:
             with reader.array(entry) as stream:
-                numbers = sum(slot.tensor.numel() for _, slot in segments)
+                numbers = sum(track.tensor.numel() for _, track in segments)
                 _check(stream, reader, entry, numbers)
-                for name, slot in segments:
-                    state = net.optimizer.state[slot.tensor][name]
-                    _fill(stream, slot.view, state)
+                for name, track in segments:
+                    state = net.optimizer.state[track.tensor][name]
+                    _fill(stream, track.view, state)
     return net.eval()
 
 
@@ -107,7 +107,7 @@ def _planned(reader: ModelReader, dl4j_exact: bool) -> Network:
     text = reader.text()
     try:
         conf = NeuralNetConfiguration.from_json(text)
-        with at("$.confs"):
+        with at("$"):
             return build(conf, dl4j_exact, draw=False)
     except DL4JFormatError as error:
         where = f"{reader.name}:{CONFIGURATION}"
@@ -143,7 +143,7 @@ def _fill(stream: ArrayStream, view: View, t: Tensor) -> None:
         stream.fill(t.view(-1).numpy())
     else:
         values = torch.from_numpy(stream.take(t.numel()))
-        view.fill(t, values.to(device=t.device, dtype=t.dtype))
+        view.fill(values.to(device=t.device, dtype=t.dtype), t)
 
 
 def save(
@@ -183,7 +183,7 @@ def save(
     rules = net.optimizer.rules
     in_java = all(getattr(rule.updater, "java_state", True) for rule in rules)
     for entry, segments in (
-        (COEFFICIENTS, [(v, getattr(n.layer, v.tensor)) for n, v in net.views()]),
+        (COEFFICIENTS, [(view, view.tensor) for view in net.views()]),
         (UPDATER_STATE if in_java else OWN_STATE, _state(net)),
     ):
         if segments:
@@ -203,8 +203,8 @@ def _nothing(file: IO[bytes]) -> None:
 def _state(net: Network) -> list[tuple[View, Tensor]]:
     optimizer = net.optimizer
     return [
-        (slot.view, optimizer.state[slot.tensor][name])
-        for name, slot in optimizer.segments()
+        (track.view, optimizer.state[track.tensor][name])
+        for name, track in optimizer.segments()
     ]
 
 

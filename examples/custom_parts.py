@@ -31,10 +31,10 @@ from dl4py.config import (
     field,
 )
 from dl4py.config.kinds import Integer
-from dl4py.layers import Layer, View
+from dl4py.layers import Layer, View, implements
 from dl4py.lightning import Network
 from dl4py.losses import Loss
-from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES, SCHEDULES, UPDATERS
+from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, SCHEDULES, UPDATERS
 from dl4py.schedules import Counted
 from dl4py.updaters import Batch, Updater
 
@@ -118,42 +118,29 @@ class Maxout(FeedForwardLayer):
     biases = ("b",)
 
 
-@MODULES.add("maxout")
+@implements(Maxout)
 class MaxoutModule(Layer):
     """Its module: act(max over pieces k of (W⁽ᵏ⁾·x + b⁽ᵏ⁾))
 
-    Constructor arguments get the configuration's fields of the same names.
+    ``self.conf`` has the fields; input noise, masks and hooks are the base class's.
     """
 
-    def __init__(
-        self,
-        n_in: int,
-        n_out: int,
-        pieces: int,
-        activation: Any,
-        weight_init: Any = "xavier",
-        bias_init: float = 0.0,
-        dropout: Any = None,
-        dl4j_exact: bool = False,
-    ) -> None:
-        super().__init__(dropout, dl4j_exact)
-        self.n_in, self.n_out, self.pieces = n_in, n_out, pieces
-        self.weight_init, self.bias_init = weight_init, bias_init
-        self.weight = nn.Parameter(torch.empty(pieces * n_out, n_in))
-        self.bias = nn.Parameter(torch.empty(pieces * n_out))
-        self.activation = dl4py.activations.get(activation, dl4j_exact=dl4j_exact)
-        self.reset_parameters()
+    def build(self) -> None:
+        """Make the parameters."""
+        conf = self.conf
+        self.weight = nn.Parameter(torch.empty(conf.pieces * conf.n_out, conf.n_in))
+        self.bias = nn.Parameter(torch.empty(conf.pieces * conf.n_out))
+        self.activation = dl4py.activations.get(conf.activation)
 
-    def dl4j_views(self) -> Iterator[View]:
+    def views(self) -> Iterator[View]:
         """The parameters, for initial values, penalties, updaters and flat vectors."""
-        yield View("W", "weight", fans=(self.n_in, self.n_out))
-        yield View("b", "bias", kind="bias")
+        yield View(self, "W", "weight", fans=(self.conf.n_in, self.conf.n_out))
+        yield View(self, "b", "bias", kind="bias")
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, state: Any = None
-    ) -> Tensor:
-        z = F.linear(self.disturb(x), self.weight, self.bias)
-        z = z.unflatten(1, (self.pieces, self.n_out)).amax(1)
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the layer computes."""
+        z = F.linear(x, self.param("weight"), self.param("bias"))
+        z = z.unflatten(1, (self.conf.pieces, self.conf.n_out)).amax(1)
         return self.activation(z)
 
 

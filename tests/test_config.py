@@ -372,7 +372,7 @@ class TestEveryLayer:
     def test_variables_are_the_views(self, key):
         conf = minimal(key)
         net = conf.module()
-        assert {v.name for _, v in net.views()} == set(conf.layers[0].variables)
+        assert {view.name for view in net.views()} == set(conf.layers[0].variables)
 
     def test_output_type_is_the_output_shape(self, key):
         conf = minimal(key)

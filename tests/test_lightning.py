@@ -14,7 +14,6 @@ import lightning
 import pytest
 import pytorch_lightning
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import dl4py
@@ -26,7 +25,7 @@ from dl4py.config import (
     Output,
 )
 from dl4py.layers.feedforward import Affine
-from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES, UPDATERS
+from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, UPDATERS
 from tests import catalogue
 from tests.test_catalogue import DTYPES
 
@@ -182,23 +181,12 @@ class GatedDense(FeedForwardLayer):
     biases = ("b",)
 
 
-@MODULES.add("gated_dense")
+@dl4py.layers.implements(GatedDense)
 class GatedDenseModule(Affine):
     """Its module."""
 
-    def __init__(self, n_in, n_out, activation="tanh", *, sharpness=1.0, **options):
-        super().__init__(n_in, n_out, activation, **options)
-        self.sharpness = sharpness
-
-    @classmethod
-    def from_config(cls, conf, dl4j_exact=False):
-        options = {"weight_init": conf.weight_init, "bias_init": conf.bias_init}
-        sizes = (conf.n_in, conf.n_out)
-        return cls(*sizes, conf.activation, sharpness=conf.sharpness, **options)
-
-    def forward(self, x, mask=None, state=None):
-        z = nn.functional.linear(self.disturb(x), self.weight, self.bias)
-        return self.activation(z) * self.sharpness
+    def finish(self, y):
+        return super().finish(y) * self.conf.sharpness
 
 
 @ACTIVATIONS.add("wave")

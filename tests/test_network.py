@@ -298,7 +298,7 @@ class TestLossLayer:
         x, y = batch
         ours, exact = self.net(False), self.net(True)
         z = ours.feed_forward(x)[0].requires_grad_()
-        criterion = ours.scored.criterion
+        criterion = ours.scored[0].criterion
         (g,) = torch.autograd.grad(criterion.score(z, y, average=False), z)
         told = float(criterion.score(g, y).detach())
         assert exact.gradient_and_score(x, y)[1] == pytest.approx(told)

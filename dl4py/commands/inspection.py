@@ -24,24 +24,22 @@ def describe(net: Network) -> dict[str, Any]:
     """A network as plain types: its layers with shapes, parameters and updater."""
     layers = []
     for i, node in enumerate(net.nodes):
-        views = list(node.layer.dl4j_views())
-        shapes = {
-            v.name: list(v.shaped(getattr(node.layer, v.tensor)).shape) for v in views
-        }
+        views = list(node.layer.views())
+        shapes = {view.name: list(view.array.shape) for view in views}
         layers.append(
             {
                 "index": i,
                 "name": node.name,
                 "type": type(node.conf).__name__,
-                "preprocessor": type(node.preprocessor).__name__
-                if node.preprocessor
+                "preprocessor": type(node.step.preprocessor).__name__
+                if node.step.preprocessor
                 else None,
                 "n_in": getattr(node.conf, "n_in", None),
                 "n_out": getattr(node.conf, "n_out", None),
                 "activation": _name(getattr(node.conf, "activation", None)),
                 "loss": _name(getattr(node.conf, "loss", None)),
                 "parameters": shapes,
-                "count": sum(getattr(node.layer, v.tensor).numel() for v in views),
+                "count": sum(view.tensor.numel() for view in views),
                 "updater": _name(getattr(node.conf, "updater", None))
                 if views
                 else None,

@@ -1,90 +1,73 @@
-"""Networks as plain data, without torch: DL4J's fields in snake_case and their JSON."""
+"""Networks as plain data, without torch: DL4J's fields in snake_case and their JSON.
 
+Every registered layer, vertex, noise, penalty, constraint and preprocessor is here by
+the name of its class.
+"""
+
+from typing import TYPE_CHECKING
+
+from dl4py.config import (
+    convolutional,
+    dropout,
+    feedforward,
+    preprocessors,
+    recurrent,
+    regularization,
+    vertices,
+)
 from dl4py.config.builder import NeuralNetConfiguration
+from dl4py.config.chain import MultiLayerConfiguration
 from dl4py.config.codec import DL4JFormatError
-from dl4py.config.convolutional import (
-    BatchNormalization,
-    Convolution2D,
-    GlobalPooling,
-    Subsampling,
-)
-from dl4py.config.dropout import (
-    AlphaDropout,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    SpatialDropout,
-)
-from dl4py.config.feedforward import (
-    ActivationLayer,
-    Dense,
-    DropoutLayer,
-    Embedding,
-    LossLayer,
-    Output,
-    RnnOutput,
-)
+from dl4py.config.graph import ComputationGraphConfiguration
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import field
 from dl4py.config.layer import BaseLayer, ConfigurationError, FeedForwardLayer, Layer
-from dl4py.config.network import MultiLayerConfiguration
-from dl4py.config.preprocessors import (
-    CnnToFeedForward,
-    CnnToRnn,
-    FeedForwardToCnn,
-    FeedForwardToRnn,
-    RnnToCnn,
-    RnnToFeedForward,
-)
-from dl4py.config.recurrent import LSTM
-from dl4py.config.regularization import (
-    L1,
-    L2,
-    MaxNorm,
-    MinMaxNorm,
-    NonNegative,
-    UnitNorm,
-    WeightDecay,
+from dl4py.config.plan import Plan, Step
+from dl4py.config.vertices import Vertex
+from dl4py.registry import (
+    CONSTRAINTS,
+    DROPOUTS,
+    LAYERS,
+    PREPROCESSORS,
+    REGULARIZATIONS,
+    VERTICES,
 )
 
+if TYPE_CHECKING:
+    from dl4py.config.convolutional import *
+    from dl4py.config.dropout import *
+    from dl4py.config.feedforward import *
+    from dl4py.config.preprocessors import *
+    from dl4py.config.recurrent import *
+    from dl4py.config.regularization import *
+    from dl4py.config.vertices import *
+
+_found = {
+    registry[key].__name__: registry[key]
+    for registry in (
+        CONSTRAINTS,
+        DROPOUTS,
+        LAYERS,
+        PREPROCESSORS,
+        REGULARIZATIONS,
+        VERTICES,
+    )
+    for key in registry
+}
+globals().update(_found)
 __all__ = [
-    "L1",
-    "L2",
-    "LSTM",
-    "ActivationLayer",
-    "AlphaDropout",
     "BaseLayer",
-    "BatchNormalization",
-    "CnnToFeedForward",
-    "CnnToRnn",
+    "ComputationGraphConfiguration",
     "ConfigurationError",
-    "Convolution2D",
     "DL4JFormatError",
-    "Dense",
-    "Dropout",
-    "DropoutLayer",
-    "Embedding",
     "FeedForwardLayer",
-    "FeedForwardToCnn",
-    "FeedForwardToRnn",
-    "GaussianDropout",
-    "GaussianNoise",
-    "GlobalPooling",
     "InputType",
     "Layer",
-    "LossLayer",
-    "MaxNorm",
-    "MinMaxNorm",
     "MultiLayerConfiguration",
     "NeuralNetConfiguration",
-    "NonNegative",
-    "Output",
-    "RnnOutput",
-    "RnnToCnn",
-    "RnnToFeedForward",
-    "SpatialDropout",
-    "Subsampling",
-    "UnitNorm",
-    "WeightDecay",
+    "Plan",
+    "Step",
+    "Vertex",
     "field",
+    *_found,
 ]

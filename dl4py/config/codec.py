@@ -220,7 +220,7 @@ def _entry(item: object) -> Entry[Any] | None:
 
 
 def _java_entry(java: str) -> Entry[Any] | None:
-    found = (r.by_java(java) for r in REGISTRIES.values() if r.kind != "layer module")
+    found = (r.by_java(java) for r in REGISTRIES.values() if r.kind != "module")
     exact = [e for e in found if e is not None]
     simple = java.rpartition(".")[2].lower()
     for entry in exact:

@@ -9,48 +9,15 @@ from dl4py.config.codec import replace
 from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent
 from dl4py.config.kinds import Choice, Integer, Many, Real, Sizes, field, flag
 from dl4py.config.layer import ConfigurationError, FeedForwardLayer, Layer
+from dl4py.config.windows import MODES, Window
 from dl4py.registry import LAYERS
 
 NCHW = Choice("NCHW", "NHWC")
-MODES = Choice("Truncate", "Strict", "Same", "Causal")
 POOLING = Choice("MAX", "AVG", "SUM", "PNORM")
 
 
-def window_output(
-    mode: str, size: int, kernel: int, stride: int, padding: int, dilation: int
-) -> int:
-    """Length of an axis after a sliding window.
-
-    Same and Causal: ⌈size/stride⌉. Truncate and Strict:
-    ⌊(size + 2·padding - k)/stride⌋ + 1 with k = kernel + (kernel - 1)(dilation - 1),
-    which Strict wants without remainder.
-
-    Example:
-        >>> window_output("Truncate", 28, kernel=5, stride=1, padding=0, dilation=1)
-        24
-        >>> window_output("Same", 28, kernel=5, stride=2, padding=0, dilation=1)
-        14
-    """
-    if mode in ("Same", "Causal"):
-        return -(-size // stride)
-    spread = kernel + (kernel - 1) * (dilation - 1)
-    steps, rest = divmod(size + 2 * padding - spread, stride)
-    if steps < 0:
-        raise ConfigurationError(
-            f"kernel_size: a window of {spread} does not fit an input of {size} with "
-            f"padding {padding}; use a smaller kernel, more padding or mode 'Same'"
-        )
-    if mode == "Strict" and rest:
-        raise ConfigurationError(
-            "convolution_mode: Strict needs (size + 2·padding - window) divisible by "
-            f"the stride, got ({size} + 2·{padding} - {spread}) / {stride}; "
-            "use 'Truncate'"
-        )
-    return steps + 1
-
-
-class Window:
-    """What convolution and pooling share: a window that slides over the image."""
+class Sliding:
+    """What convolution and pooling share: a window that slides over their input."""
 
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -59,31 +26,24 @@ class Window:
     convolution_mode: str | None
     format: str | None
 
+    @property
+    def window(self) -> Window:
+        """The window, for sizes and margins."""
+        return Window(
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.convolution_mode or "Truncate",
+        )
+
     def slide(self, given: InputType, channels: int | None) -> Convolutional:
         """What the window makes of ``given``; ``None`` keeps the number of channels."""
         if not isinstance(given, Convolutional):
             raise ConfigurationError(f"input: expected images, got {given}")
-        height, width = (
-            window_output(str(self.convolution_mode), *values)
-            for values in zip(
-                (given.height, given.width),
-                self.kernel_size,
-                self.stride,
-                self.padding,
-                self.dilation,
-                strict=True,
-            )
-        )
+        height, width = self.window.sizes((given.height, given.width))
         count = given.channels if channels is None else channels
         return Convolutional(height, width, count, given.format)
-
-    def check_mode(self) -> None:
-        """Refuse the mode that images do not have."""
-        if self.convolution_mode == "Causal":
-            raise ConfigurationError(
-                "convolution_mode: Causal is for one-dimensional convolutions, "
-                "expected Truncate, Strict or Same"
-            )
 
 
 def in_format(layer: Any, given: InputType) -> Any:
@@ -98,7 +58,7 @@ def in_format(layer: Any, given: InputType) -> Any:
 
 @LAYERS.add("convolution2d", "convolution", java="ConvolutionLayer")
 @dataclass(frozen=True, kw_only=True)
-class Convolution2D(FeedForwardLayer, Window):
+class Convolution2D(FeedForwardLayer, Sliding):
     """Two-dimensional convolution: act(W ⋆ x + b).
 
     Args:
@@ -124,6 +84,15 @@ class Convolution2D(FeedForwardLayer, Window):
     format: str | None = field(None, NCHW, json="cnn2dDataFormat")
 
     positional: ClassVar[tuple[str, ...]] = ("kernel_size",)
+    leading: ClassVar[tuple[str, ...]] = (
+        "n_in",
+        "n_out",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "activation",
+    )
     family: ClassVar[str] = "cnn"
     weights: ClassVar[tuple[str, ...]] = ("W",)
     json_absent: ClassVar[dict[str, Any]] = {"convolutionMode": "Truncate"}
@@ -141,12 +110,12 @@ class Convolution2D(FeedForwardLayer, Window):
 
     def check(self) -> None:
         super().check()
-        self.check_mode()
+        self.window.check()
 
 
 @LAYERS.add("subsampling", "pooling2d", java="SubsamplingLayer")
 @dataclass(frozen=True, kw_only=True)
-class Subsampling(Layer, Window):
+class Subsampling(Layer, Sliding):
     """Pooling over a sliding window.
 
     Args:
@@ -177,6 +146,7 @@ class Subsampling(Layer, Window):
         "stride",
         "padding",
     )
+    leading: ClassVar[tuple[str, ...]] = (*positional, "dilation")
     family: ClassVar[str] = "cnn"
     json_absent: ClassVar[dict[str, Any]] = {
         "avgPoolIncludePadInDivisor": True,
@@ -190,7 +160,7 @@ class Subsampling(Layer, Window):
         return self.slide(given, None)
 
     def check(self) -> None:
-        self.check_mode()
+        self.window.check()
         if self.pooling_type == "PNORM" and self.pnorm < 1:
             raise ValueError(f"pnorm: expected a whole number >= 1, got {self.pnorm}")
 
@@ -226,6 +196,8 @@ class BatchNormalization(FeedForwardLayer):
     minibatch: bool = field(True, flag)
     cudnn_allow_fallback: bool = field(True, flag)
     format: str | None = field(None, NCHW, json="cnn2DFormat")
+
+    leading: ClassVar[tuple[str, ...]] = ("n_out",)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -269,6 +241,7 @@ class GlobalPooling(Layer):
     collapse_dimensions: bool = field(True, flag)
 
     positional: ClassVar[tuple[str, ...]] = ("pooling_type",)
+    leading: ClassVar[tuple[str, ...]] = ("pooling_type", "pooling_dimensions")
 
     def with_input(self, given: InputType) -> Any:
         last = getattr(given, "format", None) in ("NWC", "NHWC")

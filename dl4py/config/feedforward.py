@@ -65,6 +65,7 @@ class Output(FeedForwardLayer, HasLoss):
     has_bias: bool = field(True, flag)
 
     positional: ClassVar[tuple[str, ...]] = ("loss",)
+    leading: ClassVar[tuple[str, ...]] = ("n_in", "n_out", "activation", "loss")
     family: ClassVar[str] = "ff"
     weights: ClassVar[tuple[str, ...]] = ("W",)
 
@@ -90,6 +91,7 @@ class LossLayer(FeedForwardLayer, HasLoss):
     n_out: int | None = field(0, Integer(0), json="nout")
 
     positional: ClassVar[tuple[str, ...]] = ("loss",)
+    leading: ClassVar[tuple[str, ...]] = ("activation", "loss")
     family: ClassVar[str] = "ff"
 
     def output(self, given: InputType) -> InputType:
@@ -110,6 +112,7 @@ class ActivationLayer(Layer):
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)
 
     positional: ClassVar[tuple[str, ...]] = ("activation",)
+    leading: ClassVar[tuple[str, ...]] = ("activation",)
 
 
 @LAYERS.add("dropout_layer", java="DropoutLayer")
@@ -120,10 +123,6 @@ class DropoutLayer(FeedForwardLayer):
     Args:
         dropout: the noise, or the probability of **keeping** a value.
 
-    Example:
-        >>> DropoutLayer(dropout=0.8).dropout  # keeps 8 of 10 values
-        0.8
-
     DL4J: org.deeplearning4j.nn.conf.layers.DropoutLayer
     """
 
@@ -131,6 +130,7 @@ class DropoutLayer(FeedForwardLayer):
     n_out: int | None = field(0, Integer(0), json="nout")
 
     positional: ClassVar[tuple[str, ...]] = ("dropout",)
+    leading: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def with_input(self, given: InputType) -> DropoutLayer:
         return self
@@ -193,6 +193,7 @@ class RnnOutput(FeedForwardLayer, HasLoss):
     format: str | None = field(None, NCW, json="rnnDataFormat")
 
     positional: ClassVar[tuple[str, ...]] = ("loss",)
+    leading: ClassVar[tuple[str, ...]] = ("n_in", "n_out", "activation", "loss")
     family: ClassVar[str] = "rnn"
     weights: ClassVar[tuple[str, ...]] = ("W",)
 
@@ -204,7 +205,7 @@ class RnnOutput(FeedForwardLayer, HasLoss):
         return in_format(super().with_input(given), given)
 
     def output(self, given: InputType) -> InputType:
-        return series(self.n_out, given)
+        return as_series(self.n_out, given)
 
 
 def in_format(layer: Any, given: InputType) -> Any:
@@ -214,7 +215,7 @@ def in_format(layer: Any, given: InputType) -> Any:
     return replace(layer, format=given.format)
 
 
-def series(size: int | None, given: InputType) -> Recurrent:
+def as_series(size: int | None, given: InputType) -> Recurrent:
     """The series of ``size`` features with the length and format of ``given``."""
     assert size is not None
     if isinstance(given, Recurrent):

@@ -26,6 +26,7 @@ def field(
     *,
     json: str | None = None,
     inherit: bool = False,
+    training: bool = False,
 ) -> Any:
     """A configuration field.
 
@@ -34,8 +35,9 @@ def field(
         kind: what values it takes; ``None`` accepts anything.
         json: DL4J's key where it is not the camelCase of the name.
         inherit: ``None`` means "as the network's global setting of the same name".
+        training: it says how parameters are trained, not what a layer computes.
     """
-    return option(default, json=json, kind=kind, inherit=inherit)
+    return option(default, json=json, kind=kind, inherit=inherit, training=training)
 
 
 class Checked:

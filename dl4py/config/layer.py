@@ -42,6 +42,20 @@ GRADIENT_NORMALIZATION = Choice(
 )
 
 
+DEFAULTS: dict[str, Any] = {  # DL4J's, where a network sets nothing
+    "activation": "sigmoid",
+    "weight_init": "xavier",
+    "updater": "sgd",
+    "bias_init": 0.0,
+    "gain_init": 1.0,
+    "gradient_normalization": "None",
+    "gradient_normalization_threshold": 1.0,
+    "regularization": (),
+    "regularization_bias": (),
+    "convolution_mode": "Truncate",
+}
+
+
 class ConfigurationError(ValueError):
     """A configuration that cannot be built; names layer, field, expected and given."""
 
@@ -71,15 +85,17 @@ class Layer:
         gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
     """
 
-    name: str | None = field(None, text, json="layerName")
+    name: str | None = field(None, text, json="layerName", training=True)
     dropout: Any = field(None, dropout_of, json="idropout", inherit=True)
     constraints: tuple[Constraint, ...] | None = field(
-        None, Many(Data(CONSTRAINTS)), inherit=True
+        None, Many(Data(CONSTRAINTS)), inherit=True, training=True
     )
-    gradient_normalization: str = field("None", GRADIENT_NORMALIZATION)
-    gradient_normalization_threshold: float = field(0.0, Real(0.0))
+    gradient_normalization: str = field("None", GRADIENT_NORMALIZATION, training=True)
+    gradient_normalization_threshold: float = field(0.0, Real(0.0), training=True)
 
     positional: ClassVar[tuple[str, ...]] = ()  # what DL4J's Builder(...) takes
+    leading: ClassVar[tuple[str, ...]] = ()  # what its module takes by position
+    alone: ClassVar[Mapping[str, Any]] = {}  # defaults of a module used alone
     family: ClassVar[str] = "any"  # the input it needs: "ff", "cnn", "rnn" or "any"
     weights: ClassVar[tuple[str, ...]] = ()  # DL4J's names of its weights …
     biases: ClassVar[tuple[str, ...]] = ()  # … and biases
@@ -167,15 +183,25 @@ class BaseLayer(Layer):
 
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)
     weight_init: Any = field(None, weight_init_of, json="weightInitFn", inherit=True)
-    updater: Any = field(None, Item(UPDATERS), json="iupdater", inherit=True)
-    bias_updater: Any = field(None, Item(UPDATERS), inherit=True)
-    regularization: Any = field(None, Many(Data(REGULARIZATIONS)), inherit=True)
-    regularization_bias: Any = field(None, Many(Data(REGULARIZATIONS)), inherit=True)
+    updater: Any = field(
+        None, Item(UPDATERS), json="iupdater", inherit=True, training=True
+    )
+    bias_updater: Any = field(None, Item(UPDATERS), inherit=True, training=True)
+    regularization: Any = field(
+        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
+    )
+    regularization_bias: Any = field(
+        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
+    )
     bias_init: float | None = field(None, Real(), inherit=True)
     gain_init: float | None = field(None, Real(), inherit=True)
     weight_noise: Any = field(None, inherit=True)
-    gradient_normalization: Any = field(None, GRADIENT_NORMALIZATION, inherit=True)
-    gradient_normalization_threshold: Any = field(None, Real(0.0), inherit=True)
+    gradient_normalization: Any = field(
+        None, GRADIENT_NORMALIZATION, inherit=True, training=True
+    )
+    gradient_normalization_threshold: Any = field(
+        None, Real(0.0), inherit=True, training=True
+    )
     l1: InitVar[Any] = None
     l2: InitVar[Any] = None
     weight_decay: InitVar[Any] = None
@@ -223,6 +249,9 @@ class FeedForwardLayer(BaseLayer):
 
     n_in: int | None = field(None, Integer(1), json="nin")
     n_out: int | None = field(None, Integer(1), json="nout")
+
+    leading: ClassVar[tuple[str, ...]] = ("n_in", "n_out", "activation")
+
     time_distributed_format: str | None = field(None, Choice("NCW", "NWC"))
 
     def with_input(self, given: InputType) -> Any:

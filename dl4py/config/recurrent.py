@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dl4py.config.feedforward import NCW, in_format, series
+from dl4py.config.feedforward import NCW, as_series, in_format
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import Item, Real, field, flag
 from dl4py.config.layer import FeedForwardLayer, weight_init_of
@@ -35,7 +36,7 @@ class Recurrent(FeedForwardLayer):
         return in_format(super().with_input(given), given)
 
     def output(self, given: InputType) -> InputType:
-        return series(self.n_out, given)
+        return as_series(self.n_out, given)
 
 
 @LAYERS.add("lstm", java="LSTM")
@@ -60,3 +61,11 @@ class LSTM(Recurrent):
     gate_activation: Any = field("sigmoid", Item(ACTIVATIONS), json="gateActivationFn")
     forget_gate_bias_init: float = field(1.0, Real())
     helper_allow_fallback: bool = field(True, flag)
+
+    leading: ClassVar[tuple[str, ...]] = (
+        "n_in",
+        "n_out",
+        "activation",
+        "gate_activation",
+    )
+    alone: ClassVar[Mapping[str, Any]] = {"activation": "tanh"}

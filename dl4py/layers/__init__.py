@@ -1,27 +1,45 @@
-"""Layers as ``torch.nn.Module``s with DL4J's definitions and shapes."""
+"""Layers as ``torch.nn.Module``s with DL4J's definitions and shapes.
 
-from dl4py.layers.base import Layer, View
-from dl4py.layers.convolutional import Convolution2D
-from dl4py.layers.feedforward import ActivationLayer, Dense, DropoutLayer, Embedding
-from dl4py.layers.normalization import BatchNormalization
-from dl4py.layers.output import LossLayer, Output, RnnOutput, Scored
-from dl4py.layers.pooling import GlobalPooling, Subsampling
-from dl4py.layers.recurrent import LSTM
+Every class of ``dl4py.config`` with a module has it here under the same name.
+"""
 
+from typing import TYPE_CHECKING
+
+from dl4py.layers import (
+    convolutional,
+    feedforward,
+    normalization,
+    output,
+    pooling,
+    recurrent,
+    vertices,
+)
+from dl4py.layers.base import Layer
+from dl4py.layers.flow import Flow
+from dl4py.layers.output import Scored
+from dl4py.layers.part import Part, View, implements, module_of
+from dl4py.layers.vertices import Vertex
+from dl4py.registry import MODULES
+
+if TYPE_CHECKING:
+    from dl4py.layers.convolutional import *
+    from dl4py.layers.feedforward import *
+    from dl4py.layers.normalization import *
+    from dl4py.layers.output import *
+    from dl4py.layers.pooling import *
+    from dl4py.layers.recurrent import *
+    from dl4py.layers.vertices import *
+
+_found = {MODULES[key].__name__: MODULES[key] for key in MODULES}
+globals().update(_found)
 __all__ = [
-    "ActivationLayer",
-    "BatchNormalization",
-    "Convolution2D",
-    "Dense",
-    "DropoutLayer",
-    "Embedding",
-    "GlobalPooling",
-    "LSTM",
+    "Flow",
     "Layer",
-    "LossLayer",
-    "Output",
-    "RnnOutput",
+    "Part",
     "Scored",
-    "Subsampling",
+    "Vertex",
     "View",
+    "implements",
+    "module_of",
+    *_found,
 ]

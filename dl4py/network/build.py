@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from dl4py.config import MultiLayerConfiguration
-from dl4py.layers import Layer
-from dl4py.network.network import INPUT, Network, Node
-from dl4py.registry import LAYERS, MODULES
+from dl4py.config.settings import NetworkConfiguration
+from dl4py.layers import module_of
+from dl4py.network.network import Network
 
 DTYPES = {
     "FLOAT": torch.float32,
@@ -23,7 +22,7 @@ DTYPES = {
 
 
 def build(
-    conf: MultiLayerConfiguration, dl4j_exact: bool = False, draw: bool = True
+    conf: NetworkConfiguration, dl4j_exact: bool = False, draw: bool = True
 ) -> Network:
     """The network that ``conf`` describes, its parameters drawn from ``conf.seed``.
 
@@ -35,43 +34,19 @@ def build(
     """
     if not isinstance(dl4j_exact, bool):
         raise TypeError(f"dl4j_exact must be True or False, got {dl4j_exact!r}")
-    generator = torch.Generator().manual_seed(conf.seed)
-    nodes: list[Node] = []
-    names: set[str] = set()
-    for i, layer in enumerate(conf.layers):
-        name = _unique(str(layer.name or f"layer{i}").replace(".", "_"), names)
+    modules = []
+    for step in conf.plan().steps:
         with contextlib.nullcontext() if draw else torch.device("meta"):
-            module = module_of(layer).from_config(layer, dl4j_exact)
-        inputs = (nodes[-1].name if nodes else INPUT,)
-        nodes.append(Node(name, module, inputs, conf.preprocessors.get(i), layer))
-        module.to(DTYPES[conf.data_type])
-        if draw:
-            module.reset_parameters(generator)
-    return Network(conf, nodes, dl4j_exact)
-
-
-def module_of(layer: Any) -> type[Layer]:
-    """The module class of a layer's configuration class."""
-    entry = LAYERS.entry_of(type(layer))
-    if entry is None or entry.key not in MODULES:
-        name = type(layer).__name__
-        raise ValueError(
-            f"{name} has no module: register the configuration with "
-            "@LAYERS.add('name') and the module with @MODULES.add('name')"
-        )
-    found: type[Layer] = MODULES[entry.key]
-    return found
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    while name in taken or hasattr(torch.nn.ModuleDict, name):
-        name += "_"
-    taken.add(name)
-    return name
+            module = module_of(step.conf).from_config(step.conf, dl4j_exact)
+        modules.append(module.to(DTYPES[conf.data_type]))
+    network = Network(conf, modules, dl4j_exact)
+    if draw:
+        network.reset_parameters()
+    return network
 
 
 def lightning(
-    conf: MultiLayerConfiguration, dl4j_exact: bool = False, package: str | None = None
+    conf: NetworkConfiguration, dl4j_exact: bool = False, package: str | None = None
 ) -> Any:
     """The network that ``conf`` describes as a LightningModule.
 

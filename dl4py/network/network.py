@@ -1,68 +1,45 @@
-"""The network: nodes in order, and everything DL4J's networks do, written once."""
+"""The network: everything DL4J's networks do, written once for chains and graphs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dl4py.activations import gradient_of
 from dl4py.clock import Clock
-from dl4py.config.network import SGD
-from dl4py.layers import Layer, Scored
-from dl4py.layers.base import View
-from dl4py.network.optimizer import NetworkOptimizer, penalties
+from dl4py.config import ComputationGraphConfiguration
+from dl4py.config.settings import SGD, NetworkConfiguration
+from dl4py.layers import Flow, Layer, Part, Scored, Vertex
+from dl4py.layers.part import View
+from dl4py.network.batch import Batch, Given
+from dl4py.network.optimizer import NetworkOptimizer
+from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise
 from dl4py.ops.head import head
 from dl4py.registry import UPDATERS, Named
-
-if TYPE_CHECKING:
-    from dl4py.config import MultiLayerConfiguration
-    from dl4py.config.preprocessors import Preprocessor
-
-
-@dataclass(frozen=True)
-class Node:
-    """One step of a network: a layer, what it reads, and what stands before it."""
-
-    name: str
-    layer: Layer
-    inputs: tuple[str, ...]
-    preprocessor: Preprocessor | None = None
-    conf: Any = None
-
-
-@dataclass
-class Flow:
-    """What goes from node to node: values, their mask, the number of examples."""
-
-    x: Tensor
-    mask: Tensor | None
-    n: int
-
-
-INPUT = "input"
 
 
 class Network(nn.Module):
     """A network of DL4J's layers as a ``torch.nn.Module``.
 
-    ``conf.module()`` makes one. Calling it gives the output layer's activations
-    (probabilities, not logits). Arrays have DL4J's shapes:
-    ``[n, features]``, ``[n, features, time]``, ``[n, channels, height, width]``.
+    ``conf.module()`` makes one, of a chain of layers or of a graph. Calling it gives
+    the output layer's activations (probabilities, not logits). Arrays have DL4J's
+    shapes: ``[n, features]``, ``[n, features, time]``,
+    ``[n, channels, height, width]``.
 
     Args:
         conf: the configuration.
-        nodes: the layers in order of evaluation, each with what it reads.
+        modules: the modules of ``conf.plan()``'s steps.
         dl4j_exact: whether DL4J's faults are reproduced too.
 
     Every call on data takes ``features_mask``, which goes through the layers with the
     input, and ``labels_mask``, which multiplies the output layer's activations and
-    weighs the labels.
+    weighs the labels. Several inputs, labels or masks are a tuple, or a dict by name;
+    results of several outputs are a tuple.
 
     Example:
         >>> from dl4py.config import Dense, NeuralNetConfiguration, Output
@@ -71,106 +48,110 @@ class Network(nn.Module):
         >>> net.output(torch.zeros(2, 4)).shape
         torch.Size([2, 3])
 
-    DL4J: org.deeplearning4j.nn.multilayer.MultiLayerNetwork
+    DL4J: org.deeplearning4j.nn.multilayer.MultiLayerNetwork,
+        org.deeplearning4j.nn.graph.ComputationGraph
     """
 
     def __init__(
         self,
-        conf: MultiLayerConfiguration,
-        nodes: Iterable[Node],
+        conf: NetworkConfiguration,
+        modules: Sequence[Layer | Vertex],
         dl4j_exact: bool = False,
     ) -> None:
         super().__init__()
         self.conf = conf
         self.dl4j_exact = dl4j_exact
-        self.nodes = tuple(nodes)
-        self.layers = nn.ModuleDict({node.name: node.layer for node in self.nodes})
+        self.plan = conf.plan()
+        self.nodes = nodes_of(self.plan, modules)
+        self.layers = nn.ModuleDict(_keys(self.nodes))
         self.clock = Clock(conf.iteration_count, conf.epoch_count, dl4j_exact)
         self.noise = Noise()
         for module in self.modules():
-            if isinstance(module, Layer):
+            if isinstance(module, Part):
                 module.clock = self.clock
             if module is not self and hasattr(module, "noise"):
                 # by name: layers and activations draw, and share no base that says so
                 setattr(module, "noise", self.noise)  # noqa: B010
+        self._views = tuple(
+            view.renamed(view.name, node=node.name)
+            for node in self.nodes
+            for view in node.layer.views()
+        )
         self.normalizer: bytes | None = None  # that stood beside it in a zip: kept
         self._optimizer: NetworkOptimizer | None = None
 
-    def forward(
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew, in DL4J's order.
+
+        Args:
+            generator: default: a new one, seeded by the configuration.
+        """
+        if generator is None:
+            generator = torch.Generator().manual_seed(self.conf.seed)
+        noise = Noise(generator)
+        for view in self._views:
+            view.reset(noise)
+
+    def _batch(
         self,
-        x: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Activations of the output layer, in the current mode, with their graph."""
-        *_, last = self._activations(x, features_mask, labels_mask)
-        return last
-
-    def _activations(
-        self, x: Tensor, features_mask: Tensor | None, labels_mask: Tensor | None
-    ) -> Iterator[Tensor]:
-        flow = self._start(x, features_mask)
-        for node in self.nodes[:-1]:
-            flow = self._step(node, flow)
-            yield flow.x
-        flow = self._before(self.nodes[-1], flow)
-        if isinstance(self.nodes[-1].layer, Scored):
-            flow.mask = labels_mask  # DL4J: the features mask ends before a loss
-        yield self._run(self.nodes[-1], flow).x
-
-    def _start(self, x: Tensor, mask: Tensor | None) -> Flow:
+        x: Given,
+        labels: Given = None,
+        features_mask: Given = None,
+        labels_mask: Given = None,
+    ) -> Batch:
+        """What a caller gave, checked."""
+        batch = Batch.of(
+            self.plan.inputs,
+            self.plan.outputs,
+            x,
+            labels,
+            features_mask,
+            labels_mask,
+        )
         first = next(self.parameters(), None)
-        if first is not None and x.is_floating_point() and x.dtype != first.dtype:
-            if not torch.is_autocast_enabled(x.device.type):
-                raise ValueError(
-                    f"input: the network computes in {first.dtype}, got {x.dtype}; "
-                    f"convert with x.to({first.dtype}) or build with data_type(...)"
-                )
-        if first is not None and x.device != first.device:
-            raise ValueError(
-                f"input: the network is on {first.device}, got a tensor on {x.device}; "
-                "move one of them with .to(...)"
-            )
-        if x.dim() == 0:
-            raise ValueError("input: expected a batch [n, ...], got a single number")
-        return Flow(x, mask, x.shape[0])
+        for x in batch.inputs:
+            _check_input(x, first)
+        return batch
 
-    def _step(self, node: Node, flow: Flow) -> Flow:
-        return self._run(node, self._before(node, flow))
+    def _walk(self, batch: Batch) -> Iterator[tuple[str, Flow]]:
+        return walk(self.plan, self.nodes, batch)
 
-    def _before(self, node: Node, flow: Flow) -> Flow:
-        if node.preprocessor is None:
-            return flow
-        mask = flow.mask
-        if mask is not None:
-            mask = node.preprocessor.feed_mask(mask, flow.n)
-        return Flow(node.preprocessor.apply(flow.x, flow.n), mask, flow.n)
+    def _results(self, batch: Batch) -> Any:
+        """The activations of the outputs: a tensor, of several outputs a tuple."""
+        found = {
+            name: flow.x
+            for name, flow in self._walk(batch)
+            if name in self.plan.outputs
+        }
+        results = tuple(found[name] for name in self.plan.outputs)
+        return results if len(results) > 1 else results[0]
 
-    def _run(self, node: Node, flow: Flow) -> Flow:
-        y = node.layer(flow.x, flow.mask)
-        if node.layer.recurrent:
-            y, _ = y
-        return Flow(y, node.layer.feed_mask(flow.mask, flow.x.shape), flow.n)
+    def forward(
+        self, x: Given, features_mask: Given = None, labels_mask: Given = None
+    ) -> Any:
+        """Activations of the output layer, in the current mode, with their graph."""
+        return self._results(self._batch(x, None, features_mask, labels_mask))
 
     def output(
-        self,
-        x: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
-    ) -> Tensor:
+        self, x: Given, features_mask: Given = None, labels_mask: Given = None
+    ) -> Any:
         """:meth:`forward` in test mode without gradient; flags are restored."""
         with self._mode(False), torch.no_grad():
-            return self(x, features_mask, labels_mask)  # type: ignore[no-any-return]
+            return self(x, features_mask, labels_mask)
 
     def feed_forward(
-        self,
-        x: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Every layer's activations in test mode without gradient, input excluded."""
+        self, x: Given, features_mask: Given = None, labels_mask: Given = None
+    ) -> Any:
+        """Every step's activations in test mode without gradient, input excluded.
+
+        Returns:
+            a list of a chain's; a dict by name of a graph's.
+        """
+        batch = self._batch(x, None, features_mask, labels_mask)
         with self._mode(False), torch.no_grad():
-            return list(self._activations(x, features_mask, labels_mask))
+            found = {name: flow.x for name, flow in self._walk(batch)}
+        graph = isinstance(self.conf, ComputationGraphConfiguration)
+        return found if graph else list(found.values())
 
     @contextlib.contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
@@ -184,66 +165,66 @@ class Network(nn.Module):
                 module.training = flag
 
     @property
-    def scored(self) -> Scored:
-        """The last layer, which must have a loss."""
-        last = self.nodes[-1].layer
-        if not isinstance(last, Scored):
-            raise ValueError(
-                f"the last layer, {type(last).__name__}, has no loss: end the network "
-                "with Output, RnnOutput or LossLayer to train it"
-            )
-        return last
+    def scored(self) -> tuple[Scored, ...]:
+        """The output layers in order, each of which must have a loss."""
+        by_name = {node.name: node for node in self.nodes}
+        found = []
+        for name in self.plan.outputs:
+            layer = by_name[name].scored
+            if layer is None:
+                kind = type(by_name[name].layer).__name__
+                raise ValueError(
+                    f"the output {name!r}, {kind}, has no loss: end the network with "
+                    "Output, RnnOutput or LossLayer to train it"
+                )
+            found.append(layer)
+        return tuple(found)
 
-    def divisor(self, n: int) -> int:
-        """What sums over ``n`` examples are divided by."""
-        last = self.scored
-        if not last.criterion.additive and not self.dl4j_exact:
+    def divisor(self, layer: Scored, n: int) -> int:
+        """What an output's sum over ``n`` examples is divided by."""
+        if not layer.criterion.additive and not self.dl4j_exact:
             return 1  # one number of the whole batch; DL4J divides it again
-        return n if self.conf.mini_batch or last.always_divides else 1
+        return n if self.conf.mini_batch or layer.always_divides else 1
 
-    def _score_sum(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, int]:
-        """(pre-activations, score summed over examples without penalties, n)."""
-        last = self.scored
-        flow = self._start(x, features_mask)
-        for node in self.nodes[:-1]:
-            flow = self._step(node, flow)
-        flow = self._before(self.nodes[-1], flow)
-        z = last.pre_output(flow.x)
-        return z, last.score_sum(z, labels, labels_mask), flow.n
+    def _scores(self, batch: Batch) -> list[tuple[Scored, Tensor, int]]:
+        """(output layer, its score summed over examples without penalties, n) each."""
+        layers = dict(zip(self.plan.outputs, self.scored, strict=True))
+        return [
+            (layers[name], flow.score, flow.n)
+            for name, flow in self._walk(batch)
+            if flow.score is not None
+        ]
+
+    def _loss(self, scores: list[tuple[Scored, Tensor, int]]) -> Tensor:
+        parts = []
+        for layer, total, n in scores:
+            part = total / self.divisor(layer, n)
+            if self.dl4j_exact and self._undivided(layer):
+                part = gradient_of(total, part)  # the value, with the sum's gradient
+            parts.append(part)
+        return sum(parts[1:], parts[0])
 
     def loss(
         self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        x: Given,
+        labels: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
     ) -> Tensor:
         """The score without penalties, in the current mode, with its graph."""
-        _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
-        loss = total / self.divisor(n)
-        if self.dl4j_exact and self._undivided:  # the value, with the sum's gradient
-            loss = gradient_of(total, loss)
-        return loss
+        batch = self._batch(x, labels, features_mask, labels_mask)
+        return self._loss(self._scores(batch))
 
-    @property
-    def _undivided(self) -> bool:
+    def _undivided(self, layer: Any) -> bool:
         """Whether DL4J divides the score by the number of examples, but no gradient."""
-        last = self.nodes[-1].layer
-        divides = isinstance(last, Scored) and last.always_divides
-        return divides and not self.conf.mini_batch
+        return getattr(layer, "always_divides", False) and not self.conf.mini_batch
 
     def objective(
         self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        x: Given,
+        labels: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
     ) -> Tensor:
         """What ``backward()`` is called on: :meth:`loss`, with a solver the score.
 
@@ -272,17 +253,17 @@ class Network(nn.Module):
 
     def penalised(self) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
         """(parameter, its penalties) wherever there are any."""
-        for node, view in self.views():
-            found = penalties(node.conf, view)
+        for view in self._views:
+            found = view.penalties
             if found:
-                yield getattr(node.layer, view.tensor), found
+                yield view.tensor, found
 
     def score(
         self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        x: Given,
+        labels: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
         training: bool = False,
     ) -> float:
         """DL4J's score, (Σ over examples) / n plus penalties; it changes nothing.
@@ -296,10 +277,10 @@ class Network(nn.Module):
 
     def gradient_and_score(
         self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        x: Given,
+        labels: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
     ) -> tuple[Tensor, float]:
         """DL4J's ``gradient()`` and ``score()`` of a batch, without a step.
 
@@ -308,44 +289,45 @@ class Network(nn.Module):
             normalisation and penalties, batch-norm pseudo-gradients included; and the
             training-mode score. Flags, gradients and statistics stay as they were.
         """
+        batch = self._batch(x, labels, features_mask, labels_mask)
         with self._kept(), self._mode(True), torch.enable_grad():
-            _, total, n = self._score_sum(x, labels, features_mask, labels_mask)
-            tensors = [getattr(node.layer, view.tensor) for node, view in self.views()]
+            scores = self._scores(batch)
+            total = torch.stack([part for _, part, _ in scores]).sum()
+            tensors = [view.tensor for view in self._views]
             free = [t for t in tensors if t.requires_grad]
             grads = torch.autograd.grad(total, free, allow_unused=True) if free else ()
             found = iter(grads)
             parts = []
-            for (node, view), t in zip(self.views(), tensors, strict=True):
-                pending = node.layer.pending
-                g = next(found) if t.requires_grad else pending.get(view.tensor)
+            for view, t in zip(self._views, tensors, strict=True):
+                g = next(found) if t.requires_grad else view.pending
                 parts.append(view.flat(torch.zeros_like(t) if g is None else g))
-            score = float((total / self.divisor(n) + self.penalty()).detach())
-        return torch.cat(parts) if parts else total.new_zeros(0), score
+            divided = sum(part / self.divisor(layer, n) for layer, part, n in scores)
+            score = float((divided + self.penalty()).detach())
+        return torch.cat(parts) if parts else torch.zeros(0), score
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Pending statistics are afterwards what they were before."""
-        kept = [(node.layer, dict(node.layer.pending)) for node in self.nodes]
+        parts = [part for part in self.modules() if isinstance(part, Part)]
+        kept = [(part, dict(part.pending)) for part in parts]
         try:
             yield
         finally:
-            for layer, pending in kept:
-                layer.pending = pending
+            for part, pending in kept:
+                part.pending = pending
 
-    def views(self) -> Iterator[tuple[Node, View]]:
+    def views(self) -> Iterator[View]:
         """Every parameter and statistic in the order of DL4J's flat vector."""
-        for node in self.nodes:
-            for view in node.layer.dl4j_views():
-                yield node, view
+        return iter(self._views)
 
     def params(self) -> Tensor:
         """All parameters and statistics as one flat vector in DL4J's order, a copy."""
-        parts = [v.flat(getattr(n.layer, v.tensor).detach()) for n, v in self.views()]
+        parts = [view.flat(view.tensor.detach()) for view in self._views]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def num_params(self) -> int:
         """Length of :meth:`params`."""
-        return sum(getattr(n.layer, v.tensor).numel() for n, v in self.views())
+        return sum(view.tensor.numel() for view in self._views)
 
     def set_params(self, values: Tensor) -> None:
         """Write a flat vector in DL4J's order into the parameters."""
@@ -357,14 +339,14 @@ class Network(nn.Module):
             )
         start = 0
         with torch.no_grad():
-            for node, view in self.views():
-                t = getattr(node.layer, view.tensor)
-                view.fill(t, values[start : start + t.numel()])
-                start += t.numel()
+            for view in self._views:
+                count = view.tensor.numel()
+                view.fill(values[start : start + count])
+                start += count
 
     def configure_optimizer(self) -> NetworkOptimizer:
         """A new optimizer for this network, as its configuration says."""
-        return NetworkOptimizer(self)
+        return NetworkOptimizer(self._views, self.conf, self.clock)
 
     @property
     def optimizer(self) -> NetworkOptimizer:
@@ -381,6 +363,7 @@ class Network(nn.Module):
         before, optimizer = self._optimizer, self.configure_optimizer()
         if before is not None:
             optimizer.load_state_dict(before.state_dict())
+            optimizer.listeners = before.listeners
         self._optimizer = optimizer
         return optimizer
 
@@ -391,9 +374,9 @@ class Network(nn.Module):
     def fit(
         self,
         x: Any,
-        labels: Tensor | None = None,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        labels: Given = None,
+        features_mask: Given = None,
+        labels_mask: Given = None,
         epochs: int = 1,
     ) -> float:
         """Train as DL4J's ``fit``: one step on a batch, or epochs over a loader.
@@ -419,10 +402,10 @@ class Network(nn.Module):
 
     def _fit_batch(
         self,
-        x: Tensor,
-        labels: Tensor,
-        features_mask: Tensor | None = None,
-        labels_mask: Tensor | None = None,
+        x: Given,
+        labels: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
     ) -> float:
         optimizer = self.optimizer
 
@@ -445,7 +428,7 @@ class Network(nn.Module):
 
     def lightning(self, package: str | None = None) -> Any:
         """This network for a ``Trainer``: the same object, not a copy."""
-        from dl4py.network.build import wrap  # it stands beside the network
+        from dl4py.network.build import wrap  # it makes networks
 
         return wrap(self, package)
 
@@ -462,14 +445,47 @@ class Network(nn.Module):
                 updater = getattr(node.conf, name, None)
                 if isinstance(updater, Named):
                     found.append(updater.entry.item.difference(updater.kwargs))
+            if node.output is not None and self._undivided(node.layer):
+                last = type(node.layer).__name__
+                rule = f"mini_batch=False: DL4J divides {last}'s score, no gradient"
+                lines.append(rule)
             lines += [f"{node.name}: {line}" for line in found if line]
         if self.conf.optimization_algo in UPDATERS:
             solver = UPDATERS[self.conf.optimization_algo]
             if line := getattr(solver, "fault", None):
                 lines.append(f"optimization_algo {self.conf.optimization_algo}: {line}")
-        if self._undivided:
-            last = type(self.nodes[-1].layer).__name__
-            lines.append(f"mini_batch=False: DL4J divides {last}'s score, no gradient")
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))
+
+
+def _check_input(x: Tensor, first: Tensor | None) -> None:
+    """Refuse an array that a network with parameter ``first`` cannot take."""
+    if first is not None and x.is_floating_point() and x.dtype != first.dtype:
+        if not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"input: the network computes in {first.dtype}, got {x.dtype}; "
+                f"convert with x.to({first.dtype}) or build with data_type(...)"
+            )
+    if first is not None and x.device != first.device:
+        raise ValueError(
+            f"input: the network is on {first.device}, got a tensor on {x.device}; "
+            "move one of them with .to(...)"
+        )
+    if x.dim() == 0:
+        raise ValueError("input: expected a batch [n, ...], got a single number")
+
+
+def _keys(nodes: Sequence[Node]) -> dict[str, nn.Module]:
+    """The modules by names that a ``ModuleDict`` takes."""
+    found: dict[str, nn.Module] = {}
+    times: dict[str, int] = {}
+    for node in nodes:
+        key = node.name.replace(".", "_") or "_"
+        if hasattr(nn.ModuleDict, key):
+            key += "_"
+        while key in found:
+            times[key] = times.get(key, 0) + 1
+            key = f"{key}_{times[key]}"
+        found[key] = node.layer
+    return found

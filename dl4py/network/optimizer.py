@@ -1,28 +1,32 @@
 """One optimizer for a whole network: DL4J's order of a training iteration.
 
 Lightning's automatic optimization takes one optimizer, so this one holds an updater for
-every layer and kind of parameter. A step is
+every layer and kind of parameter. A step is a list of stages:
 
-1. gradient normalisation, per layer, batch-norm statistics included
-2. l1 and l2 into the gradient
-3. the updater, with the present values of its schedules; weight decay beside it
-4. iteration + 1
-5. constraints
+1. gradients are collected, those of batch-norm statistics included
+2. they are normalised, per layer
+3. l1 and l2 go into them
+4. the updater, with the present values of its schedules; weight decay beside it
+5. iteration + 1
+6. constraints
 
 With a solver (``optimization_algo``) a
-:class:`~dl4py.network.solving.Solution` takes the place of 1 to 3.
+:class:`~dl4py.network.solving.Solution` takes the place of 1 to 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dl4py.config.network import SGD
+from dl4py.clock import Clock
+from dl4py.config.settings import SGD, NetworkConfiguration
+from dl4py.layers.part import View
+from dl4py.network.gradients import normalised
 from dl4py.network.solving import Solution
 from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, Named
@@ -30,28 +34,7 @@ from dl4py.solvers import Solver
 from dl4py.updaters import Updater
 from dl4py.updaters.base import restore_precision
 
-if TYPE_CHECKING:
-    from dl4py.layers.base import View
-    from dl4py.network import Network, Node
-
-SMALL = 1e-5  # DL4J's stand-in for a norm of 0
-
-
-@dataclass
-class Slot:
-    """One parameter or statistic of one layer, and how it is updated."""
-
-    node: Node
-    view: View
-    group: int | None  # its place in param_groups; None: a statistic
-    penalties: tuple[Any, ...] = ()
-    grad: Tensor | None = None
-
-    @property
-    def tensor(self) -> Tensor:
-        """The live tensor: moving a module to a device replaces its buffers."""
-        tensor: Tensor = getattr(self.node.layer, self.view.tensor)
-        return tensor
+Listener = Callable[[str, Mapping[str, Tensor]], None]
 
 
 @dataclass
@@ -63,6 +46,25 @@ class Rule:
     inner: torch.optim.Optimizer | None = None
 
 
+@dataclass
+class Track:
+    """One parameter or statistic on its way through a step."""
+
+    view: View
+    group: int | None  # its place in param_groups; None: not an updater's
+    grad: Tensor | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The live tensor."""
+        return self.view.tensor
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether a forward pass, no updater, says what it becomes."""
+        return self.view.kind == "statistic"
+
+
 class NetworkOptimizer(torch.optim.Optimizer):
     """The optimizer of a network; ``net.configure_optimizer()`` makes one.
 
@@ -72,8 +74,16 @@ class NetworkOptimizer(torch.optim.Optimizer):
     ``epoch`` are the network's, and are saved with the state.
 
     Args:
-        network: the network; its configuration states updaters, penalties, gradient
-            normalisation and constraints.
+        views: the network's parameters and statistics; their configurations state
+            updaters, penalties, gradient normalisation and constraints.
+        conf: the network's settings.
+        clock: the network's counters, and whether DL4J's faults are reproduced.
+
+    Attributes:
+        listeners: functions ``listener(stage, values)`` that look between two stages;
+            ``values`` maps names such as ``"layer0/W"`` to tensors: with
+            ``"gradients"`` what goes into the updaters, with ``"updates"`` what was
+            subtracted from the parameters. They cost nothing where there are none.
 
     Example:
         >>> from dl4py.config import NeuralNetConfiguration, Output
@@ -83,31 +93,34 @@ class NetworkOptimizer(torch.optim.Optimizer):
         [('layer0/weight', 0.01), ('layer0/bias', 0.01)]
     """
 
-    def __init__(self, network: Network) -> None:
-        self.conf = network.conf
-        self.clock = network.clock
-        self.dl4j_exact = network.dl4j_exact
+    def __init__(
+        self, views: Sequence[View], conf: NetworkConfiguration, clock: Clock
+    ) -> None:
+        self.conf = conf
+        self.clock = clock
+        self.dl4j_exact = clock.dl4j_exact
         # DL4J's SGD goes downhill whatever ``minimize`` says
-        self.uphill = not network.conf.minimize and not self.dl4j_exact
-        self.slots: list[Slot] = []
+        self.uphill = not conf.minimize and not self.dl4j_exact
+        self.tracks: list[Track] = []
+        self.listeners: list[Listener] = []
         self.solution: Solution | None = None
         self.rules: list[Rule] = []
         groups: list[dict[str, Any]] = []
         places: dict[tuple[str, str], int] = {}
-        for node, view in network.views():
-            slot = Slot(node, view, None, penalties(node.conf, view))
-            self.slots.append(slot)
-            if view.kind == "statistic":
+        for view in views:
+            track = Track(view, None)
+            self.tracks.append(track)
+            if view.kind == "statistic" or view.trained != "always":
                 continue
             kind = "weight" if view.kind == "gain" else view.kind
-            place = places.setdefault((node.name, kind), len(groups))
+            place = places.setdefault((view.node, kind), len(groups))
             if place == len(groups):
-                rule = _rule(node.conf, view)
+                rule = _rule(view)
                 self.rules.append(rule)
                 numbers = {k: self.clock.at(v) for k, v in rule.hyper.items()}
-                groups.append({"params": [], "name": f"{node.name}/{kind}", **numbers})
-            slot.group = place
-            groups[place]["params"].append(slot.tensor)
+                groups.append({"params": [], "name": f"{view.node}/{kind}", **numbers})
+            track.group = place
+            groups[place]["params"].append(track.tensor)
         for rule, group in zip(self.rules, groups, strict=True):
             if not _is_ours(rule.updater):
                 rule.inner = rule.updater(group["params"])
@@ -134,16 +147,33 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 loss = closure()
         with torch.no_grad():
             self._collect()
-            for slots in self._by_layer():
-                self._normalise(slots)
+            self._normalise()
             self._penalise()
+            self._tell("gradients", lambda track: track.grad)
+            before = [t.tensor.clone() for t in self.tracks] if self.listeners else []
             self._update()
             self._advance_statistics()
+            was = dict(zip(map(id, self.tracks), before, strict=False))
+            self._tell("updates", lambda track: was[id(track)] - track.tensor)
             self.clock.iteration += 1
             self._constrain()
-            for slot in self.slots:
-                slot.grad = None
+            self._forget()
         return loss
+
+    def _tell(self, stage: str, value: Callable[[Track], Tensor | None]) -> None:
+        if not self.listeners:
+            return
+        values = {}
+        for track in self.tracks:
+            found = value(track) if track.grad is not None else None
+            if found is not None:
+                values[f"{track.view.node}/{track.view.name}"] = found
+        for listener in self.listeners:
+            listener(stage, values)
+
+    def _forget(self) -> None:
+        for track in self.tracks:
+            track.grad = None
 
     @property
     def trials(self) -> list[Any]:
@@ -163,36 +193,35 @@ class NetworkOptimizer(torch.optim.Optimizer):
             )
 
     def _collect(self) -> None:
-        for slot in self.slots:
-            if slot.group is None:
-                slot.grad = slot.node.layer.pending.get(slot.view.tensor)
+        for track in self.tracks:
+            if track.is_statistic:
+                track.grad = track.view.pending
             else:
-                slot.grad = slot.tensor.grad
+                track.grad = None if track.group is None else track.tensor.grad
 
     def updates(self) -> Tensor:
         """What a step would subtract, flat; updaters advance, parameters do not.
 
-        Statistics stand with their pseudo-gradients, in the order of ``slots``.
+        Statistics stand with their pseudo-gradients, in the order of ``tracks``.
         """
         self._collect()
-        for slots in self._by_layer():
-            self._normalise(slots)
+        self._normalise()
         self._penalise()
-        kept = [slot.tensor.clone() for slot in self.slots]
-        for slot in self.slots:
-            if slot.group is not None:
-                slot.tensor.zero_()  # then nothing of u is rounded off
+        kept = [track.tensor.clone() for track in self.tracks]
+        for track in self.tracks:
+            if track.group is not None:
+                track.tensor.zero_()  # then nothing of u is rounded off
         self._update()
         parts = []
-        for slot, before in zip(self.slots, kept, strict=True):
-            if slot.group is None:
-                u = torch.zeros_like(before) if slot.grad is None else slot.grad
+        for track, before in zip(self.tracks, kept, strict=True):
+            if track.group is None:
+                u = torch.zeros_like(before) if track.grad is None else track.grad
             else:
-                u = -slot.tensor
-                slot.tensor.copy_(before)
-                if slot.grad is not None:
-                    rate = self.param_groups[slot.group].get("lr", 1.0)
-                    u = u + self._decay_factor(slot, rate) * before
+                u = -track.tensor
+                track.tensor.copy_(before)
+                if track.grad is not None:
+                    rate = self.param_groups[track.group].get("lr", 1.0)
+                    u = u + self._decay_factor(track, rate) * before
             parts.append(u.reshape(-1))
         return torch.cat(parts) if parts else torch.zeros(0)
 
@@ -201,70 +230,71 @@ class NetworkOptimizer(torch.optim.Optimizer):
         self._collect()
         if statistics:
             self._advance_statistics()
-        for slot in self.slots:
-            slot.node.layer.pending.pop(slot.view.tensor, None)
-            slot.grad = None
+        for track in self.tracks:
+            track.view.owner.pending.pop(track.view.attribute, None)
+        self._forget()
         self.clock.iteration += 1
         self._constrain()
 
-    def _by_layer(self) -> Iterator[list[Slot]]:
-        layers: dict[str, list[Slot]] = {}
-        for slot in self.slots:
-            if slot.grad is not None:
-                layers.setdefault(slot.node.name, []).append(slot)
-        return iter(layers.values())
-
-    def _normalise(self, slots: list[Slot]) -> None:
-        conf = slots[0].node.conf
-        mode = getattr(conf, "gradient_normalization", None) or "None"
-        if mode == "None":
-            return
-        threshold = conf.gradient_normalization_threshold
-        grads = [slot.grad for slot in slots if slot.grad is not None]
-        for slot, grad in zip(slots, normalised(grads, mode, threshold), strict=True):
-            slot.grad = grad
+    def _normalise(self) -> None:
+        layers: dict[str, list[Track]] = {}
+        for track in self.tracks:
+            if track.grad is not None:
+                layers.setdefault(track.view.node, []).append(track)
+        for tracks in layers.values():
+            conf = tracks[0].view.conf
+            mode = getattr(conf, "gradient_normalization", None) or "None"
+            if mode == "None":
+                continue
+            threshold = conf.gradient_normalization_threshold
+            grads = [track.grad for track in tracks if track.grad is not None]
+            found = normalised(grads, mode, threshold)
+            for track, grad in zip(tracks, found, strict=True):
+                track.grad = grad
 
     def _penalise(self) -> None:
-        for slot in self.slots:
-            for r in slot.penalties:
-                if r.before_updater and slot.grad is not None:
-                    slot.grad = slot.grad + r.gradient(slot.tensor, self.clock)
+        for track in self.tracks:
+            for r in track.view.penalties:
+                if r.before_updater and track.grad is not None:
+                    track.grad = track.grad + r.gradient(track.tensor, self.clock)
 
     def _update(self) -> None:
-        buckets: dict[Any, list[Slot]] = {}
-        for slot in self.slots:
-            if slot.group is None or slot.grad is None:
+        buckets: dict[Any, list[Track]] = {}
+        for track in self.tracks:
+            if track.group is None or track.grad is None:
                 continue
-            rule, group = self.rules[slot.group], self.param_groups[slot.group]
+            rule, group = self.rules[track.group], self.param_groups[track.group]
             if rule.inner is not None:
                 continue
             for name, value in rule.hyper.items():
                 if callable(value):
                     group[name] = self.clock.at(value)
             hyper = tuple((name, group[name]) for name in rule.hyper)
-            self._decay(slot, group.get("lr", 1.0) if "lr" in rule.hyper else 1.0)
-            buckets.setdefault((rule.updater, hyper), []).append(slot)
-        for (updater, hyper), slots in buckets.items():
-            self._apply(updater, dict(hyper), slots)
+            self._decay(track, group.get("lr", 1.0) if "lr" in rule.hyper else 1.0)
+            buckets.setdefault((rule.updater, hyper), []).append(track)
+        for (updater, hyper), tracks in buckets.items():
+            self._apply(updater, dict(hyper), tracks)
         for place, rule in enumerate(self.rules):
             if rule.inner is not None:
                 self._apply_torch(rule.inner, self.param_groups[place], place)
 
-    def _decay(self, slot: Slot, rate: float) -> None:
-        factor = self._decay_factor(slot, rate)
+    def _decay(self, track: Track, rate: float) -> None:
+        factor = self._decay_factor(track, rate)
         if factor:
-            slot.tensor.mul_(1 + factor if self.uphill else 1 - factor)
+            track.tensor.mul_(1 + factor if self.uphill else 1 - factor)
 
-    def _decay_factor(self, slot: Slot, rate: float) -> float:
+    def _decay_factor(self, track: Track, rate: float) -> float:
         return sum(
             self.clock.at(r.coeff) * (rate if r.apply_lr else 1.0)
-            for r in slot.penalties
+            for r in track.view.penalties
             if not r.before_updater
         )
 
-    def _apply(self, updater: Any, hyper: dict[str, float], slots: list[Slot]) -> None:
-        tensors = [slot.tensor for slot in slots]
-        grads = [slot.grad for slot in slots if slot.grad is not None]
+    def _apply(
+        self, updater: Any, hyper: dict[str, float], tracks: list[Track]
+    ) -> None:
+        tensors = [track.tensor for track in tracks]
+        grads = [track.grad for track in tracks if track.grad is not None]
         states = [self._state_of(p, updater, hyper) for p in tensors]
         state = {n: [s[n] for s in states] for n in updater.state_names}
         before = [p.clone() for p in tensors] if self.uphill else None
@@ -294,56 +324,57 @@ class NetworkOptimizer(torch.optim.Optimizer):
         if "lr" in inner.param_groups[0]:
             inner.param_groups[0]["lr"] = group["lr"]
         rate = float(group["lr"])
-        slots = [s for s in self.slots if s.group == place and s.grad is not None]
-        kept = [slot.tensor.grad for slot in slots]
-        for slot in slots:
-            self._decay(slot, rate)
-            grad = slot.grad
+        tracks = [s for s in self.tracks if s.group == place and s.grad is not None]
+        kept = [track.tensor.grad for track in tracks]
+        for track in tracks:
+            self._decay(track, rate)
+            grad = track.grad
             assert grad is not None
-            slot.tensor.grad = -grad if self.uphill else grad
+            track.tensor.grad = -grad if self.uphill else grad
         inner.step()
-        for slot, grad in zip(slots, kept, strict=True):
-            slot.tensor.grad = grad
+        for track, grad in zip(tracks, kept, strict=True):
+            track.tensor.grad = grad
 
     def _advance_statistics(self) -> None:
-        for slot in self.slots:
-            if slot.group is None and slot.grad is not None:
-                slot.tensor.sub_(slot.grad)
-                slot.node.layer.pending.pop(slot.view.tensor, None)
+        for track in self.tracks:
+            if track.is_statistic and track.grad is not None:
+                track.tensor.sub_(track.grad)
+                track.view.owner.pending.pop(track.view.attribute, None)
 
     def _constrain(self) -> None:
-        for slot in self.slots:
-            for c in getattr(slot.node.conf, "constraints", None) or ():
-                if slot.view.name in (c.params or ()):
-                    array = slot.view.shaped(slot.tensor)
-                    for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
-                        array.copy_(c.apply(array, self.dl4j_exact))
+        for track in self.tracks:
+            if track.view.trained != "always":
+                continue
+            for c in track.view.constraints:
+                array = track.view.array
+                for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
+                    array.copy_(c.apply(array, self.dl4j_exact))
 
-    def blocks(self) -> Iterator[tuple[Any, list[Slot]]]:
+    def blocks(self) -> Iterator[tuple[Any, list[Track]]]:
         """DL4J's updater blocks: runs of parameters with equal updaters, flat order."""
         last: Any = None
-        run: list[Slot] = []
-        for slot in self.slots:
-            rule = self.rules[slot.group] if slot.group is not None else None
+        run: list[Track] = []
+        for track in self.tracks:
+            rule = self.rules[track.group] if track.group is not None else None
             key = (rule.updater, tuple(rule.hyper.items())) if rule else None
             if run and key != last:
                 yield last, run
                 run = []
             last = key
-            run.append(slot)
+            run.append(track)
         if run:
             yield last, run
 
-    def segments(self) -> Iterator[tuple[str, Slot]]:
+    def segments(self) -> Iterator[tuple[str, Track]]:
         """(name of the state, its parameter) in the order of :meth:`flat_state`."""
-        for key, slots in self.blocks():
+        for key, tracks in self.blocks():
             if key is None or not _is_ours(key[0]):
                 continue
             updater, hyper = key[0], {k: self.clock.at(v) for k, v in key[1]}
             for name in updater.state_names:
-                for slot in slots:
-                    self._state_of(slot.tensor, updater, hyper)
-                    yield name, slot
+                for track in tracks:
+                    self._state_of(track.tensor, updater, hyper)
+                    yield name, track
 
     def flat_state(self) -> Tensor:
         """All state as one vector in DL4J's block order, a copy in p's dtype."""
@@ -356,21 +387,23 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def set_flat_state(self, values: Tensor) -> None:
         """Write :meth:`flat_state`'s vector back."""
         segments = list(self.segments())
-        expected = sum(slot.tensor.numel() for _, slot in segments)
+        expected = sum(track.tensor.numel() for _, track in segments)
         if values.dim() != 1 or values.numel() != expected:
             raise ValueError(
                 f"set_flat_state(values): expected a vector of {expected} numbers, got "
                 f"shape {tuple(values.shape)}"
             )
         start = 0
-        for name, slot in segments:
-            size = slot.tensor.numel()
-            slot.view.fill(self.state[slot.tensor][name], values[start : start + size])
+        for name, track in segments:
+            size = track.tensor.numel()
+            part = values[start : start + size]
+            track.view.fill(part, self.state[track.tensor][name])
             start += size
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps only its own attributes
-        own = ("conf", "clock", "dl4j_exact", "uphill", "slots", "rules", "solution")
+        own = ["conf", "clock", "dl4j_exact", "uphill", "tracks", "listeners"]
+        own += ["rules", "solution"]
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def state_dict(self) -> dict[str, Any]:
@@ -408,59 +441,26 @@ class NetworkOptimizer(torch.optim.Optimizer):
         self.clock.epoch = int(counters["epoch"])
 
 
-def penalties(conf: Any, view: View) -> tuple[Any, ...]:
-    """The penalties on one parameter of a layer with configuration ``conf``."""
-    if view.kind in ("weight", "gain"):
-        return tuple(getattr(conf, "regularization", None) or ())
-    if view.kind == "bias":
-        return tuple(getattr(conf, "regularization_bias", None) or ())
-    return ()
-
-
-def normalised(grads: list[Tensor], mode: str, threshold: float) -> list[Tensor]:
-    """The gradients of one layer after one of DL4J's five rules; θ is the threshold.
-
-    RenormalizeL2PerLayer: g / ‖layer‖; RenormalizeL2PerParamType: g / ‖g‖;
-    ClipElementWiseAbsoluteValue: clip(g, -θ, θ); ClipL2PerLayer: g·θ/‖layer‖ where
-    ‖layer‖ > θ; ClipL2PerParamType: g·θ/‖g‖ where ‖g‖ > θ. A norm of 0 counts as 1e-5.
-
-    >>> normalised([torch.tensor([3.0, 4.0])], "ClipL2PerLayer", 1.0)
-    [tensor([0.6000, 0.8000])]
-    """
-    if mode == "ClipElementWiseAbsoluteValue":
-        return [g.clamp(-threshold, threshold) for g in grads]
-    norms = torch.stack([g.double().norm() for g in grads])
-    if mode.endswith("PerLayer"):
-        norms = norms.norm().expand(len(grads))
-    if mode.startswith("Renormalize"):
-        scales = norms.masked_fill(norms == 0, SMALL).reciprocal()
-    else:
-        scales = torch.where(norms > threshold, threshold / norms, 1.0)
-    return [g * scale.to(g.dtype) for g, scale in zip(grads, scales, strict=True)]
-
-
 def _is_ours(updater: Any) -> bool:
     return isinstance(updater, type) and issubclass(updater, Updater)
 
 
-def _rule(conf: Any, view: View) -> Rule:
+def _rule(view: View) -> Rule:
     """The updater of one kind of parameter."""
-    chosen = getattr(conf, "updater", None)
-    if view.kind == "bias" and getattr(conf, "bias_updater", None) is not None:
-        chosen = conf.bias_updater
+    chosen, owner = view.updater, type(view.conf).__name__
     kind = chosen.entry.item if isinstance(chosen, Named) else chosen
     if isinstance(kind, type) and issubclass(kind, Solver):
         name = UPDATERS.entry_of(kind)
         raise ValueError(
-            f"{type(conf).__name__}: updater {kind.__name__} solves for a whole "
-            f"network, not for a layer; write .optimization_algo"
+            f"{owner}: updater {kind.__name__} solves for a whole network, not for a "
+            "layer; write .optimization_algo"
             f"({name.key if name else kind.__name__!r}) in the builder"
         )
     if isinstance(chosen, Named):
         return Rule(chosen.entry.item, chosen.kwargs)
     if chosen is None:
         raise ValueError(
-            f"{type(conf).__name__}: its parameters need an updater; derive the "
-            "configuration from BaseLayer"
+            f"{owner}: its parameters need an updater; derive the configuration from "
+            "BaseLayer"
         )
     return Rule(chosen)

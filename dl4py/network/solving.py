@@ -43,7 +43,7 @@ class Solution:
         if issubclass(cls, LineSolver):
             options["step_function"] = self.step_function
             options["max_num_line_search_iterations"] = self.iterations
-        params = [s.tensor for s in optimizer.slots if s.group is not None]
+        params = [t.tensor for t in optimizer.tracks if t.group is not None]
         self.solver: Solver = cls([{"params": params}], **options)
 
     def step(self, closure: Closure | None) -> Any:
@@ -77,7 +77,8 @@ class Solution:
         return self._is_trial or self.solver.is_trial
 
     def _step(self, closure: Closure | None) -> Any:
-        layers = list({id(s.node): s.node.layer for s in self.optimizer.slots}.values())
+        owners = (track.view.owner for track in self.optimizer.tracks)
+        layers = list({id(owner): owner for owner in owners}.values())
         first: list[dict[str, Tensor]] = []
 
         def counted() -> Any:
@@ -112,14 +113,14 @@ class _Exact:
         self.closure = closure
 
     def params(self) -> Tensor:
-        parts = [s.tensor.detach().reshape(-1) for s in self.optimizer.slots]
+        parts = [t.tensor.detach().reshape(-1) for t in self.optimizer.tracks]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     @torch.no_grad()
     def set_params(self, x: Tensor) -> None:
         start = 0
-        for slot in self.optimizer.slots:
-            t = slot.tensor
+        for track in self.optimizer.tracks:
+            t = track.tensor
             t.copy_(x[start : start + t.numel()].view(t.shape))
             start += t.numel()
 
@@ -130,9 +131,9 @@ class _Exact:
         clock = self.optimizer.clock
         with torch.no_grad():
             penalties = [
-                float(r.score(slot.tensor, clock))
-                for slot in self.optimizer.slots
-                for r in slot.penalties
+                float(r.score(track.tensor, clock))
+                for track in self.optimizer.tracks
+                for r in track.view.penalties
             ]
         return float(loss.detach()) + sum(penalties)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dl4py.config import MultiLayerConfiguration
-from dl4py.network import Network
-from dl4py.network.optimizer import NetworkOptimizer
+from dl4py.config import NeuralNetConfiguration
+from dl4py.config.settings import NetworkConfiguration
+from dl4py.network import Network, NetworkOptimizer
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Base
@@ -44,7 +44,7 @@ class NetworkMixin(_Base):
         conf: Mapping[str, Any] | None = None,
         dl4j_exact: bool = False,
         extra: Mapping[str, Any] | None = None,
-        config: MultiLayerConfiguration | Network | None = None,
+        config: NetworkConfiguration | Network | None = None,
     ) -> None:
         super().__init__()
         if config is None:
@@ -54,7 +54,7 @@ class NetworkMixin(_Base):
                     "without a registered name and could not be saved; give it: "
                     "load_from_checkpoint(path, config=...)"
                 )
-            config = MultiLayerConfiguration.from_dict(conf)
+            config = NeuralNetConfiguration.from_dict(conf)
         self.network = (
             config if isinstance(config, Network) else config.module(dl4j_exact)
         )
@@ -97,7 +97,8 @@ class NetworkMixin(_Base):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         x = batch[0] if isinstance(batch, (list, tuple)) else batch
-        return self.network.output(x)
+        y: Tensor = self.network.output(x)
+        return y
 
     def _evaluate(self, stage: str, batch: Any) -> None:
         self._log(f"{stage}_loss", self.network.loss(*batch), batch)

@@ -1,4 +1,4 @@
-"""A whole network's configuration and its JSON."""
+"""What a network's configuration holds beside its layers: chains and graphs alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from dl4py.config.codec import (
     shown,
 )
 from dl4py.config.kinds import Choice, Integer, field, flag
-from dl4py.config.layer import Layer
+from dl4py.config.layer import DEFAULTS, Layer
+from dl4py.config.plan import Plan
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.registry import json_key
 
@@ -46,15 +47,10 @@ def _seed(value: Any) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLayerConfiguration:
-    """A chain of layers, final: every value is filled in, normal and checked.
-
-    ``NeuralNetConfiguration.builder()`` makes one, and so does
-    ``NeuralNetConfiguration.from_json``.
+class NetworkConfiguration:
+    """Base of all networks' configurations, which are final: filled in and checked.
 
     Args:
-        layers: the layers from input to output.
-        preprocessors: layer index → what stands before that layer.
         seed: of the initial parameters.
         data_type: ``"FLOAT"``, ``"DOUBLE"``, ``"HALF"`` or ``"BFLOAT16"``.
         mini_batch: whether gradients are divided by the number of examples.
@@ -70,14 +66,10 @@ class MultiLayerConfiguration:
         iteration_count, epoch_count: how far a network has been trained, >= 0.
         cache_mode, inference_workspace_mode, training_workspace_mode: kept for DL4J's
             files; they change nothing.
-        extra: JSON keys that no field declares; those beside each layer, in order,
-            under ``"confs"``.
-
-    DL4J: org.deeplearning4j.nn.conf.MultiLayerConfiguration
+        extra: JSON keys that no field declares; those beside each layer under
+            ``"confs"``.
     """
 
-    layers: tuple[Any, ...]
-    preprocessors: Mapping[int, Preprocessor] = field(dict)
     seed: int = field(kind=_seed)
     data_type: str = field("FLOAT", data_type)
     mini_batch: bool = field(True, flag)
@@ -148,73 +140,54 @@ class MultiLayerConfiguration:
 
         return lightning(self, dl4j_exact, package)
 
+    def plan(self) -> Plan:
+        """The layers and vertices in the order of evaluation."""
+        raise NotImplementedError
+
     def to_json(self) -> str:
         """DL4J's JSON of this configuration."""
         return json.dumps(self.to_dict(), indent=2)
 
     def to_dict(self) -> dict[str, Any]:
         """:meth:`to_json` as plain Python types."""
-        shared = self._keys(self._beside)
-        beside = (*self.extra.get("confs", ()), *({} for _ in self.layers))
-        confs = []
-        for i, layer in enumerate(self.layers):
-            path = f"$.confs[{i}].layer"
-            conf = {
-                **shared,
-                **beside[i],
-                "layer": encode(layer, path),
-                "variables": list(layer.variables),
-            }
-            confs.append({k: conf[k] for k in sorted(conf)})
-        content = {
-            **self._keys(self._once),
-            **{k: v for k, v in self.extra.items() if k != "confs"},
-            "confs": confs,
-            "inputPreProcessors": {
-                str(i): encode(p) for i, p in sorted(self.preprocessors.items())
-            },
-        }
-        return {k: content[k] for k in sorted(content)}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> MultiLayerConfiguration:
-        """The configuration that :meth:`to_dict` writes as ``content``.
-
-        Raises:
-            DL4JFormatError: naming the place in ``content``, if it is not that.
-        """
-        confs = content.get("confs")
-        if not isinstance(confs, list) or not confs:
-            raise DL4JFormatError("$.confs: expected a list of layers")
-        layers = [_layer(conf, f"$.confs[{i}]") for i, conf in enumerate(confs)]
-        named = {*cls._beside, *cls._once}
-        declared = {json_key(f): f for f in fields(cls) if f.name in named}
-        values: dict[str, Any] = {}
-        apart = ("confs", "layer", "variables", "inputPreProcessors")
-        for path, source in (("$.confs[0]", confs[0]), ("$", content)):
-            for key, f in declared.items():
-                if key in source:
-                    place = f"{path}.{key}"
-                    values[f.name] = decode_field(f, decode(source[key], place), place)
-        known = {*declared, *apart}
-        rest = [{k: v for k, v in conf.items() if k not in known} for conf in confs]
-        extra = {k: v for k, v in content.items() if k not in known}
-        if any(rest):
-            extra["confs"] = rest
-        with at("$"):
-            return cls(
-                layers=tuple(layers),
-                preprocessors=_preprocessors(content, len(layers)),
-                extra=extra,
-                **values,
-            )
+        raise NotImplementedError
 
     def _keys(self, names: tuple[str, ...]) -> dict[str, Any]:
         known = {f.name: f for f in fields(self)}
         return {json_key(known[n]): encode(getattr(self, n)) for n in names}
 
+    def _beside_layer(
+        self, layer: Layer | None, variables: list[str], extra: Any, path: str
+    ) -> dict[str, Any]:
+        """What DL4J writes around one layer."""
+        conf = {
+            **self._keys(self._beside),
+            **extra,
+            "layer": None if layer is None else encode(layer, path),
+            "variables": variables,
+        }
+        return {k: conf[k] for k in sorted(conf)}
 
-def _layer(conf: Any, path: str) -> Layer:
+    @classmethod
+    def _declared(cls) -> dict[str, Any]:
+        """JSON key → field of the settings."""
+        named = {*cls._beside, *cls._once}
+        return {json_key(f): f for f in fields(cls) if f.name in named}
+
+    @classmethod
+    def _settings(cls, *sources: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The settings in JSON objects, (path, object) each; the later one wins."""
+        values: dict[str, Any] = {}
+        for path, source in sources:
+            for key, f in cls._declared().items():
+                if key in source:
+                    place = f"{path}.{key}"
+                    values[f.name] = decode_field(f, decode(source[key], place), place)
+        return values
+
+
+def layer_of(conf: Any, path: str) -> Layer:
+    """The layer in what DL4J writes around it."""
     raw = mapping(mapping(conf, path).get("layer"), f"{path}.layer")
     layer = decode(raw, f"{path}.layer")
     if not isinstance(layer, Layer):
@@ -227,18 +200,12 @@ def _layer(conf: Any, path: str) -> Layer:
         return _finished(layer, raw, variables)
 
 
-def _preprocessors(content: Mapping[str, Any], count: int) -> dict[int, Preprocessor]:
-    path = "$.inputPreProcessors"
-    found = {}
-    raw = content.get("inputPreProcessors")
-    for key, value in mapping({} if raw is None else raw, path).items():
-        preprocessor = decode(value, f"{path}.{key}")
-        if not isinstance(preprocessor, Preprocessor):
-            raise DL4JFormatError(f"{path}.{key}: expected a preprocessor")
-        if key not in {str(i) for i in range(count)}:
-            raise DL4JFormatError(f"{path}: no layer {shown(key)}, there are {count}")
-        found[int(key)] = preprocessor
-    return found
+def preprocessor_of(value: Any, path: str) -> Preprocessor:
+    """The preprocessor in a JSON object."""
+    preprocessor = decode(value, path)
+    if not isinstance(preprocessor, Preprocessor):
+        raise DL4JFormatError(f"{path}: expected a preprocessor")
+    return preprocessor
 
 
 def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Layer:
@@ -246,17 +213,3 @@ def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Lay
     if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
         layer = replace(layer, use_log_std="var" not in variables)
     return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]
-
-
-DEFAULTS: dict[str, Any] = {  # DL4J's, where a network sets nothing
-    "activation": "sigmoid",
-    "weight_init": "xavier",
-    "updater": "sgd",
-    "bias_init": 0.0,
-    "gain_init": 1.0,
-    "gradient_normalization": "None",
-    "gradient_normalization_threshold": 1.0,
-    "regularization": (),
-    "regularization_bias": (),
-    "convolution_mode": "Truncate",
-}

@@ -1,0 +1,103 @@
+"""A chain of layers and its JSON: DL4J's MultiLayerConfiguration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dl4py.config.codec import DL4JFormatError, at, encode, mapping, shown
+from dl4py.config.kinds import field
+from dl4py.config.plan import INPUT, Plan, Step
+from dl4py.config.preprocessors import Preprocessor
+from dl4py.config.settings import NetworkConfiguration, layer_of, preprocessor_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLayerConfiguration(NetworkConfiguration):
+    """A chain of layers, final: every value is filled in, normal and checked.
+
+    ``NeuralNetConfiguration.builder()`` makes one, and so does
+    ``NeuralNetConfiguration.from_json``.
+
+    Args:
+        layers: the layers from input to output.
+        preprocessors: layer index → what stands before that layer.
+
+    The others are those of :class:`NetworkConfiguration`.
+
+    DL4J: org.deeplearning4j.nn.conf.MultiLayerConfiguration
+    """
+
+    layers: tuple[Any, ...]
+    preprocessors: Mapping[int, Preprocessor] = field(dict)
+
+    def plan(self) -> Plan:
+        steps: list[Step] = []
+        taken: dict[str, int] = {INPUT: 0}
+        for i, layer in enumerate(self.layers):
+            name = str(layer.name or f"layer{i}")
+            if name in taken:  # DL4J does not ask for distinct names in a chain
+                taken[name] += 1
+                name = f"{name}_{taken[name]}"
+            taken.setdefault(name, 0)
+            before = (steps[-1].name if steps else INPUT,)
+            steps.append(Step(name, layer, before, self.preprocessors.get(i)))
+        return Plan(tuple(steps), (INPUT,), (steps[-1].name,))
+
+    def to_dict(self) -> dict[str, Any]:
+        beside = (*self.extra.get("confs", ()), *({} for _ in self.layers))
+        confs = [
+            self._beside_layer(
+                layer, list(layer.variables), beside[i], f"$.confs[{i}].layer"
+            )
+            for i, layer in enumerate(self.layers)
+        ]
+        content = {
+            **self._keys(self._once),
+            **{k: v for k, v in self.extra.items() if k != "confs"},
+            "confs": confs,
+            "inputPreProcessors": {
+                str(i): encode(p) for i, p in sorted(self.preprocessors.items())
+            },
+        }
+        return {k: content[k] for k in sorted(content)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> MultiLayerConfiguration:
+        """The configuration that :meth:`to_dict` writes as ``content``.
+
+        Raises:
+            DL4JFormatError: naming the place in ``content``, if it is not that.
+        """
+        confs = content.get("confs")
+        if not isinstance(confs, list) or not confs:
+            raise DL4JFormatError("$.confs: expected a list of layers")
+        layers = [layer_of(conf, f"$.confs[{i}]") for i, conf in enumerate(confs)]
+        values = cls._settings(("$.confs[0]", confs[0]), ("$", content))
+        apart = ("confs", "layer", "variables", "inputPreProcessors")
+        known = {*cls._declared(), *apart}
+        rest = [{k: v for k, v in conf.items() if k not in known} for conf in confs]
+        extra = {k: v for k, v in content.items() if k not in known}
+        if any(rest):
+            extra["confs"] = rest
+        with at("$"):
+            return cls(
+                layers=tuple(layers),
+                preprocessors=_preprocessors(content, len(layers)),
+                extra=extra,
+                **values,
+            )
+
+
+def _preprocessors(content: Mapping[str, Any], count: int) -> dict[int, Preprocessor]:
+    path = "$.inputPreProcessors"
+    found = {}
+    known = {str(i) for i in range(count)}
+    raw = content.get("inputPreProcessors")
+    for key, value in mapping({} if raw is None else raw, path).items():
+        preprocessor = preprocessor_of(value, f"{path}.{key}")
+        if key not in known:
+            raise DL4JFormatError(f"{path}: no layer {shown(key)}, there are {count}")
+        found[int(key)] = preprocessor
+    return found

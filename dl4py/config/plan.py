@@ -1,0 +1,42 @@
+"""A network as a list of steps: what chains and graphs have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dl4py.config.preprocessors import Preprocessor
+
+INPUT = "input"  # what the input of a chain is called
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer or vertex.
+
+    Args:
+        name: its name, unique in the network.
+        conf: the configuration of a layer or vertex.
+        inputs: names of the steps or network inputs that it reads.
+        preprocessor: what stands before a layer.
+    """
+
+    name: str
+    conf: Any
+    inputs: tuple[str, ...]
+    preprocessor: Preprocessor | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a network in the order of evaluation, which is DL4J's.
+
+    Args:
+        steps: the layers and vertices.
+        inputs: names of the network's inputs.
+        outputs: names of the steps whose activations are the network's.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

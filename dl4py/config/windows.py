@@ -1,0 +1,102 @@
+"""Windows that slide over series, images and volumes: sizes and margins of any rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dl4py.config.kinds import Choice
+from dl4py.config.layer import ConfigurationError
+
+MODES = Choice("Truncate", "Strict", "Same", "Causal")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over the last axes of an array, one number an axis in every field.
+
+    Its spread along an axis is k = (kernel - 1)·dilation + 1.
+
+    Args:
+        kernel, stride, dilation: >= 1.
+        padding: >= 0 on both sides; ``"Same"`` and ``"Causal"`` do not use it.
+        mode: ``"Truncate"`` leaves out what does not fill a window, ``"Strict"``
+            refuses it, ``"Same"`` gives ⌈size/stride⌉ windows with the odd cell of
+            padding at the end, ``"Causal"`` as many with all padding, k - 1 cells,
+            before the first cell: one axis only.
+
+    Example:
+        >>> w = Window((5,), (2,), (0,), (1,), "Same")
+        >>> w.sizes((28,)), w.margins((28,))
+        ((14,), ((1, 2),))
+
+    DL4J: org.deeplearning4j.util.ConvolutionUtils
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    mode: str = "Truncate"
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self.kernel)
+
+    @property
+    def spread(self) -> tuple[int, ...]:
+        """How many cells the window spans along each axis."""
+        pairs = zip(self.kernel, self.dilation, strict=True)
+        return tuple((k - 1) * d + 1 for k, d in pairs)
+
+    @property
+    def moves_by_one(self) -> bool:
+        """Whether every stride is 1."""
+        return all(s == 1 for s in self.stride)
+
+    def sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """How many windows there are along axes of ``sizes``."""
+        return tuple(self._size(axis, size) for axis, size in enumerate(sizes))
+
+    def _size(self, axis: int, size: int) -> int:
+        stride, padding, spread = (
+            values[axis] for values in (self.stride, self.padding, self.spread)
+        )
+        if self.mode in ("Same", "Causal"):
+            return -(-size // stride)
+        steps, rest = divmod(size + 2 * padding - spread, stride)
+        if steps < 0:
+            raise ConfigurationError(
+                f"kernel_size: a window of {spread} does not fit an input of {size} "
+                f"with padding {padding}; use a smaller kernel, more padding or mode "
+                "'Same'"
+            )
+        if self.mode == "Strict" and rest:
+            raise ConfigurationError(
+                "convolution_mode: Strict needs (size + 2·padding - window) divisible "
+                f"by the stride, got ({size} + 2·{padding} - {spread}) / {stride}; "
+                "use 'Truncate'"
+            )
+        return steps + 1
+
+    def margins(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Cells of padding (before, after) each axis of ``sizes``."""
+        return tuple(self._margin(axis, size) for axis, size in enumerate(sizes))
+
+    def _margin(self, axis: int, size: int) -> tuple[int, int]:
+        if self.mode == "Causal":
+            return self.spread[axis] - 1, 0
+        if self.mode != "Same":
+            return self.padding[axis], self.padding[axis]
+        stride = self.stride[axis]
+        total = max(0, (-(-size // stride) - 1) * stride + self.spread[axis] - size)
+        return total // 2, total - total // 2
+
+    def check(self) -> None:
+        """Refuse the mode that images and volumes do not have."""
+        if self.mode == "Causal" and self.rank > 1:
+            raise ConfigurationError(
+                "convolution_mode: Causal is for one-dimensional convolutions, "
+                "expected Truncate, Strict or Same"
+            )

@@ -1,0 +1,28 @@
+"""What goes from step to step of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Flow:
+    """The result of one step.
+
+    Args:
+        x: its activations.
+        mask: their mask.
+        n: the number of examples; stacking changes it on the way.
+        state: of a recurrent layer, what the next piece of the series starts from.
+        score: of an output whose labels are known, a sum over examples; ``x`` is empty
+            then unless another step reads it.
+    """
+
+    x: Tensor
+    mask: Tensor | None
+    n: int
+    state: Any = None
+    score: Tensor | None = None

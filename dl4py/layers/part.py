@@ -1,0 +1,359 @@
+"""What layers and vertices share: arguments from their configuration, views, noise."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dl4py import weight_init
+from dl4py.activations import Activation
+from dl4py.clock import Clock
+from dl4py.config.layer import DEFAULTS
+from dl4py.losses import Loss
+from dl4py.noise import TORCH, Noise
+from dl4py.registry import LAYERS, MODULES, VERTICES
+
+
+def _same(t: Tensor) -> Tensor:
+    return t
+
+
+@dataclass(frozen=True)
+class View:
+    """One parameter or statistic as DL4J sees it; it owns its tensor.
+
+    Args:
+        owner: the module that holds the tensor.
+        name: DL4J's name of it, e.g. ``"W"``.
+        attribute: the owner's attribute that holds it.
+        kind: ``"weight"``, ``"bias"``, ``"gain"``, ``"scale"`` or ``"statistic"``:
+            decides updater, penalties and first value. Statistics are buffers.
+        order: ``"c"`` or ``"f"``: how DL4J lays its array out in the flat vector.
+        shaped: from the module's tensor to DL4J's array, as a view of the same memory.
+        fans: (fan_in, fan_out) of the weight initialisation.
+        first: the first value (a number, or a function of the tensor) where it is
+            neither drawn nor ``bias_init``.
+        init: the field of the configuration with the weight initialisation.
+        trained: ``"always"``, ``"pretraining"`` or ``"never"``.
+        node: the network's node that it belongs to; the network fills it in.
+        own: its name in its owner where a wrapper has renamed it.
+    """
+
+    owner: Part = field(repr=False)
+    name: str
+    attribute: str
+    kind: str = "weight"
+    order: str = "c"
+    shaped: Callable[[Tensor], Tensor] = _same
+    fans: tuple[float, float] = (1.0, 1.0)
+    first: float | Callable[[Tensor], Tensor] | None = None
+    init: str = "weight_init"
+    trained: str = "always"
+    node: str = ""
+    own: str = ""
+
+    def renamed(self, name: str, **changes: Any) -> View:
+        """This view under the name that a wrapper gives it."""
+        own = self.own or self.name
+        return dataclasses.replace(self, name=name, own=own, **changes)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The live tensor: moving a module to a device replaces its buffers."""
+        tensor: Tensor = getattr(self.owner, self.attribute)
+        return tensor
+
+    @property
+    def array(self) -> Tensor:
+        """The tensor in DL4J's shape, the same memory."""
+        return self.shaped(self.tensor)
+
+    @property
+    def pending(self) -> Tensor | None:
+        """What a forward pass wants a statistic to be lessened by."""
+        return self.owner.pending.get(self.attribute)
+
+    @property
+    def conf(self) -> Any:
+        """The configuration of the owner."""
+        return self.owner.conf
+
+    @property
+    def updater(self) -> Any:
+        """What its configuration says to train it with, ``None`` for statistics."""
+        conf = self.conf
+        if self.kind == "statistic":
+            return None
+        own = getattr(conf, "bias_updater", None) if self.kind == "bias" else None
+        return getattr(conf, "updater", None) if own is None else own
+
+    @property
+    def penalties(self) -> tuple[Any, ...]:
+        """l1, l2 and weight decay on it."""
+        names = {"weight": "regularization", "gain": "regularization"}
+        name = {**names, "bias": "regularization_bias"}.get(self.kind)
+        if name is None or self.trained == "never":
+            return ()
+        return tuple(getattr(self.conf, name, None) or ())
+
+    @property
+    def constraints(self) -> tuple[Any, ...]:
+        """Conditions that it meets after every step."""
+        found = getattr(self.conf, "constraints", None) or ()
+        own = self.own or self.name
+        return tuple(c for c in found if own in (c.params or ()))
+
+    def flat(self, t: Tensor | None = None) -> Tensor:
+        """The tensor, or ``t`` of its shape, as DL4J's segment of the flat vector."""
+        t = self.shaped(self.tensor if t is None else t)
+        if self.order == "f":
+            t = t.permute(*reversed(range(t.dim())))
+        return t.reshape(-1)
+
+    def fill(self, segment: Tensor, t: Tensor | None = None) -> None:
+        """Write DL4J's ``segment`` into the tensor, or ``t`` of its shape, in place."""
+        target = self.shaped(self.tensor if t is None else t)
+        if self.order == "f":
+            target = target.permute(*reversed(range(target.dim())))
+        target.copy_(segment.reshape(target.shape))
+
+    @torch.no_grad()
+    def reset(self, noise: Noise = TORCH) -> None:
+        """Give the tensor its first value; draws are in DL4J's shape and order."""
+        t = self.tensor
+        if t.is_meta:
+            return  # nothing to draw into
+        if callable(self.first):
+            t.copy_(self.first(t))
+        elif self.first is not None:
+            t.fill_(self.first)
+        elif self.kind == "bias":
+            t.fill_(getattr(self.conf, "bias_init", None) or 0.0)
+        elif self.kind == "gain":
+            t.fill_(getattr(self.conf, "gain_init", 1.0))
+        elif self.kind == "weight":
+            init = weight_init.get(
+                getattr(self.conf, self.init) or self.conf.weight_init
+            )
+            drawn = torch.empty_like(
+                self.shaped(t), memory_format=torch.contiguous_format
+            )
+            self.shaped(t).copy_(init(drawn, *self.fans, generator=noise.generator))
+
+
+P = TypeVar("P", bound="Part")
+
+
+class Part(nn.Module):
+    """A module whose arguments are the fields of a configuration.
+
+    ``Dense(4, 3, activation="tanh")`` takes what ``dl4py.config.Dense`` declares; what
+    is not given is DL4J's default. What only trains a parameter (updaters, penalties,
+    constraints) belongs to a network's configuration and is refused.
+
+    Args:
+        dl4j_exact: whether DL4J's faults are reproduced too.
+
+    Attributes:
+        conf: the configuration, in its final form.
+    """
+
+    configuration: ClassVar[type[Any]]
+    noise: Noise = TORCH
+
+    def __init__(self, *values: Any, dl4j_exact: bool = False, **fields: Any) -> None:
+        super().__init__()
+        self._setup(alone(type(self), values, fields), dl4j_exact)
+        self.reset_parameters()
+
+    @classmethod
+    def from_config(cls: type[P], conf: Any, dl4j_exact: bool = False) -> P:
+        """The module that a configuration describes; nothing is drawn."""
+        part = cls.__new__(cls)
+        nn.Module.__init__(part)
+        part._setup(conf, dl4j_exact)
+        return part
+
+    def _setup(self, conf: Any, dl4j_exact: bool) -> None:
+        self.conf, self.dl4j_exact = conf, dl4j_exact
+        self.clock = Clock(dl4j_exact=dl4j_exact)
+        self.pending: dict[str, Tensor] = {}  # statistic → DL4J's pseudo-gradient
+        self.build()
+
+    def build(self) -> None:
+        """Make parameters, statistics and parts from ``self.conf``."""
+
+    def views(self) -> Iterator[View]:
+        """The parameters and statistics in the order of DL4J's flat vector."""
+        return iter(())
+
+    def reset_parameters(self) -> None:
+        """Give all parameters their first values, in DL4J's order."""
+        for view in self.views():
+            view.reset(self.noise)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        """One line per way in which ``dl4j_exact`` changes what is computed."""
+        parts = (m for m in self.modules() if isinstance(m, (Activation, Loss)))
+        lines = [part.differs(dtype) for part in parts]
+        return list(dict.fromkeys(line for line in lines if line))
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        """Those of :meth:`differs` that show in test mode on ordinary data."""
+        return [
+            str(part.differs(dtype))
+            for part in self.modules()
+            if isinstance(part, Activation) and not _predicts_as_dl4j(part, dtype)
+        ]
+
+
+def _predicts_as_dl4j(part: Activation, dtype: torch.dtype) -> bool:
+    """Whether exact mode changes what an activation gives when testing."""
+    if part.dl4j_exact or part.differs(dtype) is None:
+        return True
+    exact, plain = copy.deepcopy(part).eval(), copy.deepcopy(part).eval()
+    exact.dl4j_exact = True
+    x = torch.linspace(-4, 4, 81, dtype=dtype)
+    return torch.equal(exact(x), plain(x))
+
+
+C = TypeVar("C", bound=type[Part])
+
+
+def implements(configuration: type[Any]) -> Callable[[C], C]:
+    """Make the decorated class the module of a registered configuration class.
+
+    The module's signature is that of the configuration, and its docstring goes on where
+    the configuration's ends.
+
+    Example:
+        >>> from dl4py import config
+        >>> MODULES["dense"].configuration is config.Dense
+        True
+    """
+
+    def register(module: C) -> C:
+        entry = LAYERS.entry_of(configuration) or VERTICES.entry_of(configuration)
+        if entry is None:
+            name = configuration.__name__
+            raise ValueError(
+                f"{name} has no name yet: register it with @LAYERS.add('name') or "
+                "@VERTICES.add('name')"
+            )
+        MODULES.add(entry.key)(module)
+        module.configuration = configuration
+        docs = (configuration.__doc__, module.__doc__)
+        module.__doc__ = "\n\n".join(inspect.cleandoc(doc) for doc in docs if doc)
+        module.__signature__ = _signature(configuration)  # type: ignore[attr-defined]
+        return module
+
+    return register
+
+
+def module_of(conf: Any) -> type[Any]:
+    """The module class of a layer's or vertex' configuration."""
+    kind = type(conf)
+    entry = LAYERS.entry_of(kind) or VERTICES.entry_of(kind)
+    if entry is None or entry.key not in MODULES:
+        raise ValueError(
+            f"{kind.__name__} has no module: register the configuration with "
+            "@LAYERS.add('name') and the module with "
+            f"@dl4py.layers.implements({kind.__name__})"
+        )
+    found: type[Any] = MODULES[entry.key]
+    return found
+
+
+def _fields(configuration: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """What a module used alone takes: fields that shape what it computes."""
+    return {
+        f.name: f
+        for f in dataclasses.fields(configuration)
+        if f.init and not f.metadata.get("training")
+    }
+
+
+def _leading(configuration: type[Any]) -> tuple[str, ...]:
+    """What a module takes by position: for vertices, all fields."""
+    found: tuple[str, ...] = getattr(configuration, "leading", None) or ()
+    if LAYERS.entry_of(configuration) is None:
+        found = found or tuple(_fields(configuration))
+    return found
+
+
+_SIZES = ("n_in", "n_out")  # in a network they follow from the layer before
+
+
+def _signature(configuration: type[Any]) -> inspect.Signature:
+    known = _fields(configuration)
+    leading = _leading(configuration)
+    given: Mapping[str, Any] = getattr(configuration, "alone", {})
+    parameters = []
+    for name in (*leading, *(name for name in known if name not in leading)):
+        default = known[name].default
+        if default is None:
+            default = given.get(name, DEFAULTS.get(name))
+        if default is None and name in _SIZES:
+            default = inspect.Parameter.empty
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if name in leading
+                else inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty
+                if default is dataclasses.MISSING
+                else default,
+            )
+        )
+    exact = inspect.Parameter(
+        "dl4j_exact", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
+    )
+    return inspect.Signature([*parameters, exact])
+
+
+def alone(module: type[Part], values: tuple[Any, ...], fields: dict[str, Any]) -> Any:
+    """The final configuration of a module that is used without a network."""
+    name = module.__name__
+    configuration = getattr(module, "configuration", None)
+    if configuration is None:
+        raise TypeError(f"{name} has no configuration: decorate it with @implements")
+    leading = _leading(configuration)
+    if len(values) > len(leading):
+        raise TypeError(
+            f"{name} takes {len(leading)} values by position {leading}, got {values!r}"
+        )
+    known = _fields(configuration)
+    for word in fields:
+        if word in known:
+            continue
+        if word in configuration.__dataclass_fields__:
+            raise TypeError(
+                f"{name}({word}=...) belongs to a network's configuration, "
+                f"dl4py.config.{configuration.__name__}; give a layer used alone to a "
+                "torch optimizer or one of dl4py.updaters"
+            )
+        raise TypeError(
+            f"{name} has no argument {word!r}; it takes {', '.join(known)}, dl4j_exact"
+        )
+    twice = set(leading[: len(values)]) & fields.keys()
+    if twice:
+        raise TypeError(f"{name}: {', '.join(sorted(twice))} was given twice")
+    given = {**dict(zip(leading, values, strict=False)), **fields}
+    for size in _SIZES:
+        if size in leading and given.get(size) is None and known[size].default is None:
+            raise TypeError(f"{name}({size}=...) must be given where it is used alone")
+    try:
+        conf = configuration(**given)
+        if hasattr(conf, "resolved"):
+            conf = conf.resolved({**DEFAULTS, **getattr(conf, "alone", {})})
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return conf

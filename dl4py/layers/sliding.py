@@ -1,0 +1,58 @@
+"""What slides over series, images and volumes shares in its modules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dl4py.config.windows import Window
+from dl4py.layers.base import Layer
+
+_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+class Sliding(Layer):
+    """Base of layers with a window; ``self.conf.window`` says how it moves."""
+
+    @property
+    def window(self) -> Window:
+        """The configuration's window."""
+        window: Window = self.conf.window
+        return window
+
+    def spatial(self, shape: torch.Size) -> torch.Size:
+        """The sizes of the axes that the window slides over."""
+        return shape[1:-1] if self.channels_last else shape[2:]
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """A mask is max-pooled unless the stride is 1, if it has the window's axes."""
+        window = self.window
+        series = window.rank == 1 and mask is not None and mask.dim() == 2
+        if mask is None or window.moves_by_one:
+            return mask
+        if not series and mask.dim() != window.rank + 2:
+            return mask
+        full = mask.unsqueeze(1) if series else mask
+        full = full.float().expand(-1, -1, *self.spatial(shape))
+        pooled = pooled_max(full, window).to(mask.dtype)
+        return pooled.squeeze(1) if series else pooled
+
+
+def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
+    """``x`` ``[n, channels, …]`` with the margins of the window filled."""
+    margins = window.margins(x.shape[2:])
+    flat = [m for pair in reversed(margins) for m in pair]
+    return F.pad(x, flat, value=value) if any(flat) else x
+
+
+def pooled_max(x: Tensor, window: Window) -> Tensor:
+    """The maximum in each window; padding is never it."""
+    return _MAX_POOL[window.rank](
+        padded(x, window, -math.inf),
+        window.kernel,
+        window.stride,
+        dilation=window.dilation,
+    )

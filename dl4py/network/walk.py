@@ -1,0 +1,135 @@
+"""The one way through a network: every computation on data reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dl4py.config.plan import Plan, Step
+from dl4py.layers import Layer, Scored
+from dl4py.layers.flow import Flow
+from dl4py.layers.vertices import Vertex
+from dl4py.network.batch import Batch
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of a plan with its module.
+
+    Args:
+        step: name, configuration, inputs and preprocessor.
+        layer: the module, of a layer or a vertex.
+        output: which of the network's outputs it is, if it is one.
+        read: whether another step reads it.
+        last_read: names of steps and inputs that nothing reads after this one.
+    """
+
+    step: Step
+    layer: Layer | Vertex
+    output: int | None = None
+    read: bool = False
+    last_read: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    @property
+    def conf(self) -> Any:
+        """The configuration of the layer or vertex."""
+        return self.step.conf
+
+    @property
+    def scored(self) -> Scored | None:
+        """The module, if it is an output with a loss."""
+        layer = self.layer
+        known = self.output is not None and isinstance(layer, Scored)
+        return layer if known and isinstance(layer, Scored) else None
+
+
+def nodes_of(plan: Plan, modules: Sequence[Layer | Vertex]) -> tuple[Node, ...]:
+    """The steps of ``plan`` with their modules."""
+    last: dict[str, int] = {}
+    for i, step in enumerate(plan.steps):
+        last.update(dict.fromkeys(step.inputs, i))
+    kept = {
+        *plan.outputs,
+        *(n for step in plan.steps for n in getattr(step.conf, "named_inputs", ())),
+    }
+    frees: dict[int, list[str]] = {}
+    for name, i in last.items():
+        if name not in kept:
+            frees.setdefault(i, []).append(name)
+    places = {name: i for i, name in enumerate(plan.outputs)}
+    return tuple(
+        Node(
+            step,
+            module,
+            places.get(step.name),
+            step.name in last,
+            tuple(frees.get(i, ())),
+        )
+        for i, (step, module) in enumerate(zip(plan.steps, modules, strict=True))
+    )
+
+
+def walk(
+    plan: Plan,
+    nodes: Sequence[Node],
+    batch: Batch,
+    states: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[str, Flow]]:
+    """(name, what leaves it) of every step, in order; what is read no more is let go.
+
+    Outputs with a loss compute their score where the batch has labels, else their
+    activations.
+
+    Args:
+        plan, nodes: of the network.
+        batch: the data.
+        states: name of a recurrent layer → the state that it starts from.
+    """
+    flows = {
+        name: Flow(x, mask, x.shape[0])
+        for name, x, mask in zip(
+            plan.inputs, batch.inputs, batch.features_masks, strict=True
+        )
+    }
+    inputs = dict(flows)
+    for node in nodes:
+        read = [flows[name] for name in node.step.inputs]
+        if isinstance(node.layer, Vertex):
+            flow = node.layer.flow(read, inputs)
+        else:
+            flow = _layer(
+                node, node.layer, read[0], batch, (states or {}).get(node.name)
+            )
+        for name in node.last_read:
+            del flows[name]
+        if node.read:
+            flows[node.name] = flow
+        yield node.name, flow
+
+
+def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Flow:
+    x, mask, n = flow.x, flow.mask, flow.n
+    before = node.step.preprocessor
+    if before is not None:
+        x = before.apply(x, n)
+        mask = None if mask is None else before.feed_mask(mask, n)
+    score = None
+    if node.scored is not None:
+        # DL4J: the features mask ends before a loss
+        mask = batch.labels_masks[node.output or 0]
+        if batch.labels:
+            labels = batch.labels[node.output or 0]
+            score = layer(x, labels=labels, labels_mask=mask)
+            if not node.read:
+                return Flow(score, None, n, score=score)
+    y = layer(x, mask, state)
+    after = None
+    if layer.recurrent:
+        y, after = y
+    return Flow(y, layer.feed_mask(mask, x.shape), n, after, score)
