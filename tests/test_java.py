@@ -64,14 +64,20 @@ def assert_close(ours, theirs, tolerance, what):
 
 def go_on_in_java(oracle, net, x, y, folder, *, dtype, steps=3):
     """Save ``net``; DL4J must predict and train on as ``net`` itself does."""
-    model, inputs, labels = (folder / n for n in ("m.zip", "x.npy", "y.npy"))
+    model, labels = folder / "m.zip", folder / "y.npy"
     dl4py.save(net, model)
-    np.save(inputs, x.double().numpy())
-    oracle("output", model, folder / "out", inputs)
-    theirs = np.load(folder / "out" / "out_0.npy")
-    assert_close(net.output(x), theirs, PREDICTED[dtype], "output")
-    if not steps:
-        return
+    several = x if isinstance(x, tuple) else (x,)
+    files = [folder / f"x{i}.npy" for i in range(len(several))]
+    for file, t in zip(files, several, strict=True):
+        np.save(file, t.double().numpy())
+    oracle("output", model, folder / "out", *files)
+    ours = net.output(x)
+    for i, y_i in enumerate(ours if isinstance(ours, tuple) else (ours,)):
+        theirs = np.load(folder / "out" / f"out_{i}.npy")
+        assert_close(y_i, theirs, PREDICTED[dtype], f"output {i}")
+    if not steps or len(files) > 1 or isinstance(y, tuple):
+        return  # the oracle trains on one input and one output
+    (inputs,) = files
     np.save(labels, y.double().numpy())
 
     def trained(path):
@@ -164,6 +170,13 @@ def test_p_norms_of_nothing(oracle, p, tmp_path):
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
 
 
+def all_of(case, key, dtype, count):
+    """The arrays at all inputs or outputs: a tuple, a single one plain."""
+    arrays = (case.arrays[f"{key}_{i}"] for i in range(count))
+    found = tuple(torch.from_numpy(a).to(dtype) for a in arrays)
+    return found if count > 1 else found[0]
+
+
 @pytest.mark.parametrize("name", catalogue.names())
 def test_the_catalogue(oracle, name, tmp_path):
     case = catalogue.load(name)
@@ -172,8 +185,10 @@ def test_the_catalogue(oracle, name, tmp_path):
     own = case.file("trained.zip") or case.file("model.zip")
     net = dl4py.restore(own)
     dtype = case.meta["dtype"]
-    batch = (case.arrays[key] for key in ("in_0", "labels_0"))
-    x, y = (torch.from_numpy(a).to(DTYPES[dtype]) for a in batch)
+    x, y = (
+        all_of(case, key, DTYPES[dtype], len(names))
+        for key, names in (("in", net.plan.inputs), ("labels", net.plan.outputs))
+    )
     untrained = reason(name, "steps", case.meta["seed"] is not None)
     steps = 3 if case.meta["trains"] and not untrained else 0
     if name not in JAVA_REFUSES:
