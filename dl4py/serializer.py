@@ -155,7 +155,8 @@ def save(
 
     Args:
         model: a :class:`~dl4py.network.Network`, restored or built, or a
-            LightningModule around one.
+            LightningModule around one. Of what is pruned or parametrized the present
+            value is written, a plain parameter for DL4J, and a warning says so.
         path: a path, which is replaced in one step or left as it was; or a binary file.
         allow_difference: write also where DL4J's predictions would differ.
 
@@ -172,6 +173,7 @@ def save(
             f"{type(model).__name__}"
         )
     _warn_of_differences(net, allow_difference)
+    _warn_of_leaves(net)
     conf = replace(
         net.conf,
         iteration_count=net.clock.iteration,
@@ -235,6 +237,20 @@ def _parts(
         flat = view.flat(t.detach()).to("cpu", dtype)
         bits = flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat
         yield bits.contiguous().numpy()
+
+
+def _warn_of_leaves(net: Network) -> None:
+    found = [
+        f"{view.node}.{view.attribute} ({', '.join(view.leaves)})"
+        for view in net.views()
+        if view.computed
+    ]
+    if found:
+        warnings.warn(
+            "DL4J knows no pruned or parametrized tensors: the file holds the present "
+            f"values as plain parameters of {'; '.join(found)}",
+            stacklevel=3,
+        )
 
 
 def _warn_of_differences(net: Network, allow: bool) -> None:

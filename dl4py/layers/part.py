@@ -16,6 +16,7 @@ from dl4py import weight_init
 from dl4py.activations import Activation
 from dl4py.clock import Clock
 from dl4py.config.layer import DEFAULTS
+from dl4py.layers import leaves
 from dl4py.losses import Loss
 from dl4py.noise import TORCH, Noise
 from dl4py.registry import LAYERS, MODULES, VERTICES
@@ -66,9 +67,37 @@ class View:
 
     @property
     def tensor(self) -> Tensor:
-        """The live tensor: moving a module to a device replaces its buffers."""
+        """The live tensor: moving a module to a device replaces its buffers.
+
+        Of what is pruned or parametrized it is the present value.
+        """
+        return leaves.value(self.owner, self.attribute)
+
+    @property
+    def used(self) -> Tensor:
+        """The tensor that the last forward pass computed with."""
         tensor: Tensor = getattr(self.owner, self.attribute)
         return tensor
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """What is trained: the tensor, or what it is computed from, by name."""
+        return leaves.leaves(self.owner, self.attribute)
+
+    @property
+    def computed(self) -> bool:
+        """Whether the tensor is computed from others."""
+        return leaves.own(self.owner, self.attribute) is None
+
+    def change(self, function: Callable[[Tensor], None]) -> None:
+        """Let ``function`` change the tensor in place, through what is trained."""
+        t = self.tensor
+        if not self.computed:
+            function(t)
+            return
+        new = t.detach().clone()
+        function(new)
+        leaves.write(self.owner, self.attribute, new)
 
     @property
     def array(self) -> Tensor:
@@ -119,7 +148,10 @@ class View:
 
     def fill(self, segment: Tensor, t: Tensor | None = None) -> None:
         """Write DL4J's ``segment`` into the tensor, or ``t`` of its shape, in place."""
-        target = self.shaped(self.tensor if t is None else t)
+        if t is None:
+            self.change(lambda t: self.fill(segment, t))
+            return
+        target = self.shaped(t)
         if self.order == "f":
             target = target.permute(*reversed(range(target.dim())))
         target.copy_(segment.reshape(target.shape))
@@ -127,7 +159,9 @@ class View:
     @torch.no_grad()
     def reset(self, noise: Noise = TORCH) -> None:
         """Give the tensor its first value; draws are in DL4J's shape and order."""
-        t = self.tensor
+        self.change(lambda t: self._reset(t, noise))
+
+    def _reset(self, t: Tensor, noise: Noise) -> None:
         if t.is_meta:
             return  # nothing to draw into
         if callable(self.first):

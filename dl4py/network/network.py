@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
 
 from dl4py.activations import gradient_of
 from dl4py.clock import Clock
@@ -290,10 +291,11 @@ class Network(nn.Module):
             training-mode score. Flags, gradients and statistics stay as they were.
         """
         batch = self._batch(x, labels, features_mask, labels_mask)
-        with self._kept(), self._mode(True), torch.enable_grad():
+        # cached: what is parametrized is then the tensor that was used
+        with cached(), self._kept(), self._mode(True), torch.enable_grad():
             scores = self._scores(batch)
             total = torch.stack([part for _, part, _ in scores]).sum()
-            tensors = [view.tensor for view in self._views]
+            tensors = [view.used for view in self._views]
             free = [t for t in tensors if t.requires_grad]
             grads = torch.autograd.grad(total, free, allow_unused=True) if free else ()
             found = iter(grads)
@@ -321,7 +323,11 @@ class Network(nn.Module):
         return iter(self._views)
 
     def params(self) -> Tensor:
-        """All parameters and statistics as one flat vector in DL4J's order, a copy."""
+        """All parameters and statistics as one flat vector in DL4J's order, a copy.
+
+        Of what is pruned or parametrized the present value counts: what layers compute
+        with, and what ``dl4py.save`` writes.
+        """
         parts = [view.flat(view.tensor.detach()) for view in self._views]
         return torch.cat(parts) if parts else torch.zeros(0)
 
@@ -330,7 +336,11 @@ class Network(nn.Module):
         return sum(view.tensor.numel() for view in self._views)
 
     def set_params(self, values: Tensor) -> None:
-        """Write a flat vector in DL4J's order into the parameters."""
+        """Write a flat vector in DL4J's order into the parameters.
+
+        Pruned places stay 0. What is parametrized must be able to follow from its value
+        (torch's ``right_inverse``).
+        """
         expected = self.num_params()
         if values.dim() != 1 or values.numel() != expected:
             raise ValueError(
@@ -353,7 +363,7 @@ class Network(nn.Module):
         """The optimizer of :meth:`fit`, made at first use."""
         if self._optimizer is None:
             self._optimizer = self.configure_optimizer()
-        return self._optimizer
+        return self.renew_optimizer() if self._optimizer.stale else self._optimizer
 
     def renew_optimizer(self) -> NetworkOptimizer:
         """A new optimizer in place of the present one, going on from its state.
@@ -362,7 +372,10 @@ class Network(nn.Module):
         """
         before, optimizer = self._optimizer, self.configure_optimizer()
         if before is not None:
-            optimizer.load_state_dict(before.state_dict())
+            if before.stale:
+                optimizer.go_on_from(before)
+            else:
+                optimizer.load_state_dict(before.state_dict())
             optimizer.listeners = before.listeners
         self._optimizer = optimizer
         return optimizer

@@ -48,16 +48,70 @@ class Rule:
 
 @dataclass
 class Track:
-    """One parameter or statistic on its way through a step."""
+    """One parameter or statistic on its way through a step.
+
+    Where the view's tensor is computed from others (pruned, ``weight_norm``), these are
+    trained, and each has a track: the one at ``place`` of ``count``.
+    """
 
     view: View
     group: int | None  # its place in param_groups; None: not an updater's
     grad: Tensor | None = None
+    place: int = 0
+    count: int = 1
 
     @property
     def tensor(self) -> Tensor:
         """The live tensor."""
-        return self.view.tensor
+        view = self.view
+        if self.count == 1 and not view.computed:
+            return view.tensor
+        found = list(view.leaves.values())
+        if len(found) != self.count:
+            raise ValueError(
+                f"{view.node}.{view.attribute} is computed from other tensors than "
+                "when the optimizer was made: make a new one with "
+                "net.renew_optimizer()"
+            )
+        return found[self.place]
+
+    @property
+    def name(self) -> str:
+        """Node and DL4J's name, and that of the leaf where it is one."""
+        name = f"{self.view.node}/{self.view.name}"
+        if self.count == 1 and not self.view.computed:
+            return name
+        return f"{name}/{list(self.view.leaves)[self.place]}"
+
+    @property
+    def stands_for(self) -> bool:
+        """Whether its state is that of DL4J's array: the first of the same shape."""
+        view = self.view
+        if self.count == 1 and not view.computed:
+            return True
+        shape = view.tensor.shape
+        same = [p.shape == shape for p in view.leaves.values()]
+        if not any(same):
+            raise ValueError(
+                f"{view.node}.{view.attribute}: none of the tensors that it is "
+                "computed from has its shape, so that it has no updater state in "
+                "DL4J's sense; make it a parameter again first"
+            )
+        return same.index(True) == self.place
+
+    def penalty(self, r: Any, clock: Clock) -> Tensor:
+        """The gradient of a penalty on the view's tensor, for what is trained."""
+        view = self.view
+        if not view.computed:
+            gradient: Tensor = r.gradient(self.tensor, clock)
+            return gradient
+        with torch.enable_grad():
+            w = view.tensor
+        back: Tensor
+        (back,) = torch.autograd.grad(
+            w, self.tensor, r.gradient(w.detach(), clock), materialize_grads=True
+        )
+        return back
 
     @property
     def is_statistic(self) -> bool:
@@ -108,8 +162,9 @@ class NetworkOptimizer(torch.optim.Optimizer):
         groups: list[dict[str, Any]] = []
         places: dict[tuple[str, str], int] = {}
         for view in views:
-            track = Track(view, None)
-            self.tracks.append(track)
+            count = len(view.leaves)
+            tracks = [Track(view, None, None, i, count) for i in range(count)]
+            self.tracks += tracks
             if view.kind == "statistic" or view.trained != "always":
                 continue
             kind = "weight" if view.kind == "gain" else view.kind
@@ -119,8 +174,9 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 self.rules.append(rule)
                 numbers = {k: self.clock.at(v) for k, v in rule.hyper.items()}
                 groups.append({"params": [], "name": f"{view.node}/{kind}", **numbers})
-            track.group = place
-            groups[place]["params"].append(track.tensor)
+            for track in tracks:
+                track.group = place
+                groups[place]["params"].append(track.tensor)
         for rule, group in zip(self.rules, groups, strict=True):
             if not _is_ours(rule.updater):
                 rule.inner = rule.updater(group["params"])
@@ -167,7 +223,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         for track in self.tracks:
             found = value(track) if track.grad is not None else None
             if found is not None:
-                values[f"{track.view.node}/{track.view.name}"] = found
+                values[track.name] = found
         for listener in self.listeners:
             listener(stage, values)
 
@@ -256,7 +312,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         for track in self.tracks:
             for r in track.view.penalties:
                 if r.before_updater and track.grad is not None:
-                    track.grad = track.grad + r.gradient(track.tensor, self.clock)
+                    track.grad = track.grad + track.penalty(r, self.clock)
 
     def _update(self) -> None:
         buckets: dict[Any, list[Track]] = {}
@@ -343,18 +399,25 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def _constrain(self) -> None:
         for track in self.tracks:
-            if track.view.trained != "always":
+            view = track.view
+            if view.trained != "always" or track.place or not view.constraints:
                 continue
-            for c in track.view.constraints:
-                array = track.view.array
-                for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
-                    array.copy_(c.apply(array, self.dl4j_exact))
+
+            def constrain(t: Tensor, view: View = view) -> None:
+                array = view.shaped(t)
+                for c in view.constraints:
+                    for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
+                        array.copy_(c.apply(array, self.dl4j_exact))
+
+            view.change(constrain)
 
     def blocks(self) -> Iterator[tuple[Any, list[Track]]]:
         """DL4J's updater blocks: runs of parameters with equal updaters, flat order."""
         last: Any = None
         run: list[Track] = []
         for track in self.tracks:
+            if not track.stands_for:
+                continue
             rule = self.rules[track.group] if track.group is not None else None
             key = (rule.updater, tuple(rule.hyper.items())) if rule else None
             if run and key != last:
@@ -399,6 +462,32 @@ class NetworkOptimizer(torch.optim.Optimizer):
             part = values[start : start + size]
             track.view.fill(part, self.state[track.tensor][name])
             start += size
+
+    @property
+    def stale(self) -> bool:
+        """Whether a layer's tensor is computed from others than it was."""
+        return any(
+            track.count != len(track.view.leaves)
+            for track in self.tracks
+            if track.count > 1 or track.view.computed
+        )
+
+    def go_on_from(self, other: NetworkOptimizer) -> None:
+        """Take over rates, and the state of every tensor that is still there."""
+        before = {group["name"]: i for i, group in enumerate(other.param_groups)}
+        for place, group in enumerate(self.param_groups):
+            old = before.get(group["name"])
+            if old is None:
+                continue
+            kept = other.param_groups[old]
+            group.update({k: v for k, v in kept.items() if k != "params"})
+            pairs: list[tuple[Any, Any]] = [(self, other)]
+            if place < len(self.rules) and self.rules[place].inner is not None:
+                pairs += [(self.rules[place].inner, other.rules[old].inner)]
+            for mine, his in pairs:
+                for p in group["params"]:
+                    if p in his.state:
+                        mine.state[p] = his.state[p]
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps only its own attributes

@@ -131,9 +131,10 @@ class _Exact:
         clock = self.optimizer.clock
         with torch.no_grad():
             penalties = [
-                float(r.score(track.tensor, clock))
+                float(r.score(track.view.tensor, clock))
                 for track in self.optimizer.tracks
                 for r in track.view.penalties
+                if track.place == 0
             ]
         return float(loss.detach()) + sum(penalties)
 
