@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dl4py.layers.part import Part
+from dl4py.ops.precision import precisely
 
 CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
 
@@ -64,6 +66,10 @@ class Layer(Part):
     def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
         """The activations with what is masked out set to 0, where the layer does so."""
         return y
+
+    def product(self, f: Callable[..., Any], *tensors: Any) -> Any:
+        """``f(*tensors)``, in exact mode in full precision on every device."""
+        return precisely(f, *tensors) if self.dl4j_exact else f(*tensors)
 
     def param(self, attribute: str) -> Tensor:
         """A parameter as the layer is to use it: with its noise while training."""

@@ -49,8 +49,12 @@ class Convolution2D(Sliding):
         padding = tuple(before for before, _ in margins)
         if any(before != after for before, after in margins):
             x, padding = padded(x, window), (0,) * window.rank
-        weight, bias = self.param("weight"), self.param("bias")
-        return F.conv2d(x, weight, bias, window.stride, padding, window.dilation)
+
+        def slide(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+            return F.conv2d(x, w, b, window.stride, padding, window.dilation)
+
+        y: Tensor = self.product(slide, x, self.param("weight"), self.param("bias"))
+        return y
 
     def finish(self, y: Tensor) -> Tensor:
         result: Tensor = self.activation(y)

@@ -31,7 +31,9 @@ class Affine(Layer):
 
     def linear(self, x: Tensor) -> Tensor:
         """x·W + b over the last axis."""
-        return F.linear(x, self.param("weight"), self.param("bias"))
+        w, b = self.param("weight"), self.param("bias")
+        y: Tensor = self.product(F.linear, x, w, b)
+        return y
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.linear(x)
@@ -72,7 +74,8 @@ class Dense(Affine):
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if not self.conf.has_layer_norm:
             return self.linear(x)
-        z = layer_norm(F.linear(x, self.param("weight"))) * self.param("gain")
+        z = layer_norm(self.product(F.linear, x, self.param("weight")))
+        z = z * self.param("gain")
         return z if self.bias is None else z + self.param("bias")
 
 

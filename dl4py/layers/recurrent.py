@@ -61,7 +61,8 @@ class Recurrent(Layer):
 
     def inputs(self, x: Tensor, weights: Weights) -> Tensor:
         """What the steps need of the input, for all of them at once: x·W + b."""
-        return F.linear(x, weights["weight"], weights["bias"])
+        y: Tensor = self.product(F.linear, x, weights["weight"], weights["bias"])
+        return y
 
     def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         """(activations, state) of one step, from one row of :meth:`inputs`."""
@@ -134,15 +135,19 @@ class LSTM(Recurrent):
         params = [gates(w) for w in named]
         params.append(torch.zeros_like(self.bias))  # torch has a second bias
         h, c = (s.unsqueeze(0) for s in state)
-        y, h, c = torch.lstm(
-            x, [h, c], params, True, 1, 0.0, self.training, False, False
-        )
+
+        def run(x: Tensor, h: Tensor, c: Tensor, *params: Tensor) -> Any:
+            return torch.lstm(
+                x, [h, c], params, True, 1, 0.0, self.training, False, False
+            )
+
+        y, h, c = self.product(run, x, h, c, *params)
         return y, (h[0], c[0])
 
     def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         h, c = state
         act, gate = self.activation, self.gate_activation
-        z = x + h @ weights["recurrent_weight"].t()
+        z = x + self.product(F.linear, h, weights["recurrent_weight"])
         candidate, f, o, i = z.chunk(4, dim=1)
         c = gate(f) * c + gate(i) * act(candidate)
         h = gate(o) * act(c)
