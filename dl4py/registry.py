@@ -219,7 +219,8 @@ def parameters(item: Any) -> dict[str, Any]:
     What only an instance needs (``params`` of an optimizer, ``dl4j_exact``, the input)
     is left out; a missing default is ``inspect.Parameter.empty``.
     """
-    target = item.__init__ if inspect.isclass(item) else item
+    stated = hasattr(item, "__signature__")  # a module's, from its configuration
+    target = item.__init__ if inspect.isclass(item) and not stated else item
     return {
         p.name: p.default
         for p in inspect.signature(target).parameters.values()

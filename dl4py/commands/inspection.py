@@ -130,7 +130,7 @@ def verify(
         batch = batch.to(dtype)
     try:
         ours = net.output(batch).double().numpy()
-    except RuntimeError as error:  # torch's words on shapes that do not fit
+    except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"inputs: {os.fspath(inputs)} of shape {x.shape} does not fit the network: "
             f"{brief(error)}"

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
-from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent
+from dl4py.config.inputs import (
+    Convolutional,
+    FeedForward,
+    InputType,
+    Recurrent,
+    Shape,
+    arrays,
+)
 from dl4py.config.kinds import Choice, Integer, Many, Real, Sizes, field, flag
 from dl4py.config.layer import ConfigurationError, FeedForwardLayer, Layer
 from dl4py.config.windows import MODES, Window
@@ -204,6 +211,11 @@ class BatchNormalization(FeedForwardLayer):
         free = () if self.lock_gamma_beta else ("gamma", "beta")
         return (*free, "mean", "log10stdev" if self.use_log_std else "var")
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        images = arrays("cnn", self.n_in, self.format)
+        return arrays("ff", self.n_in, None) + images
+
     def with_input(self, given: InputType) -> Any:
         if isinstance(given, Recurrent):
             raise ConfigurationError(
@@ -242,6 +254,15 @@ class GlobalPooling(Layer):
 
     positional: ClassVar[tuple[str, ...]] = ("pooling_type",)
     leading: ClassVar[tuple[str, ...]] = ("pooling_type", "pooling_dimensions")
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        axes = self.pooling_dimensions
+        if axes is None:
+            return arrays("rnn", None, "NCW") + arrays("cnn", None, "NCHW")
+        if axes == (1,):
+            return arrays("rnn", None, "NWC")
+        return arrays("cnn", None, "NHWC") if axes == (1, 2) else ()
 
     def with_input(self, given: InputType) -> Any:
         last = getattr(given, "format", None) in ("NWC", "NHWC")

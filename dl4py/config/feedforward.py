@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
-from dl4py.config.inputs import FeedForward, InputType, Recurrent
+from dl4py.config.inputs import FeedForward, InputType, Recurrent, Shape
 from dl4py.config.kinds import Choice, Integer, Item, field, flag
 from dl4py.config.layer import FeedForwardLayer, Layer
 from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES
@@ -164,6 +164,10 @@ class Embedding(FeedForwardLayer):
     @property
     def biases(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("b",) * self.has_bias
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return ("n", 1), ("n",)
 
     def with_input(self, given: InputType) -> Embedding:
         return self

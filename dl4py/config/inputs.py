@@ -6,6 +6,28 @@ from dataclasses import dataclass
 
 from dl4py.config.kinds import Checked, Choice, Integer, field
 
+Shape = tuple[int | str, ...]
+"""Axes of an array: a number is that size, a word any size."""
+
+
+def arrays(family: str, size: int | None, format: str | None) -> tuple[Shape, ...]:
+    """The arrays that a layer of ``family`` with ``size`` features takes; none: any.
+
+    >>> arrays("rnn", 3, "NCW"), arrays("cnn", None, "NHWC")
+    ((('n', 3, 'time'),), (('n', 'height', 'width', 'channels'),))
+    """
+    if family == "ff":
+        return (("n", size or "features"),)
+    if family == "rnn":
+        features = size or "features"
+        last = format == "NWC"
+        return (("n", "time", features) if last else ("n", features, "time"),)
+    if family == "cnn":
+        channels, area = size or "channels", ("height", "width")
+        last = format == "NHWC"
+        return (("n", *area, channels) if last else ("n", channels, *area),)
+    return ()
+
 
 @dataclass(frozen=True)
 class InputType(Checked):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
 from dl4py.config.dropout import Dropout
-from dl4py.config.inputs import FeedForward, InputType
+from dl4py.config.inputs import FeedForward, InputType, Shape, arrays
 from dl4py.config.kinds import Choice, Data, Integer, Item, Many, Real, field, text
 from dl4py.config.preprocessors import Preprocessor, between
 from dl4py.config.regularization import L1, L2, Constraint, WeightDecay, combine
@@ -109,6 +109,12 @@ class Layer:
     def variables(self) -> tuple[str, ...]:
         """DL4J's list of parameter names."""
         return self.weights + self.biases
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The arrays that the layer takes, any one of them; none: all."""
+        n_in, format = getattr(self, "n_in", None), getattr(self, "format", None)
+        return arrays(self.family, n_in, format)
 
     def takes(self, given: InputType) -> Preprocessor | None:
         """The preprocessor DL4J puts between ``given`` and this layer."""

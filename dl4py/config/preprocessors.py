@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from dl4py.config.inputs import (
     FeedForward,
     InputType,
     Recurrent,
+    Shape,
+    arrays,
 )
 from dl4py.config.kinds import Checked, Choice, Integer, field
 from dl4py.registry import PREPROCESSORS
@@ -38,6 +41,11 @@ class Preprocessor(Checked):
         """What comes out when ``given`` goes in."""
         raise NotImplementedError
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The arrays that :meth:`apply` takes, any one of them; none: all."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Image(Preprocessor):
@@ -48,6 +56,18 @@ class _Image(Preprocessor):
     @property
     def _shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+    @property
+    def _size(self) -> int | str:
+        return math.prod(self._shape) or "features"
+
+    @property
+    def _images(self) -> Shape:
+        c, h, w = self._shape
+        names: Shape = (c or "channels", h or "height", w or "width")
+        if getattr(self, "format", None) == "NHWC":
+            names = (*names[1:], names[0])
+        return ("n", *names)
 
     @property
     def image(self) -> InputType:
@@ -64,6 +84,18 @@ class CnnToFeedForward(_Image):
 
     format: str = field("NCHW", _CNN)
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return self._images, ("n", self._size)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        if mask.dim() > 2:
+            raise ValueError(
+                f"features_mask: a mask of pixels {list(mask.shape)} ends where images "
+                "become rows; mask whole examples with [n], or pool with GlobalPooling"
+            )
+        return mask
+
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x.flatten(1)
 
@@ -78,6 +110,10 @@ class FeedForwardToCnn(_Image):
 
     DL4J: org.deeplearning4j.nn.conf.preprocessor.FeedForwardToCnnPreProcessor
     """
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return ("n", self._size), self._images
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 4 else x.reshape(n, *self._shape)
@@ -95,6 +131,10 @@ class RnnToFeedForward(Preprocessor):
     """
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return arrays("rnn", None, self.format) + arrays("ff", None, None)
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 2 else rows(x, self.format)
@@ -116,11 +156,16 @@ class FeedForwardToRnn(Preprocessor):
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return arrays("ff", None, None) + arrays("rnn", None, self.format)
+
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 3 else series(x, n, self.format)
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
-        return mask.reshape(-1, n).t()
+        series = mask.dim() == 2 and mask.shape[1] > 1  # as what passes through
+        return mask if series else mask.reshape(-1, n).t()
 
     def output(self, given: InputType) -> InputType:
         return Recurrent(given.features, None, self.format)
@@ -136,8 +181,20 @@ class CnnToRnn(_Image):
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return (("n·time", *(size or "any" for size in self._shape)),)
+
     def apply(self, x: Tensor, n: int) -> Tensor:
         return series(x.flatten(1), n, self.format)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        if mask.dim() > 2:
+            raise ValueError(
+                f"features_mask: a mask of pixels {list(mask.shape)} ends where images "
+                "become a series; mask whole images with [n, 1]"
+            )
+        return mask.reshape(-1, n).t()
 
     def output(self, given: InputType) -> InputType:
         return Recurrent(self.image.features, None, self.format)
@@ -153,8 +210,16 @@ class RnnToCnn(_Image):
 
     format: str = field("NCW", _RNN, json="rnnDataFormat")
 
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        size = math.prod(self._shape) or None
+        return arrays("rnn", size, self.format)
+
     def apply(self, x: Tensor, n: int) -> Tensor:
         return rows(x, self.format).reshape(-1, *self._shape)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        return mask.t().reshape(-1, 1)
 
     def output(self, given: InputType) -> InputType:
         return self.image

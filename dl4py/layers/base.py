@@ -24,10 +24,12 @@ class Layer(Part):
 
     Attributes:
         recurrent: whether it returns (activations, state) in place of activations.
+        takes_indices: whether integers may come in.
         noisy: whether ``dropout`` disturbs its input while training.
     """
 
     recurrent = False
+    takes_indices = False
     noisy = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
@@ -93,15 +95,41 @@ class Layer(Part):
         return ", ".join(words)
 
 
-def masked_rows(y: Tensor, mask: Tensor | None) -> Tensor:
-    """Rows of ``y`` times their mask, as DL4J does in every layer on rows.
+def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
+    """``mask`` with as many axes as ``x``, so that they go together.
 
     Args:
-        y: ``[n, size]``.
-        mask: ``[n]``, ``[n, 1]``, or one number per output.
+        mask: ``[n]`` or ``[n, 1]`` for rows, ``[n, time]`` for series, ``[n, 1, h, w]``
+            for images, where an axis may be 1, or one number for each of ``x``.
+        format: of ``x``: ``"NWC"`` or ``"NHWC"`` where channels come last.
+
+    >>> spread(torch.ones(2, 5), torch.ones(2, 3, 5)).shape
+    torch.Size([2, 1, 5])
+    """
+    shape = mask.shape
+    if shape == x.shape:
+        return mask
+    if mask.dim() == 2 and x.dim() == 3:
+        mask = mask.unsqueeze(2 if format == "NWC" else 1)
+    elif mask.dim() == 4 and x.dim() == 4:
+        mask = mask.permute(0, 2, 3, 1) if format == "NHWC" else mask
+    elif mask.dim() == 1 or (mask.dim() == 2 and shape[1] == 1):
+        mask = mask.reshape(shape[0], *(1,) * (x.dim() - 1))
+    if mask.dim() != x.dim() or any(
+        a not in (1, b) or (not axis and a != b)
+        for axis, (a, b) in enumerate(zip(mask.shape, x.shape, strict=True))
+    ):
+        raise ValueError(f"a mask {list(shape)} does not fit an array {list(x.shape)}")
+    return mask
+
+
+def masked(y: Tensor, mask: Tensor | None, format: str | None = None) -> Tensor:
+    """``y`` times its mask; whatever stands where that is 0, 0 comes out and goes back.
+
+    Args:
+        mask, format: as in :func:`spread`.
     """
     if mask is None:
         return y
-    if mask.shape == y.shape:
-        return y * mask.to(y.dtype)
-    return y * mask.reshape(mask.shape[0], *(1,) * (y.dim() - 1)).to(y.dtype)
+    m = spread(mask, y, format).to(y.dtype)
+    return (y * m).masked_fill(m == 0, 0)

@@ -44,7 +44,8 @@ class Convolution2D(Sliding):
         yield View(self, "W", "weight", fans=fans)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        window = self.window
+        window, shown = self.window, self.shown(x, mask)
+        x = x if shown is None else x.masked_fill(~shown, 0)
         margins = window.margins(x.shape[2:])
         padding = tuple(before for before, _ in margins)
         if any(before != after for before, after in margins):

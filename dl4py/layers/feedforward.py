@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
-from dl4py.layers.base import Layer, masked_rows
+from dl4py.layers.base import Layer, masked
 from dl4py.layers.part import View, implements
 
 
@@ -43,7 +43,7 @@ class Affine(Layer):
         return result
 
     def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
-        return masked_rows(y, mask)
+        return masked(y, mask)
 
 
 @implements(config.Dense)
@@ -134,6 +134,8 @@ class Embedding(Affine):
         >>> Embedding(7, 3)(torch.tensor([[0], [6]])).shape
         torch.Size([2, 3])
     """
+
+    takes_indices = True
 
     def views(self) -> Iterator[View]:
         # DL4J: fan_in is 1, since one class at a time comes in

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
-from dl4py.layers.base import Layer
+from dl4py.layers.base import Layer, spread
 from dl4py.layers.part import View, implements
 
 
@@ -18,7 +18,8 @@ class BatchNormalization(Layer):
     """
     A training forward only stores what it wants the running statistics to become, as
     DL4J's pseudo-gradient (1 - decay)·(running - batch) in ``pending``; the network's
-    optimizer applies it once a step.
+    optimizer applies it once a step. Masked rows or pixels do not count, and are 0
+    afterwards; DL4J ignores the mask, and so does exact mode.
 
     Shape:
         ``[n, n_out]`` or ``[n, n_out, h, w]``, the same out.
@@ -60,17 +61,31 @@ class BatchNormalization(Layer):
         return 10.0 ** (2 * spread) if self.conf.use_log_std else spread
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None or self.dl4j_exact:
+            return self._normal(x, None)
+        shown = (spread(mask, x) != 0).expand(-1, 1, *x.shape[2:])
+        y = self._normal(x.masked_fill(~shown, 0), shown)
+        return y.masked_fill(~shown, 0)
+
+    def _normal(self, x: Tensor, shown: Tensor | None) -> Tensor:
         conf = self.conf
         axes = (0, *range(2, x.dim()))
-        if self.training:
+        if not self.training:
+            mean, var = self.buffer("mean"), self.variance()
+        elif shown is None:
             var, mean = torch.var_mean(x, axes, correction=0)
             self._remember(mean.detach(), var.detach())
         else:
-            mean, var = self.buffer("mean"), self.variance()
-        if conf.lock_gamma_beta:
+            var, mean = self._moments(x, shown, axes)
+        if conf.lock_gamma_beta or (self.training and shown is not None):
             shape = (1, conf.n_out, *(1,) * (x.dim() - 2))
             scale = (var + conf.eps).rsqrt()
-            return self._constants((x - mean.view(shape)) * scale.view(shape))
+            y = ((x - mean.view(shape)) * scale.view(shape)).to(x.dtype)
+            if conf.lock_gamma_beta:
+                return self._constants(y)
+            gamma, beta = self.gamma.view(shape), self.beta.view(shape)
+            scaled: Tensor = y * gamma + beta
+            return scaled
         running_mean, running_var = (None, None) if self.training else (mean, var)
         return F.batch_norm(
             x,
@@ -81,6 +96,22 @@ class BatchNormalization(Layer):
             self.training,
             eps=conf.eps,
         )
+
+    def _moments(
+        self, x: Tensor, shown: Tensor, axes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Variance and mean of what is shown, remembered if there is anything."""
+        wide = x.float() if x.itemsize < 4 else x
+        weight = shown.to(wide.dtype)
+        total = weight.sum()
+        count = total.clamp(min=1)
+        mean = (wide * weight).sum(axes, keepdim=True) / count
+        var = ((wide - mean).square() * weight).sum(axes) / count
+        mean = mean.flatten()
+        self._remember(mean.detach().to(x.dtype), var.detach().to(x.dtype))
+        for name, change in self.pending.items():
+            self.pending[name] = change * (total > 0)
+        return var, mean
 
     def _constants(self, normal: Tensor) -> Tensor:
         gamma, beta = self.conf.gamma, self.conf.beta
@@ -102,14 +133,15 @@ class BatchNormalization(Layer):
             self.pending["var"] = step * (self.buffer("var") - var)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        rule = "DL4J counts masked rows and pixels too; by default they are left out"
+        return [*self.predicts_differently(dtype), f"BatchNormalization: {rule}"]
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
         conf = self.conf
         if conf.lock_gamma_beta and (conf.gamma == 1) != (conf.beta == 0):
             rule = "DL4J applies locked γ and β only if γ ≠ 1 and β ≠ 0"
             return [f"BatchNormalization: {rule}"]
         return []
-
-    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        return self.differs(dtype)
 
     def extra_repr(self) -> str:
         conf = self.conf

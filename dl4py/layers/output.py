@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dl4py import activations, config, losses
-from dl4py.layers.base import Layer, masked_rows
+from dl4py.layers.base import Layer, masked
 from dl4py.layers.feedforward import Affine
 from dl4py.layers.part import implements
 from dl4py.losses.cross_entropy import CrossEntropy
@@ -54,8 +54,8 @@ class Scored(Layer):
         """The values that go into the activation, channels on axis 1."""
         return self.transform(x, None)
 
-    def rows(self, t: Tensor) -> Tensor:
-        """Pre-activations, labels or mask as the rows the loss wants."""
+    def rows(self, t: Tensor, like: Tensor) -> Tensor:
+        """Labels or mask as the rows the loss wants; ``like`` are pre-activations."""
         return t
 
     def finish(self, y: Tensor) -> Tensor:
@@ -63,16 +63,16 @@ class Scored(Layer):
         return result
 
     def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
-        return masked_rows(y, mask)
+        return masked(y, mask, getattr(self.conf, "format", None))
 
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of pre-activations ``z``: a sum over outputs, time and examples."""
         if mask is not None:
-            mask = self.rows(mask)
+            mask = self.rows(mask, z)
         return self.criterion.score(
-            self.rows(z), self.rows(labels), mask, average=False
+            self.rows(z, z), self.rows(labels, z), mask, average=False
         )
 
 
@@ -152,15 +152,18 @@ class RnnOutput(Scored, Affine):
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.linear(x.transpose(1, 2)).transpose(1, 2)
 
-    def rows(self, t: Tensor) -> Tensor:
+    def rows(self, t: Tensor, like: Tensor) -> Tensor:
         """One row per example and time step; masks ``[n, time]`` or like the labels."""
-        return t.reshape(-1) if t.dim() == 2 else self.steps(t).flatten(0, 1)
+        given, n = list(t.shape), like.shape[0]
+        time = like.shape[1 if self.channels_last else 2]
+        t = self.steps(t) if t.dim() == 3 else t
+        if t.dim() not in (2, 3) or t.shape[:2] != (n, time):
+            raise ValueError(
+                "labels and labels_mask: expected one entry per example and time step, "
+                f"{list(like.shape)} or [{n}, {time}], got {given}"
+            )
+        return t.reshape(-1) if t.dim() == 2 else t.flatten(0, 1)
 
     def finish(self, y: Tensor) -> Tensor:
         result: Tensor = self.activation(self.steps(y))
         return self.steps(result)
-
-    def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is not None and mask.dim() == 2:
-            mask = mask.unsqueeze(2 if self.channels_last else 1)
-        return y if mask is None else y * mask.to(y.dtype)

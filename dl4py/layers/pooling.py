@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dl4py import config
-from dl4py.layers.base import Layer
+from dl4py.layers.base import Layer, spread
 from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded, pooled_max
 
@@ -30,19 +30,26 @@ class Subsampling(Sliding):
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         kind, pnorm = self.conf.pooling_type, self.conf.pnorm
+        shown = self.shown(x, mask)
+        if shown is not None:
+            x = x.masked_fill(~shown, -math.inf if kind == "MAX" else 0)
         if kind == "MAX":
-            return pooled_max(x, self.window)
+            y = pooled_max(x, self.window)
+            return y if shown is None else y.masked_fill(y.isneginf(), 0)
         if kind == "PNORM":
             return root(self._sums(x.abs() ** pnorm), pnorm)
-        return self._sums(x) / self._counts(x) if kind == "AVG" else self._sums(x)
+        sums = self._sums(x)
+        return sums / self._counts(x, shown) if kind == "AVG" else sums
 
-    def _counts(self, x: Tensor) -> Tensor | int:
+    def _counts(self, x: Tensor, shown: Tensor | None) -> Tensor | int:
         """How many values each mean is over."""
         window = self.window
-        if self.conf.avg_pool_include_pad_in_divisor or not any(
-            m for pair in window.margins(x.shape[2:]) for m in pair
-        ):
+        margins = [m for pair in window.margins(x.shape[2:]) for m in pair]
+        whole = shown is None and not any(margins)
+        if self.conf.avg_pool_include_pad_in_divisor or whole:
             return math.prod(window.kernel)
+        if shown is not None:
+            return self._sums(shown.to(x.dtype)).clamp(min=1)
         return self._sums(x.new_ones(1, 1, *x.shape[2:]))
 
     def _sums(self, x: Tensor) -> Tensor:
@@ -69,12 +76,17 @@ def root(total: Tensor, p: int) -> Tensor:
     return (total.masked_fill(zero, 1.0) ** (1 / p)).masked_fill(zero, 0.0)
 
 
+def some(count: Tensor) -> Tensor:
+    """``count``, 1 where it is 0: a mean over nothing is 0."""
+    return count.masked_fill(count == 0, 1)
+
+
 @implements(config.GlobalPooling)
 class GlobalPooling(Layer):
     """
     Shape:
         ``[n, c, time]`` or ``[n, c, h, w]`` → ``[n, c]``; mask ``[n, time]`` or
-        ``[n, 1, h, w]``, where an axis may be 1.
+        ``[n, 1, h, w]``, where an axis may be 1. Where all is masked the result is 0.
 
     Example:
         >>> GlobalPooling("AVG")(torch.ones(2, 3, 4)).shape
@@ -95,14 +107,14 @@ class GlobalPooling(Layer):
         kept = [a for a in range(x.dim()) if a not in axes]
         flat = x.permute(*kept, *axes).flatten(len(kept))
         if mask is not None:
-            if mask.dim() == 2:
-                mask = mask.unsqueeze(1 if 2 in axes else 2)
-            given, mask = mask.to(x.dtype), mask.to(x.dtype).expand(x.shape)
-            mask = mask.permute(*kept, *axes).flatten(len(kept))
+            last = axes in ((1,), (1, 2))
+            format = ("NWC" if x.dim() == 3 else "NHWC") if last else None
+            given = spread(mask, x, format).to(x.dtype)
+            mask = given.expand(x.shape).permute(*kept, *axes).flatten(len(kept))
         y = self._pool(flat, mask)
         if self.dl4j_exact and mask is not None and self.conf.pooling_type == "AVG":
             # DL4J divides by the entries of the mask as given, not as spread out
-            y = y * mask.sum(-1) / given.sum(axes)
+            y = y * mask.sum(-1) / some(given.sum(axes))
         if self.conf.collapse_dimensions:
             return y
         return y.reshape(*(1 if a in axes else x.shape[a] for a in range(x.dim())))
@@ -111,14 +123,16 @@ class GlobalPooling(Layer):
         kind = self.conf.pooling_type
         if kind == "MAX":
             # one index, not amax: among equals DL4J sends the gradient to one
-            shown = x if mask is None else x.masked_fill(mask == 0, -math.inf)
-            return shown.max(-1)[0]
-        x = x if mask is None else x * mask
+            if mask is None:
+                return x.max(-1)[0]
+            top = x.masked_fill(mask == 0, -math.inf).max(-1)[0]
+            return top.masked_fill((mask == 0).all(-1), 0)
+        x = x if mask is None else (x * mask).masked_fill(mask == 0, 0)
         if kind == "PNORM":
             return root((x.abs() ** self.conf.pnorm).sum(-1), self.conf.pnorm)
         total = x.sum(-1)
         if kind == "AVG":
-            return total / (x.shape[-1] if mask is None else mask.sum(-1))
+            return total / (x.shape[-1] if mask is None else some(mask.sum(-1)))
         return total
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:

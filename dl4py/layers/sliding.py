@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dl4py.config.windows import Window
-from dl4py.layers.base import Layer
+from dl4py.layers.base import Layer, spread
 
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -28,10 +28,11 @@ class Sliding(Layer):
         return shape[1:-1] if self.channels_last else shape[2:]
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """A mask is max-pooled unless the stride is 1, if it has the window's axes."""
+        """A mask is max-pooled as what it masks, if it has the window's axes."""
         window = self.window
+        stays = window.moves_by_one and window.mode in ("Same", "Causal")
         series = window.rank == 1 and mask is not None and mask.dim() == 2
-        if mask is None or window.moves_by_one:
+        if mask is None or stays:
             return mask
         if not series and mask.dim() != window.rank + 2:
             return mask
@@ -39,6 +40,16 @@ class Sliding(Layer):
         full = full.float().expand(-1, -1, *self.spatial(shape))
         pooled = pooled_max(full, window).to(mask.dtype)
         return pooled.squeeze(1) if series else pooled
+
+    def shown(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Which places of ``x``, channels first, count, ``[n, 1, …]``; none: all."""
+        if mask is None or self.dl4j_exact:
+            return None
+        return (spread(mask, x) != 0).expand(-1, 1, *x.shape[2:])
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        line = "DL4J reads masked pixels too; by default they are as padding"
+        return [*super().differs(dtype), f"{type(self).__name__}: {line}"]
 
 
 def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:

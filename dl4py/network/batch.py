@@ -36,32 +36,72 @@ class Batch:
         labels: Given = None,
         features_mask: Given = None,
         labels_mask: Given = None,
+        scored: bool = False,
     ) -> Batch:
-        """The batch that a caller gave to a network with such inputs and outputs."""
+        """The batch that a caller gave to a network with such inputs and outputs.
+
+        Args:
+            scored: whether there must be labels.
+        """
+        known = labels is not None or scored
         return cls(
-            inputs=_whole("input", inputs, x),
-            labels=() if labels is None else _whole("labels", outputs, labels),
+            inputs=_whole("x", inputs, x),
+            labels=_whole("labels", outputs, labels) if known else (),
             features_masks=_each("features_mask", inputs, features_mask),
             labels_masks=_each("labels_mask", outputs, labels_mask),
         )
+
+
+def unpacked(batch: Any) -> tuple[Any, ...]:
+    """A loader's ``batch`` as ``(x, labels)``, with or without the two masks."""
+    if isinstance(batch, (tuple, list)) and 2 <= len(batch) <= 4:
+        return tuple(batch)
+    raise TypeError(
+        "batch: expected (x, labels) or (x, labels, features_mask, labels_mask), got "
+        f"{_came(batch)}"
+    )
+
+
+def _came(value: Any) -> str:
+    """What came instead of a tensor or a batch, and the way out."""
+    kind = type(value)
+    name = kind.__name__
+    if kind.__module__ == "numpy":
+        return f"numpy.{name} of shape {list(value.shape)}: use torch.from_numpy(...)"
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {list(value.shape)}: pair it with its labels"
+    if isinstance(value, Mapping):
+        return f"a {name} with keys {list(value)[:4]}: pass its tensors one by one"
+    if isinstance(value, (tuple, list)):
+        if any(isinstance(part, Tensor) for part in value):
+            return f"a {name} of {len(value)}: pass the tensor that is meant, batch[0]"
+        return f"a {name} of {len(value)}: use torch.tensor(...)"
+    if value is None:
+        return "None"
+    return f"{kind.__module__}.{name}: make it a tensor with torch.as_tensor(...)"
 
 
 def _each(argument: str, names: Sequence[str], given: Given) -> Tensors:
     """One entry per name."""
     if given is None:
         return (None,) * len(names)
-    if isinstance(given, Mapping):
-        odd = [k for k in given if k not in names]
-        if odd:
-            raise ValueError(
-                f"{argument}: expected the names {', '.join(names)}, got {odd[0]!r}"
-            )
-        return tuple(given.get(name) for name in names)
-    if isinstance(given, (tuple, list)):
+    found: tuple[Any, ...]
+    by_name = isinstance(given, Mapping)
+    if by_name and all(key in names for key in given):
+        found = tuple(given.get(name) for name in names)
+    elif by_name and len(names) > 1:
+        odd = next(key for key in given if key not in names)
+        raise ValueError(
+            f"{argument}: expected the names {', '.join(names)}, got {odd!r}"
+        )
+    elif isinstance(given, (tuple, list)) and all(
+        part is None or isinstance(part, Tensor) for part in given
+    ):
         if len(given) != len(names):
+            out = "; pass the tensor that is meant, batch[0]" * (len(names) == 1)
             raise ValueError(
                 f"{argument}: expected {_count(names)}, got a {type(given).__name__} "
-                f"of {len(given)}"
+                f"of {len(given)}{out}"
             )
         found = tuple(given)
     elif len(names) == 1:
@@ -69,14 +109,11 @@ def _each(argument: str, names: Sequence[str], given: Given) -> Tensors:
     else:
         raise ValueError(
             f"{argument}: expected {_count(names)} in a tuple or a dict by name, got "
-            f"{type(given).__name__}"
+            f"{_came(given)}"
         )
     for value in found:
         if value is not None and not isinstance(value, Tensor):
-            raise TypeError(
-                f"{argument}: expected a tensor, got {type(value).__name__}; convert "
-                "it with torch.as_tensor(...)"
-            )
+            raise TypeError(f"{argument}: expected a torch.Tensor, got {_came(value)}")
     return found
 
 
@@ -88,6 +125,9 @@ def _count(names: Sequence[str]) -> str:
 
 def _whole(argument: str, names: Sequence[str], given: Given) -> tuple[Tensor, ...]:
     """As :func:`_each`, where nothing may be missing."""
+    if given is None:
+        wanted = "a torch.Tensor" if len(names) == 1 else _count(names)
+        raise TypeError(f"{argument}: expected {wanted}, got None")
     whole = []
     for name, value in zip(names, _each(argument, names, given), strict=True):
         if value is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from dl4py.config import ComputationGraphConfiguration
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
 from dl4py.layers.part import View
-from dl4py.network.batch import Batch, Given
+from dl4py.network.batch import Batch, Given, unpacked
+from dl4py.network.door import Door
 from dl4py.network.optimizer import NetworkOptimizer
 from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise
@@ -42,6 +43,12 @@ class Network(nn.Module):
     weighs the labels. Several inputs, labels or masks are a tuple, or a dict by name;
     results of several outputs are a tuple.
 
+    What a mask hides contributes exactly nothing to values, gradients and statistics,
+    whatever stands there, NaN and infinities included. Masked examples still count in
+    the mean, and labels count unless ``labels_mask`` hides them. Features that are not
+    finite at an example without any label are masked with it. In exact mode masks act
+    as far as DL4J heeds them, and what is not finite behind one counts as 0.
+
     Example:
         >>> from dl4py.config import Dense, NeuralNetConfiguration, Output
         >>> chain = NeuralNetConfiguration.builder().layer(Dense(n_in=4, n_out=5))
@@ -65,6 +72,7 @@ class Network(nn.Module):
         self.plan = conf.plan()
         self.nodes = nodes_of(self.plan, modules)
         self.layers = nn.ModuleDict(_keys(self.nodes))
+        self.door = Door(self.plan, modules, dl4j_exact)
         self.clock = Clock(conf.iteration_count, conf.epoch_count, dl4j_exact)
         self.noise = Noise()
         for module in self.modules():
@@ -99,6 +107,7 @@ class Network(nn.Module):
         labels: Given = None,
         features_mask: Given = None,
         labels_mask: Given = None,
+        scored: bool = False,
     ) -> Batch:
         """What a caller gave, checked."""
         batch = Batch.of(
@@ -108,11 +117,9 @@ class Network(nn.Module):
             labels,
             features_mask,
             labels_mask,
+            scored,
         )
-        first = next(self.parameters(), None)
-        for x in batch.inputs:
-            _check_input(x, first)
-        return batch
+        return self.door.checked(batch, next(self.parameters(), None), scored)
 
     def _walk(self, batch: Batch) -> Iterator[tuple[str, Flow]]:
         return walk(self.plan, self.nodes, batch)
@@ -190,11 +197,12 @@ class Network(nn.Module):
     def _scores(self, batch: Batch) -> list[tuple[Scored, Tensor, int]]:
         """(output layer, its score summed over examples without penalties, n) each."""
         layers = dict(zip(self.plan.outputs, self.scored, strict=True))
-        return [
-            (layers[name], flow.score, flow.n)
-            for name, flow in self._walk(batch)
-            if flow.score is not None
-        ]
+        with self._untouched():
+            return [
+                (layers[name], flow.score, flow.n)
+                for name, flow in self._walk(batch)
+                if flow.score is not None
+            ]
 
     def _loss(self, scores: list[tuple[Scored, Tensor, int]]) -> Tensor:
         parts = []
@@ -213,7 +221,7 @@ class Network(nn.Module):
         labels_mask: Given = None,
     ) -> Tensor:
         """The score without penalties, in the current mode, with its graph."""
-        batch = self._batch(x, labels, features_mask, labels_mask)
+        batch = self._batch(x, labels, features_mask, labels_mask, scored=True)
         return self._loss(self._scores(batch))
 
     def _undivided(self, layer: Any) -> bool:
@@ -290,7 +298,7 @@ class Network(nn.Module):
             normalisation and penalties, batch-norm pseudo-gradients included; and the
             training-mode score. Flags, gradients and statistics stay as they were.
         """
-        batch = self._batch(x, labels, features_mask, labels_mask)
+        batch = self._batch(x, labels, features_mask, labels_mask, scored=True)
         # cached: what is parametrized is then the tensor that was used
         with cached(), self._kept(), self._mode(True), torch.enable_grad():
             scores = self._scores(batch)
@@ -306,6 +314,18 @@ class Network(nn.Module):
             divided = sum(part / self.divisor(layer, n) for layer, part, n in scores)
             score = float((divided + self.penalty()).detach())
         return torch.cat(parts) if parts else torch.zeros(0), score
+
+    @contextlib.contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Pending statistics are what they were before, if something fails."""
+        owners = [view.owner for view in self._views if view.kind == "statistic"]
+        kept = [dict(owner.pending) for owner in owners]
+        try:
+            yield
+        except BaseException:
+            for owner, pending in zip(owners, kept, strict=True):
+                owner.pending = pending
+            raise
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -404,12 +424,23 @@ class Network(nn.Module):
         """
         if labels is not None:
             return self._fit_batch(x, labels, features_mask, labels_mask)
-        if isinstance(x, Tensor):
+        if isinstance(x, (Tensor, Mapping)) or not isinstance(x, Iterable):
             raise ValueError("fit(x, labels): labels are missing")
-        score = float("nan")
-        for _ in range(epochs):
+        if epochs < 1:
+            raise ValueError(
+                f"fit(loader, epochs=...) must be at least 1, got {epochs}"
+            )
+        score = 0.0
+        for epoch in range(epochs):
+            before = self.clock.iteration
             for batch in x:
-                score = self._fit_batch(*batch)
+                score = self._fit_batch(*unpacked(batch))
+            if self.clock.iteration == before:
+                once = "; a generator gives them once, a list or DataLoader every time"
+                raise ValueError(
+                    f"fit(loader): expected at least one batch, got none in epoch "
+                    f"{epoch}{once if epoch else ''}"
+                )
             self.clock.epoch += 1
         return score
 
@@ -470,23 +501,6 @@ class Network(nn.Module):
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))
-
-
-def _check_input(x: Tensor, first: Tensor | None) -> None:
-    """Refuse an array that a network with parameter ``first`` cannot take."""
-    if first is not None and x.is_floating_point() and x.dtype != first.dtype:
-        if not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(
-                f"input: the network computes in {first.dtype}, got {x.dtype}; "
-                f"convert with x.to({first.dtype}) or build with data_type(...)"
-            )
-    if first is not None and x.device != first.device:
-        raise ValueError(
-            f"input: the network is on {first.device}, got a tensor on {x.device}; "
-            "move one of them with .to(...)"
-        )
-    if x.dim() == 0:
-        raise ValueError("input: expected a batch [n, ...], got a single number")
 
 
 def _keys(nodes: Sequence[Node]) -> dict[str, nn.Module]:

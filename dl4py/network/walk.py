@@ -11,6 +11,7 @@ from dl4py.layers import Layer, Scored
 from dl4py.layers.flow import Flow
 from dl4py.layers.vertices import Vertex
 from dl4py.network.batch import Batch
+from dl4py.network.door import at, check_shape
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,18 @@ def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Fl
     x, mask, n = flow.x, flow.mask, flow.n
     before = node.step.preprocessor
     if before is not None:
-        x = before.apply(x, n)
+        check_shape(node.step, x, before=True)
         mask = None if mask is None else before.feed_mask(mask, n)
+        x = before.apply(x, n)
+    check_shape(node.step, x)
+    try:
+        return _called(node, layer, Flow(x, mask, n), batch, state)
+    except (ValueError, TypeError) as error:
+        raise at(node.step, error) from error
+
+
+def _called(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Flow:
+    x, mask, n = flow.x, flow.mask, flow.n
     score = None
     if node.scored is not None:
         # DL4J: the features mask ends before a loss

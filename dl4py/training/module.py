@@ -11,6 +11,7 @@ from torch import Tensor
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.network import Network, NetworkOptimizer
+from dl4py.network.batch import unpacked
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Base
@@ -81,7 +82,7 @@ class NetworkMixin(_Base):
         return self.network.renew_optimizer()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = self.network.objective(*batch)
+        loss = self.network.objective(*unpacked(batch))
         penalised = not self.network.solved  # else they are in it
         self._log("train_loss", loss.detach(), batch, penalised)
         return loss
@@ -96,13 +97,18 @@ class NetworkMixin(_Base):
         self._evaluate("test", batch)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x = batch[0] if isinstance(batch, (list, tuple)) else batch
-        y: Tensor = self.network.output(x)
+        x: Any = batch
+        masks: Any = ()
+        if isinstance(batch, (list, tuple)):
+            x, _, *masks = unpacked(batch) if len(batch) > 1 else (*batch, None)
+        y: Tensor = self.network.output(x, *masks)
         return y
 
     def _evaluate(self, stage: str, batch: Any) -> None:
-        self._log(f"{stage}_loss", self.network.loss(*batch), batch)
-        x, labels, *masks = batch
+        x, labels, *masks = unpacked(batch)
+        self._log(f"{stage}_loss", self.network.loss(x, labels, *masks), batch)
+        if not isinstance(labels, Tensor):
+            return  # of several outputs
         if labels.dim() == 2 and labels.shape[1] > 1 and not masks:
             hit = self.network.output(x).argmax(1) == labels.argmax(1)
             self._log(f"{stage}_accuracy", hit.float().mean(), batch, penalised=False)
@@ -115,4 +121,11 @@ class NetworkMixin(_Base):
         if penalised:
             with torch.no_grad():
                 value = value + self.network.penalty()
-        self.log(name, value, prog_bar=True, batch_size=len(batch[0]))
+        self.log(name, value, prog_bar=True, batch_size=examples(batch[0]))
+
+
+def examples(x: Any) -> int:
+    """The number of examples at the first of a network's inputs."""
+    while not isinstance(x, Tensor):
+        x = next(iter(x.values() if isinstance(x, Mapping) else x))
+    return x.shape[0]
