@@ -38,6 +38,10 @@ class Noise:
         """1 with probability ``p``, else 0, in shape, dtype and device of ``like``."""
         return torch.empty_like(like).bernoulli_(p, generator=self.generator)
 
+    def empty(self, like: Tensor) -> Tensor:
+        """Room for draws in the shape, dtype and device of ``like``."""
+        return torch.empty_like(like)
+
     def seed(self, like: Tensor) -> Tensor:
         """A 0-d int64 seed for a random op, drawn on the device of ``like``."""
         top = 2**63 - 1

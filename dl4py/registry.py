@@ -268,6 +268,9 @@ DISTRIBUTIONS: Registry[Any] = Registry(
     "distribution", "org.deeplearning4j.nn.conf.distribution"
 )
 DROPOUTS: Registry[Any] = Registry("dropout", "org.deeplearning4j.nn.conf.dropout")
+WEIGHT_NOISES: Registry[Any] = Registry(
+    "weight noise", "org.deeplearning4j.nn.conf.weightnoise"
+)
 CONSTRAINTS: Registry[Any] = Registry(
     "constraint", "org.deeplearning4j.nn.conf.constraint"
 )

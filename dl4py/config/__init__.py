@@ -14,6 +14,8 @@ from dl4py.config import (
     recurrent,
     regularization,
     vertices,
+    weight_noise,
+    wrappers,
 )
 from dl4py.config.builder import NeuralNetConfiguration
 from dl4py.config.chain import MultiLayerConfiguration
@@ -31,6 +33,7 @@ from dl4py.registry import (
     PREPROCESSORS,
     REGULARIZATIONS,
     VERTICES,
+    WEIGHT_NOISES,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
     from dl4py.config.vertices import *
+    from dl4py.config.weight_noise import *
+    from dl4py.config.wrappers import *
 
 _found = {
     registry[key].__name__: registry[key]
@@ -51,6 +56,7 @@ _found = {
         PREPROCESSORS,
         REGULARIZATIONS,
         VERTICES,
+        WEIGHT_NOISES,
     )
     for key in registry
 }

@@ -257,7 +257,7 @@ class NetworkBuilder(Words):
             layer = self._layers[i]
             try:
                 layer = layer.resolved(settings)
-                layer = replace(layer, name=layer.name or f"layer{i}")
+                layer = layer.named(f"layer{i}")
                 if given is None and i == 0:
                     given = _implied(layer)
                 layer, before, given = _fitted(layer, given, preprocessors.get(i))
@@ -411,7 +411,7 @@ class GraphBuilder(Words):
             try:
                 if isinstance(item, Layer):
                     item = item.resolved(settings)
-                    item = replace(item, name=item.name or name)
+                    item = item.named(name)
                     first = given[0]
                     if first is None and step.inputs[0] in self._inputs:
                         first = _implied(item)

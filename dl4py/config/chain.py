@@ -10,7 +10,12 @@ from dl4py.config.codec import DL4JFormatError, at, encode, mapping, shown
 from dl4py.config.kinds import field
 from dl4py.config.plan import INPUT, Plan, Step
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.config.settings import NetworkConfiguration, layer_of, preprocessor_of
+from dl4py.config.settings import (
+    NetworkConfiguration,
+    layer_of,
+    own_type,
+    preprocessor_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,9 @@ class MultiLayerConfiguration(NetworkConfiguration):
         apart = ("confs", "layer", "variables", "inputPreProcessors")
         known = {*cls._declared(), *apart}
         rest = [{k: v for k, v in conf.items() if k not in known} for conf in confs]
+        types = {**confs[0], **content}
+        for beside, conf in zip(rest, confs, strict=True):
+            beside.update(own_type(conf, types))
         extra = {k: v for k, v in content.items() if k not in known}
         if any(rest):
             extra["confs"] = rest

@@ -234,8 +234,10 @@ def _tagged(
 ) -> dict[str, Any]:
     tag = "type" if DISTRIBUTIONS.entry_of(entry.item) is not None else "@class"
     content = {**fields, **extra}
-    last = getattr(entry.item, "json_last", ())  # Jackson: after a constructor's own
-    keys = sorted(content, key=lambda k: (k in last, k))
+    # Jackson writes a constructor's own arguments before the others
+    first = getattr(entry.item, "json_first", ())
+    last = getattr(entry.item, "json_last", ())
+    keys = sorted(content, key=lambda k: (k not in first, k in last, k))
     return {tag: entry.java or entry.key, **{k: content[k] for k in keys}}
 
 

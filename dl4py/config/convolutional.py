@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
+from dl4py.config.feedforward import NCW
+from dl4py.config.feedforward import in_format as in_time
 from dl4py.config.inputs import (
     Convolutional,
     FeedForward,
@@ -32,15 +35,16 @@ class Sliding:
     dilation: tuple[int, ...]
     convolution_mode: str | None
     format: str | None
+    axes: ClassVar[int] = 2  # how many the window slides over
 
     @property
     def window(self) -> Window:
         """The window, for sizes and margins."""
         return Window(
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
+            self.kernel_size[: self.axes],
+            self.stride[: self.axes],
+            self.padding[: self.axes],
+            self.dilation[: self.axes],
             self.convolution_mode or "Truncate",
         )
 
@@ -118,6 +122,59 @@ class Convolution2D(FeedForwardLayer, Sliding):
     def check(self) -> None:
         super().check()
         self.window.check()
+
+
+def first_counts(minimum: int = 1) -> Callable[[Any], tuple[int, ...]]:
+    """Two whole numbers of which the first counts, as files of 1-D layers hold them."""
+    return Sizes(2, minimum)
+
+
+@LAYERS.add("convolution1d", java="Convolution1DLayer")
+@dataclass(frozen=True, kw_only=True)
+class Convolution1D(FeedForwardLayer, Sliding):
+    """One-dimensional convolution over time: act(W ⋆ x + b).
+
+    Args:
+        n_in, n_out: features in and out.
+        kernel_size, stride, dilation: whole numbers >= 1; DL4J's files hold two, of
+            which the first counts.
+        padding: a whole number >= 0.
+        convolution_mode: ``"Truncate"``, ``"Strict"``, ``"Same"`` or ``"Causal"``:
+            a step sees none that follow; default: the network's.
+        has_bias: whether there is a b.
+        format: ``"NCW"`` for ``[n, size, time]``, ``"NWC"`` for ``[n, time, size]``;
+            default: that of the input.
+
+    DL4J: org.deeplearning4j.nn.conf.layers.Convolution1DLayer
+    """
+
+    kernel_size: tuple[int, ...] = field((2, 2), first_counts())
+    stride: tuple[int, ...] = field((1, 1), first_counts())
+    padding: tuple[int, ...] = field((0, 0), first_counts(0))
+    dilation: tuple[int, ...] = field((1, 1), first_counts())
+    convolution_mode: str | None = field(None, MODES, inherit=True)
+    has_bias: bool = field(True, flag)
+    format: str | None = field(None, NCW, json="rnnDataFormat")
+
+    positional: ClassVar[tuple[str, ...]] = ("kernel_size",)
+    leading: ClassVar[tuple[str, ...]] = Convolution2D.leading
+    family: ClassVar[str] = "rnn"
+    weights: ClassVar[tuple[str, ...]] = ("W",)
+    axes: ClassVar[int] = 1
+
+    @property
+    def biases(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("b",) * self.has_bias
+
+    def with_input(self, given: InputType) -> Any:
+        return in_time(self.sized(given.features), given)
+
+    def output(self, given: InputType) -> InputType:
+        if not isinstance(given, Recurrent):
+            raise ConfigurationError(f"input: expected a time series, got {given}")
+        assert self.n_out is not None
+        length = given.length and self.window.sizes((given.length,))[0]
+        return Recurrent(self.n_out, length, given.format)
 
 
 @LAYERS.add("subsampling", "pooling2d", java="SubsamplingLayer")

@@ -12,7 +12,12 @@ from dl4py.config.kinds import field
 from dl4py.config.layer import ConfigurationError, Layer
 from dl4py.config.plan import Plan, Step
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.config.settings import NetworkConfiguration, layer_of, preprocessor_of
+from dl4py.config.settings import (
+    NetworkConfiguration,
+    layer_of,
+    own_type,
+    preprocessor_of,
+)
 from dl4py.config.vertices import Vertex
 from dl4py.registry import suggest
 
@@ -97,7 +102,7 @@ class ComputationGraphConfiguration(NetworkConfiguration):
         names = [
             f"{name}_{variable}"
             for name, item in self.vertices.items()
-            for variable in item.variables
+            for variable in item.parameters
         ]
         default = self._beside_layer(None, names, around.get("", {}), "$")
         places = {n: i for i, n in enumerate([*self.network_inputs, *self.vertices])}
@@ -159,16 +164,17 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 preprocessors[name] = preprocessor_of(
                     part["preProcessor"], f"{path}.preProcessor"
                 )
-            _keep(confs, name, conf, known)
+            own_data = own_type(conf, {**default, **content})
+            _keep(confs, name, {**conf, **own_data}, known - own_data.keys())
             own = {"@class", "layerConf", "preProcessor"}
             if part.get("outputVertex") is False:
                 own.add("outputVertex")
             _keep(beside, name, part, own)
         _keep(confs, "", default, known)
-        if confs:
-            extra["confs"] = confs
         if beside:
             extra["vertices"] = beside
+        if confs:
+            extra["confs"] = confs
         inputs = mapping(content.get("vertexInputs"), "$.vertexInputs")
         with at("$"):
             return cls(

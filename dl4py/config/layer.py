@@ -20,6 +20,7 @@ from dl4py.config.inputs import FeedForward, InputType, Shape, arrays
 from dl4py.config.kinds import Choice, Data, Integer, Item, Many, Real, field, text
 from dl4py.config.preprocessors import Preprocessor, between
 from dl4py.config.regularization import L1, L2, Constraint, WeightDecay, combine
+from dl4py.config.weight_noise import DropConnect
 from dl4py.registry import (
     ACTIVATIONS,
     CONSTRAINTS,
@@ -28,6 +29,7 @@ from dl4py.registry import (
     REGULARIZATIONS,
     UPDATERS,
     WEIGHT_INITS,
+    WEIGHT_NOISES,
     canonical,
     suggest,
 )
@@ -70,6 +72,17 @@ def weight_init_of(value: Any) -> Any:
     if DISTRIBUTIONS.entry_of(type(value)) is not None:
         return WEIGHT_INITS["distribution"](value)
     return Data(WEIGHT_INITS)(value)
+
+
+def inner(value: Any) -> Any:
+    """A layer's configuration inside another one's."""
+    if isinstance(value, LayerBuilder):
+        value = value.build()
+    if not isinstance(value, Layer):
+        raise ValueError(
+            f"must be a layer configuration such as LSTM(n_out=3), got {value!r}"
+        )
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +129,15 @@ class Layer:
         n_in, format = getattr(self, "n_in", None), getattr(self, "format", None)
         return arrays(self.family, n_in, format)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of all parameters and statistics inside."""
+        return self.variables
+
+    def named(self, name: str) -> Any:
+        """This layer with ``name``, if it has none."""
+        return replace(self, name=self.name or name)
+
     def takes(self, given: InputType) -> Preprocessor | None:
         """The preprocessor DL4J puts between ``given`` and this layer."""
         return between(given, self.family)
@@ -141,6 +163,8 @@ class Layer:
             if value is not None and kind is not None:
                 try:
                     value = kind(value)
+                    if isinstance(value, Layer):
+                        value = value.resolved(settings)
                 except (ValueError, TypeError) as error:
                     raise ConfigurationError(f"{f.name}: {error}") from error
             changes[f.name] = value
@@ -184,7 +208,8 @@ class BaseLayer(Layer):
             numbers or schedules.
         bias_init: first value of biases.
         gain_init: first value of layer-norm gains.
-        weight_noise: not built yet.
+        weight_noise: noise on the parameters while training; a number is the
+            probability of **keeping** a weight.
     """
 
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)
@@ -201,7 +226,7 @@ class BaseLayer(Layer):
     )
     bias_init: float | None = field(None, Real(), inherit=True)
     gain_init: float | None = field(None, Real(), inherit=True)
-    weight_noise: Any = field(None, inherit=True)
+    weight_noise: Any = field(None, Data(WEIGHT_NOISES, DropConnect), inherit=True)
     gradient_normalization: Any = field(
         None, GRADIENT_NORMALIZATION, inherit=True, training=True
     )
@@ -237,12 +262,6 @@ class BaseLayer(Layer):
                     now = combine(getattr(self, name) or (), term)
                     object.__setattr__(self, name, now)
 
-    def check(self) -> None:
-        if self.weight_noise is not None:
-            raise ValueError(
-                "weight_noise: DropConnect and WeightNoise are not built yet"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardLayer(BaseLayer):
@@ -277,7 +296,6 @@ class FeedForwardLayer(BaseLayer):
         return FeedForward(self.n_out)
 
     def check(self) -> None:
-        super().check()
         if self.n_out is None:
             raise ValueError("n_out: expected a whole number >= 1, got nothing")
 

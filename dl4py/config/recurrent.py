@@ -39,6 +39,30 @@ class Recurrent(FeedForwardLayer):
         return as_series(self.n_out, given)
 
 
+@LAYERS.add("simple_rnn", java="recurrent.SimpleRnn")
+@dataclass(frozen=True, kw_only=True)
+class SimpleRnn(Recurrent):
+    """The plain recurrent layer: h = act(x·W + h₋₁·R + b).
+
+    With layer normalisation h = act(LN(x·W)·g₁ + LN(h₋₁·R)·g₂ + b), which DL4J itself
+    cannot run.
+
+    Args:
+        has_layer_norm: whether both products are normalised over the outputs.
+
+    Reference: Elman, Finding Structure in Time, 1990.
+    DL4J: org.deeplearning4j.nn.conf.layers.recurrent.SimpleRnn
+    """
+
+    has_layer_norm: bool = field(False, flag)
+
+    alone: ClassVar[Mapping[str, Any]] = {"activation": "tanh"}
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return ("W", "RW", "b", *["g"] * self.has_layer_norm)
+
+
 @LAYERS.add("lstm", java="LSTM")
 @dataclass(frozen=True, kw_only=True)
 class LSTM(Recurrent):

@@ -200,6 +200,12 @@ def layer_of(conf: Any, path: str) -> Layer:
         return _finished(layer, raw, variables)
 
 
+def own_type(conf: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """A data type beside a layer that is not the network's: transfer leaves such."""
+    own = conf.get("dataType")
+    return {} if own in (None, common.get("dataType")) else {"dataType": own}
+
+
 def preprocessor_of(value: Any, path: str) -> Preprocessor:
     """The preprocessor in a JSON object."""
     preprocessor = decode(value, path)

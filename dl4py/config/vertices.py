@@ -36,6 +36,11 @@ class Vertex(Checked):
         return given[0]
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of all parameters inside."""
+        return self.variables
+
+    @property
     def named_inputs(self) -> tuple[str, ...]:
         """The network inputs that it looks at beside its own."""
         names = (getattr(self, name) for name in self.reads)

@@ -13,6 +13,7 @@ from dl4py.layers import (
     pooling,
     recurrent,
     vertices,
+    wrappers,
 )
 from dl4py.layers.base import Layer
 from dl4py.layers.flow import Flow
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *
     from dl4py.layers.vertices import *
+    from dl4py.layers.wrappers import *
 
 _found = {MODULES[key].__name__: MODULES[key] for key in MODULES}
 globals().update(_found)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dl4py.activations import gradient_of
 from dl4py.layers.part import Part
 from dl4py.ops.precision import precisely
 
@@ -77,11 +78,18 @@ class Layer(Part):
         """A parameter as the layer is to use it: with its noise while training."""
         value: Tensor = getattr(self, attribute)
         noise = getattr(self.conf, "weight_noise", None)
-        if noise is None or not self.training or value is None:
+        if noise is None or value is None:
             return value
         view = next(v for v in self.views() if v.attribute == attribute)
-        noisy: Tensor = noise.apply(value, view.kind, self.noise, self.clock)
-        return noisy
+        tests = self.dl4j_exact and view.kind == "bias"  # DL4J: in testing too
+        if not noise.hits(view.kind) or not (self.training or tests):
+            return value
+        with torch.no_grad():
+            like = view.shaped(value).contiguous()
+            drawn = torch.empty_like(value)
+            view.shaped(drawn).copy_(noise.draw(like, self.noise, self.clock))
+        noisy: Tensor = noise.apply(value, drawn)
+        return gradient_of(value, noisy) if self.dl4j_exact else noisy
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         """The mask that goes on when ``mask`` and an input of ``shape`` come in."""

@@ -1,0 +1,223 @@
+"""Layers around other layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dl4py import config
+from dl4py.layers.base import Layer
+from dl4py.layers.part import View, implements, module_of
+from dl4py.layers.recurrent import Recurrent
+from dl4py.layers.vertices import last_step
+
+
+class Wrapper(Layer):
+    """Base of layers around one other, ``self.inner``."""
+
+    noisy = False  # the layer inside has its own noise
+    trained: str | None = None  # of the parameters inside, where not their own rule
+
+    def build(self) -> None:
+        self.inner = self._made(self.conf.inside)
+        self.recurrent = self.inner.recurrent
+        if self.trained == "never":
+            self.inner.requires_grad_(False)
+
+    def _made(self, conf: Any) -> Layer:
+        layer: Layer = module_of(conf).from_config(conf, self.dl4j_exact)
+        return layer
+
+    def views(self) -> Iterator[View]:
+        for view in self.inner.views():
+            trained = self.trained or view.trained
+            yield view.renamed(view.name, trained=trained)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        return self.inner(x, mask, state)
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return self.inner.feed_mask(mask, shape)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return self.inner.differs(dtype)
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return self.inner.predicts_differently(dtype)
+
+
+def hand_on_masks(layer: Layer) -> None:
+    """Let recurrent layers inside ``layer`` see masks in exact mode too."""
+    for module in layer.modules():
+        if isinstance(module, Recurrent):
+            module.sees_mask = True
+
+
+@implements(config.Bidirectional)
+class Bidirectional(Wrapper):
+    """
+    Shape:
+        ``[n, n_in, time]`` → ``[n, n_out, time]``, twice ``n_out`` for ``"CONCAT"``;
+        the state is a pair of those of both layers.
+
+    Example:
+        >>> layer = Bidirectional("CONCAT", config.LSTM(n_in=3, n_out=2))
+        >>> y, _ = layer(torch.zeros(4, 3, 5))
+        >>> y.shape
+        torch.Size([4, 4, 5])
+    """
+
+    def build(self) -> None:
+        self.fwd, self.bwd = self._made(self.conf.fwd), self._made(self.conf.bwd)
+        self.recurrent = True
+
+    def views(self) -> Iterator[View]:
+        for letter, layer in (("f", self.fwd), ("b", self.bwd)):
+            for view in layer.views():
+                yield view.renamed(letter + view.name)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        first, second = (None, None) if state is None else state
+        time = 1 if self.conf.format == "NWC" else 2
+        turned = None if mask is None else mask.flip(1)
+        y, first = self.fwd(x, mask, first)
+        z, second = self.bwd(x.flip(time), turned, second)
+        z = z.flip(time)
+        mode = self.conf.mode
+        if mode == "CONCAT":
+            joined = torch.cat([y, z], 3 - time)
+        elif mode == "MUL":
+            joined = y * z
+        else:
+            joined = y + z if mode == "ADD" else (y + z) * 0.5
+        return joined, (first, second)
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return mask
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return self.fwd.differs(dtype)
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return self.fwd.predicts_differently(dtype)
+
+
+@implements(config.LastTimeStep)
+class LastTimeStep(Wrapper):
+    """
+    Shape:
+        ``[n, n_in, time]`` → ``[n, n_out]``
+
+    Example:
+        >>> LastTimeStep(config.LSTM(n_in=3, n_out=2))(torch.zeros(4, 3, 5)).shape
+        torch.Size([4, 2])
+    """
+
+    def build(self) -> None:
+        super().build()
+        self.recurrent = False
+        hand_on_masks(self.inner)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
+        y = self.inner(x, mask, state)
+        y = y[0] if self.inner.recurrent else y
+        return last_step(y.transpose(1, 2) if self.conf.format == "NWC" else y, mask)
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return None
+
+
+@implements(config.TimeDistributed)
+class TimeDistributed(Wrapper):
+    """
+    Shape:
+        ``[n, n_in, time]`` → ``[n, n_out, time]``
+
+    Example:
+        >>> TimeDistributed(config.Dense(n_in=3, n_out=2))(torch.zeros(4, 3, 5)).shape
+        torch.Size([4, 2, 5])
+    """
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, state: Any = None
+    ) -> Tensor:
+        x = self.arrange(x).transpose(1, 2)
+        flat = None
+        if mask is not None:
+            # DL4J takes the mask's entries in another order than the steps
+            flat = (mask.t() if self.dl4j_exact else mask).reshape(-1)
+        y = self.inner(x.flatten(0, 1), flat).unflatten(0, x.shape[:2])
+        return self.as_given(y.transpose(1, 2))
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return mask
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        line = "TimeDistributed: DL4J takes the mask's entries in another order"
+        return [*super().differs(dtype), line]
+
+
+@implements(config.MaskZero)
+class MaskZero(Wrapper):
+    """
+    Shape:
+        as the layer inside.
+
+    Example:
+        >>> y, _ = MaskZero(config.LSTM(n_in=3, n_out=2))(torch.zeros(4, 3, 5))
+        >>> bool((y == 0).all())
+        True
+    """
+
+    def build(self) -> None:
+        super().build()
+        hand_on_masks(self.inner)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        features = 2 if self.conf.format == "NWC" else 1
+        shown = (x != self.conf.masking_value).any(features).to(x.dtype)
+        return self.inner(x, shown, state)
+
+
+class _Still(Wrapper):
+    """Base of layers that are not trained and always work as in testing."""
+
+    trained = "never"
+
+    def train(self, mode: bool = True) -> _Still:
+        super().train(mode)
+        self.inner.train(False)
+        return self
+
+
+@implements(config.Frozen)
+class Frozen(_Still):
+    """
+    Shape:
+        as the layer inside.
+
+    Example:
+        >>> Frozen(config.Dense(n_in=3, n_out=2))(torch.zeros(4, 3)).requires_grad
+        False
+    """
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        return self.inner(x.detach(), mask, state)
+
+
+@implements(config.FrozenWithBackprop)
+class FrozenWithBackprop(_Still):
+    """
+    Shape:
+        as the layer inside.
+
+    Example:
+        >>> layer = FrozenWithBackprop(config.Dense(n_in=3, n_out=2))
+        >>> layer(torch.zeros(4, 3, requires_grad=True)).requires_grad
+        True
+    """
