@@ -344,18 +344,8 @@ class TestJson:
 
 def minimal(key):
     """The smallest network around one kind of layer."""
-    cls = LAYERS[key]
-    sizes = {"n_in": 5, "n_out": 5}
-    known = {f.name for f in dataclasses.fields(cls)}
-    values = {k: v for k, v in sizes.items() if k in known}
-    inputs = {
-        "ff": InputType.feed_forward(1 if key == "embedding" else 5),
-        "rnn": InputType.recurrent(5),
-        "cnn": InputType.convolutional(8, 8, 5),
-        "any": InputType.convolutional(8, 8, 5),
-    }
-    chain = builder().activation("tanh").input_type(inputs[cls.family])
-    return chain.layer(cls(**values)).build()
+    layer, given = LAYERS[key].example()
+    return builder().activation("tanh").input_type(given).layer(layer).build()
 
 
 @pytest.mark.parametrize("key", list(LAYERS))
@@ -372,24 +362,15 @@ class TestEveryLayer:
     def test_variables_are_the_views(self, key):
         conf = minimal(key)
         net = conf.module()
-        assert {view.name for view in net.views()} == set(conf.layers[0].variables)
+        assert {view.name for view in net.views()} == set(conf.layers[0].parameters)
 
     def test_output_type_is_the_output_shape(self, key):
-        conf = minimal(key)
-        layer = conf.layers[0]
-        shape = {"ff": (3, 5), "rnn": (3, 5, 6)}.get(layer.family, (3, 5, 8, 8))
-        x = torch.rand(3, 1).round() if key == "embedding" else torch.rand(shape)
-        y = conf.module().output(x)
-        given = {
-            "ff": InputType.feed_forward(5),
-            "rnn": InputType.recurrent(5, 6),
-        }.get(layer.family, InputType.convolutional(8, 8, 5))
-        out = layer.output(given)
-        sizes = dataclasses.asdict(out)
-        expected = [
-            sizes.get(k) for k in ("size", "channels", "length", "height", "width")
-        ]
-        assert list(y.shape[1:]) == [s for s in expected if s is not None]
+        _, given = LAYERS[key].example()
+        net = minimal(key).module()
+        x = torch.rand(3, *given.shape).round()
+        assert list(net.output(x).shape[1:]) == list(
+            net.conf.layers[0].output(given).shape
+        )
 
     def test_builder_knows_every_field_in_both_spellings(self, key):
         cls = LAYERS[key]

@@ -263,6 +263,10 @@ class BatchNormalization(FeedForwardLayer):
 
     leading: ClassVar[tuple[str, ...]] = ("n_out",)
 
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(n_out=3), Convolutional(6, 5, 3)
+
     @property
     def variables(self) -> tuple[str, ...]:
         free = () if self.lock_gamma_beta else ("gamma", "beta")
@@ -311,6 +315,10 @@ class GlobalPooling(Layer):
 
     positional: ClassVar[tuple[str, ...]] = ("pooling_type",)
     leading: ClassVar[tuple[str, ...]] = ("pooling_type", "pooling_dimensions")
+
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(), Recurrent(3, 5)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:

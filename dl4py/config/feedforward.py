@@ -94,6 +94,10 @@ class LossLayer(FeedForwardLayer, HasLoss):
     leading: ClassVar[tuple[str, ...]] = ("activation", "loss")
     family: ClassVar[str] = "ff"
 
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(), FeedForward(3)
+
     def output(self, given: InputType) -> InputType:
         return FeedForward(given.features)
 
@@ -132,6 +136,10 @@ class DropoutLayer(FeedForwardLayer):
     positional: ClassVar[tuple[str, ...]] = ("dropout",)
     leading: ClassVar[tuple[str, ...]] = ("dropout",)
 
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(dropout=0.8), FeedForward(3)
+
     def with_input(self, given: InputType) -> DropoutLayer:
         return self
 
@@ -164,6 +172,10 @@ class Embedding(FeedForwardLayer):
     @property
     def biases(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("b",) * self.has_bias
+
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(n_in=4, n_out=2), FeedForward(1)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:

@@ -47,6 +47,11 @@ class InputType(Checked):
         """Number of values in one example (or one time step)."""
         raise NotImplementedError
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The axes of one example in its format; ``None`` where a length varies."""
+        return (self.features,)
+
     @staticmethod
     def feed_forward(size: int) -> FeedForward:
         """Rows of ``size`` numbers: arrays ``[n, size]``."""
@@ -98,6 +103,11 @@ class Recurrent(InputType):
     def features(self) -> int:
         return self.size
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        axes = (self.size, self.length)
+        return axes[::-1] if self.format == "NWC" else axes
+
 
 @dataclass(frozen=True)
 class Convolutional(InputType):
@@ -111,6 +121,11 @@ class Convolutional(InputType):
     @property
     def features(self) -> int:
         return self.height * self.width * self.channels
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        area, channels = (self.height, self.width), (self.channels,)
+        return area + channels if self.format == "NHWC" else channels + area
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
 from dl4py.config.dropout import Dropout
-from dl4py.config.inputs import FeedForward, InputType, Shape, arrays
+from dl4py.config.inputs import (
+    Convolutional,
+    FeedForward,
+    InputType,
+    Recurrent,
+    Shape,
+    arrays,
+)
 from dl4py.config.kinds import Choice, Data, Integer, Item, Many, Real, field, text
 from dl4py.config.preprocessors import Preprocessor, between
 from dl4py.config.regularization import L1, L2, Constraint, WeightDecay, combine
@@ -133,6 +140,18 @@ class Layer:
     def parameters(self) -> tuple[str, ...]:
         """The names of all parameters and statistics inside."""
         return self.variables
+
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        """A small layer of this kind and an input for it, as tests and tables use."""
+        inputs: dict[str, InputType] = {
+            "ff": FeedForward(3),
+            "rnn": Recurrent(3, 5),
+            "cnn": Convolutional(6, 5, 3),
+        }
+        names = {f.name for f in dataclasses.fields(cls)}
+        sizes: dict[str, Any] = {"n_in": 3, "n_out": 2} if "n_in" in names else {}
+        return cls(**sizes), inputs.get(cls.family, FeedForward(3))
 
     def named(self, name: str) -> Any:
         """This layer with ``name``, if it has none."""

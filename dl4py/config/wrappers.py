@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
+from dl4py.config.feedforward import Dense
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
 from dl4py.config.kinds import Choice, Data, Many, Real, field
 from dl4py.config.layer import Layer, dropout_of, inner
 from dl4py.config.preprocessors import Preprocessor
+from dl4py.config.recurrent import LSTM
 from dl4py.registry import CONSTRAINTS, LAYERS
 
 
@@ -54,6 +56,11 @@ class Wrapper(Layer):
     def named(self, name: str) -> Any:
         changed = self.each(lambda layer: layer.named(name))
         return replace(changed, name=self.name or name)
+
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        held: dict[str, Any] = {cls.holds[0]: LSTM(n_in=3, n_out=2)}
+        return cls(**held), Recurrent(3, 5)
 
     def takes(self, given: InputType) -> Preprocessor | None:
         found: Preprocessor | None = self.inside.takes(given)
@@ -171,6 +178,10 @@ class TimeDistributed(Around):
 
     family: ClassVar[str] = "rnn"
     json_first: ClassVar[tuple[str, ...]] = ("rnnDataFormat", "underlying")
+
+    @classmethod
+    def example(cls) -> tuple[Any, InputType]:
+        return cls(underlying=Dense(n_in=3, n_out=2)), Recurrent(3, 5)
 
     def takes(self, given: InputType) -> Preprocessor | None:
         return Layer.takes(self, given)
