@@ -12,16 +12,24 @@ from dl4py.config import (
     LSTM,
     ActivationLayer,
     BatchNormalization,
+    Bidirectional,
+    Convolution1D,
     Convolution2D,
     Dense,
     DropoutLayer,
     Embedding,
+    Frozen,
+    FrozenWithBackprop,
     GlobalPooling,
     InputType,
+    LastTimeStep,
     LossLayer,
+    MaskZero,
     Output,
     RnnOutput,
+    SimpleRnn,
     Subsampling,
+    TimeDistributed,
 )
 from dl4py.config.codec import replace
 from dl4py.config.dropout import AlphaDropout, GaussianNoise
@@ -137,6 +145,43 @@ NETS = {  # what it is made of, its input type, features mask, and shape of the 
         IMAGE,
         rows,
         (5, 2, 6, 6),
+    ),
+    "plain_rnn": (
+        [
+            SimpleRnn(n_out=4, activation="tanh"),
+            TimeDistributed(underlying=Dense(n_out=3, activation="tanh")),
+            RnnOutput(n_out=2),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "convolution_in_time": (
+        [
+            Convolution1D(n_out=4, kernel_size=3, convolution_mode="Causal"),
+            GlobalPooling(pooling_type="AVG"),
+            Output(n_out=2),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "both_directions": (
+        [
+            Bidirectional(fwd=LSTM(n_out=4, activation="tanh")),
+            LastTimeStep(underlying=SimpleRnn(n_out=3)),
+            Output(n_out=2),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "frozen": (
+        [
+            Frozen(underlying=LSTM(n_out=4)),
+            FrozenWithBackprop(underlying=LSTM(n_out=3)),
+            MaskZero(underlying=LSTM(n_out=3)),
+            RnnOutput(n_out=2),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
     ),
     "flat_images": (
         [Convolution2D(n_out=3, kernel_size=3), GlobalPooling(), Output(n_out=2)],

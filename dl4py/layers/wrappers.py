@@ -181,6 +181,8 @@ class MaskZero(Wrapper):
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         features = 2 if self.conf.format == "NWC" else 1
         shown = (x != self.conf.masking_value).any(features).to(x.dtype)
+        if mask is not None and not self.dl4j_exact:  # DL4J knows its own only
+            shown = shown * mask.to(x.dtype)
         return self.inner(x, shown, state)
 
 
