@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ class View:
         own = getattr(conf, "bias_updater", None) if self.kind == "bias" else None
         return getattr(conf, "updater", None) if own is None else own
 
-    @property
+    @functools.cached_property
     def penalties(self) -> tuple[Any, ...]:
         """l1, l2 and weight decay on it."""
         names = {"weight": "regularization", "gain": "regularization"}
@@ -132,7 +133,7 @@ class View:
             return ()
         return tuple(getattr(self.conf, name, None) or ())
 
-    @property
+    @functools.cached_property
     def constraints(self) -> tuple[Any, ...]:
         """Conditions that it meets after every step."""
         found = getattr(self.conf, "constraints", None) or ()

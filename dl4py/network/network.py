@@ -164,13 +164,17 @@ class Network(nn.Module):
     @contextlib.contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
         """Everything in one mode, and afterwards each module in its own again."""
-        flags = [(module, module.training) for module in self.modules()]
-        self.train(training)
+        flags = [(m, m.training) for m in self.modules() if m.training != training]
+        for module, _ in flags:  # as train(), which walks the modules once more
+            vars(module)["training"] = training
+        for module, _ in flags:
+            if type(module).train is not nn.Module.train:
+                module.train(training)
         try:
             yield
         finally:
             for module, flag in flags:
-                module.training = flag
+                vars(module)["training"] = flag
 
     @property
     def scored(self) -> tuple[Scored, ...]:
