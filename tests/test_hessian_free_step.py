@@ -151,6 +151,36 @@ def test_a_read_waits_for_devices_and_ranks(monkeypatch):
     assert problem.waits
 
 
+class TestRate:
+    @pytest.mark.parametrize("rate", [0.01, 1e-5])
+    def test_a_small_one_is_a_short_step(self, rate):
+        moves = []
+        for lr in (1.0, rate):
+            net = network()
+            solver, start = HessianFree(net.parameters(), lr=lr), flat(net)
+            closure = closure_of(solver, net)
+            before = solver.step(closure)
+            moves.append(flat(net) - start)
+        torch.testing.assert_close(moves[1], rate * moves[0], rtol=0, atol=1e-14)
+        assert closure() < before
+
+    def test_groups(self):
+        net = network()
+        groups = [{"params": net[0].parameters(), "lr": 1e-3},
+                  {"params": net[2].parameters(), "lr": 0.0}]  # fmt: skip
+        solver, last = HessianFree(groups), flat(net[2])
+        losses = [solver.step(closure_of(solver, net)).item() for _ in range(5)]
+        assert all(b < a for a, b in zip(losses, losses[1:], strict=False))
+        assert torch.equal(flat(net[2]), last)
+
+    def test_none_costs_no_search(self):
+        net, seen = network(), []
+        solver = HessianFree(net.parameters(), lr=0.0)
+        before = flat(net)
+        solver.step(closure_of(solver, net, seen=seen))
+        assert torch.equal(flat(net), before) and len(seen) < 30
+
+
 class TestFailures:
     @pytest.mark.parametrize("call", [1, 2, 3, 4])
     def test_an_interrupt_in_any_phase_leaves_the_start(self, call):

@@ -372,26 +372,34 @@ class HessianFree(Solver):
             (p, fall), score = kept.pop(), before
         if self.structural_damping:
             fall = model.fall(p)  # φ holds S too
-        slope = self._adapt(problem, model, p, score, fall)
+        plain = isinstance(lr, float) and lr == 1.0
+        d = p if plain else lr * p
+        slope = self._adapt(problem, model, p, score, fall, d)
         self.memory["solution"] = last
         self.memory["steps"] = self.memory["steps"] + 1
-        length, plain = 1.0, isinstance(lr, float) and lr == 1.0
-        for i in range(self.iterations):
-            end = problem.x + length * (lr * p)
+        length = 1.0
+        for i in range(self.iterations if slope < 0 else 0):
+            end = problem.x + length * d
             if i or not plain:
                 [score] = problem.read(problem.value(end))
-            if slope < 0 and score <= problem.score + 1e-2 * length * slope:
+            if score <= problem.score + 1e-2 * length * slope:
                 return end
             length *= 0.8
         self.memory["solution"] = torch.zeros_like(last)
         return problem.x
 
     def _adapt(
-        self, problem: Problem, model: Model, p: Tensor, score: float, fall: Tensor
+        self,
+        problem: Problem,
+        model: Model,
+        p: Tensor,
+        score: float,
+        fall: Tensor,
+        d: Tensor,
     ) -> float:
-        """ρ and the next λ; returns g·p."""
+        """ρ and the next λ; returns g·d."""
         start = problem.score
-        numbers = [fall, problem.gradient.dot(p)]
+        numbers = [fall, problem.gradient.dot(d)]
         if model.runs is not problem.runs:  # ρ is of the rows whose curvature it is
             numbers += [
                 problem.value(x, model.runs) for x in (problem.x, problem.x + p)
