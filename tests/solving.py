@@ -1,12 +1,19 @@
-"""What tests of line solvers share: who solves what, and how it went."""
+"""What tests of solvers share: who solves what, and how it went."""
+
+import functools
 
 import numpy as np
 import torch
 from torch import nn
 
-from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
+from dl4py.solvers import LBFGS, ConjugateGradient, HessianFree, LineGradientDescent
 
 SOLVERS = [LineGradientDescent, ConjugateGradient, LBFGS]
+EVERY = {
+    **{cls.__name__: cls for cls in (*SOLVERS, HessianFree)},
+    "exact": functools.partial(LineGradientDescent, dl4j_exact=True),
+    "empirical": functools.partial(HessianFree, preconditioner="empirical"),
+}
 
 
 def solve(make, loss, start, steps, dtype=torch.float64):

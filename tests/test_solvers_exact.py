@@ -41,13 +41,15 @@ def data(problem):
     return [torch.tensor(content[k], dtype=torch.float64) for k in ("input", "labels")]
 
 
-def network(problem, algorithm, iterations, updater, step, dl4j_exact=True):
+def network(
+    problem, algorithm, iterations, updater, step, dl4j_exact=True, kind="double"
+):
     name, numbers = updater.rstrip(")").split("(")
     names = ("lr", "momentum")
     args = dict(zip(names, map(float, numbers.split(",")), strict=False))
     builder = (
         NeuralNetConfiguration.builder()
-        .data_type("double")
+        .data_type(kind)
         .optimization_algo(algorithm)
         .max_num_line_search_iterations(iterations)
         .updater(name.lower(), **args)
@@ -64,7 +66,7 @@ def network(problem, algorithm, iterations, updater, step, dl4j_exact=True):
         chain = chain.layer(Output(n_out=1, loss="mse", activation="identity"))
     net = chain.build().module(dl4j_exact=dl4j_exact)
     start = GOLDEN["problems"][problem]["initial_params"]
-    net.set_params(torch.tensor(start, dtype=torch.float64))
+    net.set_params(torch.tensor(start, dtype=net.params().dtype))
     return net
 
 
@@ -283,6 +285,21 @@ class TestFaults:
             net.fit(x, y)
             other.fit(x, y)
         assert torch.equal(net.params(), other.params())
+
+    def test_goes_on_in_single_precision(self):
+        x, y = data("mlp")
+        nets = [
+            network("mlp", "LBFGS", 5, "Sgd(1.0)", None, kind=kind)
+            for kind in ("double", "float")
+        ]
+        for _ in range(3):
+            nets[0].fit(x, y)
+        nets[1].set_params(nets[0].params().float())
+        nets[1].optimizer.load_state_dict(nets[0].optimizer.state_dict())
+        nets[0].fit(x, y)
+        nets[1].fit(x.float(), y.float())
+        ours, theirs = nets[1].params(), nets[0].params().float()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("name", ["maximize", "bounds"])
     def test_unknown_to_dl4j(self, name):

@@ -148,24 +148,6 @@ class TestSettings:
         for p, q in zip(model.parameters(), expected, strict=True):
             assert torch.equal(p, q)
 
-    def test_frozen_later(self):
-        """Other parameters make another vector: nothing is known about it."""
-        a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
-        optimizer = LBFGS([a, b])
-
-        def closure():
-            optimizer.zero_grad()
-            loss = a.pow(4).sum() + b.square().sum()
-            loss.backward()
-            return loss
-
-        for _ in range(3):
-            optimizer.step(closure)
-        b.requires_grad_(False)
-        kept, before = b.clone(), a.pow(4).sum().item()
-        optimizer.step(closure)
-        assert torch.equal(b, kept) and a.pow(4).sum() < before
-
     @pytest.mark.parametrize(
         "arguments, what",
         [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from dl4py.solvers.problem import Closure, Problem
+from dl4py.solvers.problem import Closure, Problem, alike
 from dl4py.solvers.watch import Watch
 
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -30,7 +30,8 @@ class Solver(torch.optim.Optimizer):
 
     A subclass writes :meth:`advance`, and keeps what it remembers in ``memory``:
     tensors and plain numbers, replaced rather than changed, so that a step that fails
-    leaves no trace.
+    leaves no trace. Parameters may be frozen, thawed and added between steps; they then
+    make another vector, and :meth:`carried` says what remains known.
 
     Args:
         params: parameters or groups, as for any torch optimizer.
@@ -42,6 +43,7 @@ class Solver(torch.optim.Optimizer):
 
     Attributes:
         memory: what is carried from step to step; part of ``state_dict``.
+        layout: of which parameters its vectors are, as ``Problem.layout`` has it.
         trials: context managers entered around every evaluation but the first of a
             step: ``solver.trials.append(my_model.muted)``.
         is_trial: whether such an evaluation is going on.
@@ -68,6 +70,7 @@ class Solver(torch.optim.Optimizer):
     micro_batches = 1  # slices of which a closure is called with the number
     _own: ClassVar[tuple[str, ...]] = (
         "memory",
+        "layout",
         "process_group",
         "trials",
         "is_trial",
@@ -85,6 +88,7 @@ class Solver(torch.optim.Optimizer):
         if not isinstance(maximize, bool):
             self.wrong("maximize", "True or False", maximize)
         self.memory: dict[str, Any] = {}
+        self.layout: list[int] = []
         self.process_group = process_group
         self.trials: list[Context] = []
         self.is_trial = False
@@ -94,6 +98,14 @@ class Solver(torch.optim.Optimizer):
     def advance(self, problem: Problem) -> Tensor:
         """The next point, from ``problem.x``, its loss and its gradient ≠ 0."""
         raise NotImplementedError
+
+    def carried(self, problem: Problem) -> dict[str, Any]:
+        """What remains of ``memory`` where ``layout`` is no longer the problem's."""
+        return {}
+
+    def fitted(self, name: str, value: Any, like: Tensor) -> Any:
+        """An entry of ``memory`` on the device and in the precision of ``like``."""
+        return alike(value, like)
 
     def recalled(self, memory: dict[str, Any]) -> dict[str, Any]:
         """What remains of ``memory``, as it was before a step that failed."""
@@ -121,19 +133,29 @@ class Solver(torch.optim.Optimizer):
                 "'32-true'"
             )
         problem = Problem(self, closure)
-        remembered = dict(self.memory)
+        remembered, layout = dict(self.memory), self.layout
         try:
             problem.start()
             if problem.size and problem.slope > 0:
+                self._fit(problem)
                 end = self.advance(problem)
                 problem.write(end)
         except BaseException:
             problem.write(problem.x)
-            self.memory = self.recalled(remembered)
+            self.memory, self.layout = self.recalled(remembered), layout
             raise
         finally:
             problem.finish()
         return problem.returned
+
+    def _fit(self, problem: Problem) -> None:
+        """Bring ``memory`` to the parameters as they are now."""
+        if self.layout != problem.layout:
+            self.memory, self.layout = self.carried(problem), problem.layout
+        self.memory = {
+            name: self.fitted(name, value, problem.x)
+            for name, value in self.memory.items()
+        }
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's; in an evaluation without gradient the last one stays."""
@@ -194,21 +216,17 @@ class Solver(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the solver's ``memory``; plain types and tensors only."""
-        return {**super().state_dict(), "memory": copy.deepcopy(self.memory)}
+        own = {"memory": copy.deepcopy(self.memory), "layout": list(self.layout)}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         rest = dict(state_dict)
-        memory = rest.pop("memory", None)
-        if memory is None:
+        memory, layout = rest.pop("memory", None), rest.pop("layout", None)
+        if memory is None or layout is None:
             self.fail(".load_state_dict: expected what a solver's state_dict() saved")
         super().load_state_dict(rest)
-        first = next((p for g in self.param_groups for p in g["params"]), None)
-        device = torch.device("cpu") if first is None else first.device
-        self.memory = {
-            k: v.to(device, copy=True) if isinstance(v, Tensor) else copy.deepcopy(v)
-            for k, v in memory.items()
-        }
+        self.memory, self.layout = copy.deepcopy(dict(memory)), list(layout)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps only its own attributes

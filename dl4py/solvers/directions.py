@@ -47,14 +47,21 @@ class Taken:
     square: float
 
 
+def wide(device: torch.device) -> torch.dtype:
+    """The widest type of a device."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Direction:
     """Base of all directions.
 
     Attributes:
         learns: whether it needs the gradient after the step.
+        wide: entries of ``memory`` that are more precise than the parameters.
     """
 
     learns: ClassVar[bool] = False
+    wide: ClassVar[tuple[str, ...]] = ()
 
     def at(self, g: Tensor, square: float, memory: Memory) -> Tensor:
         """The direction at a point with gradient ``g``, of squared norm ``square``."""
@@ -255,6 +262,7 @@ class LimitedMemory(Direction):
     """
 
     learns = True
+    wide = ("sy", "yy")  # small, their entries differ by many orders of magnitude
 
     def __init__(self, history_size: int | None = None, damping: float = 0.2) -> None:
         self.history_size = history_size
@@ -314,11 +322,9 @@ class LimitedMemory(Direction):
         capacity = m + max(1, m // 4)  # so that pairs move seldom, and stay in order
         if "pairs" not in memory:
             size = min(8, capacity)
-            # small matrices whose entries differ by many orders of magnitude
-            wide = torch.float32 if s.device.type == "mps" else torch.float64
             memory["pairs"] = s.new_zeros(size, 2, len(s))
-            memory["sy"] = s.new_zeros(size, size, dtype=wide)
-            memory["yy"] = s.new_zeros(size, size, dtype=wide)
+            for name in self.wide:
+                memory[name] = s.new_zeros(size, size, dtype=wide(s.device))
             memory["first"] = 0
         kept, first = memory.get("kept", 0), memory["first"]
         k = min(kept, m - 1)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dl4py.registry import canonical
-from dl4py.solvers.problem import Problem
+from dl4py.solvers.problem import Problem, alike
 
 EPS_THRESHOLD = 1e-5  # added to products that might be 0
 MIN_V = 1e-12  # a move that counts as none
@@ -121,6 +121,7 @@ def optimize(
             "NegativeDefaultStepFunction, or dl4j_exact=False"
         )
     score, u = model.update()
+    memory.update({name: alike(value, u) for name, value in memory.items()})
     first = "x" not in memory
     x = model.params() if first else memory["x"]
     d = memory.get("d", u) if algorithm == "LBFGS" else u

@@ -217,6 +217,15 @@ class HessianFree(Solver):
         finally:
             self._curvature_closure = None
 
+    def carried(self, problem: Problem) -> dict[str, Any]:
+        """λ, and the last solution where its parameters are still there."""
+        vectors = ("solution", "diagonal", "averaged", "checked")
+        known = {k: v for k, v in self.memory.items() if k not in vectors}
+        if "solution" in self.memory:
+            solution = problem.carried(self.memory["solution"], self.layout)
+            known["solution"] = solution
+        return known
+
     def watch(self, **options: Any) -> Watch:
         # where curvature comes from other graphs, none is kept
         if self.micro_batches > 1 or self._curvature_closure is not None:
@@ -257,8 +266,10 @@ class HessianFree(Solver):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The last iterate of CG; those to choose from, with the model's fall."""
         g = problem.gradient
-        if "damping" not in self.memory:
+        if not self.memory.get("checked"):
             self._check(problem, model)
+            self.memory["checked"] = True
+        if "damping" not in self.memory:
             first = self.damping
             self.memory["settled"] = not isinstance(first, str)
             if isinstance(first, str):
@@ -273,7 +284,7 @@ class HessianFree(Solver):
             decay = problem.per_group("weight_decay")
             scale = (d + decay + damping) ** self.preconditioner_exponent
         start = self.memory.get("solution")
-        start = torch.zeros_like(g) if start is None else self.cg_decay * start.to(g)
+        start = torch.zeros_like(g) if start is None else self.cg_decay * start
         solved = solve(
             lambda v: model.product(v, structural).add_(v, alpha=damping),
             -g,
@@ -341,14 +352,14 @@ class HessianFree(Solver):
 
     def _diagonal(self, model: Model) -> Tensor:
         """The running average, with its start taken out."""
-        steps = self.memory["steps"]
-        generator = torch.Generator().manual_seed(steps)
+        generator = torch.Generator().manual_seed(self.memory["steps"])
         name = "sampled_probe" if self.preconditioner == "monte_carlo" else "probe"
         new = model.diagonal(lambda m: getattr(m, name)(generator), self.probes)
-        old = self.memory.get("diagonal")
+        old, share = self.memory.get("diagonal"), self.memory.get("averaged", 0.0)
         average = 0.1 * new if old is None else 0.9 * old + 0.1 * new
-        self.memory["diagonal"] = average
-        unbiased: Tensor = average / (1 - 0.9 ** (steps + 1))
+        share = 0.9 * share + 0.1
+        self.memory.update(diagonal=average, averaged=share)
+        unbiased: Tensor = average / share
         return unbiased
 
     def _walk(

@@ -18,6 +18,7 @@ from dl4py.solvers.directions import (
     LimitedMemory,
     Steepest,
     Taken,
+    wide,
 )
 from dl4py.solvers.problem import Problem
 from dl4py.solvers.searches import Line, Point, Search
@@ -152,21 +153,23 @@ class LineSolver(Solver):
             )
         return bounds[0], bounds[1]
 
+    def fitted(self, name: str, value: Any, like: Tensor) -> Any:
+        if name in self.direction.wide:
+            return value.to(like.device, wide(like.device))
+        return super().fitted(name, value, like)
+
     def recalled(self, memory: dict[str, Any]) -> dict[str, Any]:
         """What remains after a failed step: nothing, where it was overwritten."""
         same = memory.get("count") == self.memory.get("count")
         return memory if same or "pairs" not in memory else {}
 
     def advance(self, problem: Problem) -> Tensor:
-        if self.memory.get("size", problem.size) != problem.size:
-            self.memory.clear()
         rate = problem.per_group("lr")
         if self.dl4j_exact:
             model = exact.OfProblem(problem, rate)
             exact.optimize(
                 model, self.memory, self.algorithm, self.iterations, self.step_function
             )
-            self.memory["size"] = problem.size
             return model.params()
         bounds = self._within(problem)
         here = Point(0.0, problem.x, problem.score, gradient=problem.gradient)
@@ -189,7 +192,6 @@ class LineSolver(Solver):
                 break
             if change < self.tolerance_change:
                 break
-        self.memory["size"] = problem.size
         return here.x
 
     def _found(

@@ -32,6 +32,8 @@ class Problem:
     Attributes:
         params: the parameters that make up the vector, in its order.
         size: its length.
+        layout: of all parameters of the solver, how many numbers each has in the
+            vector: 0 where it is frozen.
         x: the point where the step began, ``[size]``, float32 at least.
         loss: the function there, a tensor of one number.
         gradient: its gradient there, ``[size]``; never changed in place.
@@ -51,7 +53,12 @@ class Problem:
             free = [p for p in group["params"] if p.requires_grad]
             self.params += free
             self._parts.append((group, sum(p.numel() for p in free)))
-        self.size = sum(size for _, size in self._parts)
+        self.layout = [
+            p.numel() if p.requires_grad else 0
+            for group in solver.param_groups
+            for p in group["params"]
+        ]
+        self.size = sum(self.layout)
         self._sizes = [p.numel() for p in self.params]
         self.device = self.params[0].device if self.params else torch.device("cpu")
         self.dtype = torch.float32
@@ -178,6 +185,15 @@ class Problem:
             parts = [part.to(self.device, self.dtype) for part in parts]
         return torch.cat(parts)
 
+    def carried(self, v: Tensor, layout: list[int]) -> Tensor:
+        """A flat vector of another ``layout`` in this one: 0 where it had no part."""
+        was = dict(enumerate(zip(layout, torch.split(v, layout), strict=True)))
+        parts = [self.x.new_zeros(0)]
+        for i, size in enumerate(self.layout):
+            before, part = was.get(i, (0, v))
+            parts.append(part.to(self.x) if before == size else self.x.new_zeros(size))
+        return torch.cat(parts)
+
     def per_group(self, name: str) -> Tensor | float:
         """A hyper-parameter along the flat vector; one number where groups agree."""
         values = [(float(group[name]), size) for group, size in self._parts if size]
@@ -252,6 +268,19 @@ class Problem:
             dist.all_reduce(t, group=self.solver.process_group)
             t /= ranks
         return t
+
+
+def alike(value: Any, like: Tensor) -> Any:
+    """What a solver remembers, on the device and in the precision of ``like``.
+
+    >>> alike([torch.ones(1), 2], torch.zeros(1, dtype=torch.float64))
+    [tensor([1.], dtype=torch.float64), 2]
+    """
+    if isinstance(value, list):
+        return [alike(v, like) for v in value]
+    if not (isinstance(value, Tensor) and value.is_floating_point()):
+        return value
+    return value.to(like)
 
 
 def _average(losses: list[Tensor]) -> Tensor:
