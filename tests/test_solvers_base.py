@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from dl4py.solvers import Solver
+from dl4py.solvers import LBFGS, LineSolver, Solver
+from dl4py.solvers.directions import LimitedMemory
+from tests.solving import EVERY
 
 
 class Descent(Solver):
@@ -336,8 +338,43 @@ class TestState:
         other.load_state_dict(torch.load(file, weights_only=True))
         assert other.memory["steps"] == 4
         assert torch.equal(other.memory["pair"], solver.memory["pair"])
-        with pytest.raises(ValueError, match="what a solver's state_dict"):
-            other.load_state_dict(torch.optim.SGD([w]).state_dict())
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_of_another_is_refused(self, name):
+        w = nn.Parameter(torch.ones(3))
+        own, plain = LineSolver([w], LimitedMemory()), torch.optim.SGD([w], lr=7.0)
+        others = [make([w], lr=7.0) for k, make in EVERY.items() if k != name]
+        for other in (*others, Descent([w]), own, plain):
+            solver = EVERY[name]([w], lr=0.5)
+            solver.memory["kept"] = 0
+            if getattr(other, "kind", "") == solver.kind:
+                continue
+            what = rf"{type(solver).__name__}\.load_state_dict: expected a state of "
+            with pytest.raises(ValueError, match=what) as error:
+                solver.load_state_dict(other.state_dict())
+            assert getattr(other, "kind", "another optimizer") in str(error.value)
+            assert solver.param_groups[0]["lr"] == 0.5 and solver.memory == {"kept": 0}
+
+    def test_of_a_subclass(self):
+        class Mine(LBFGS):
+            pass
+
+        w = nn.Parameter(torch.ones(3))
+        Mine([w]).load_state_dict(LBFGS([w]).state_dict())
+        LBFGS([w]).load_state_dict(Mine([w]).state_dict())
+
+    def test_hooks_see_the_whole(self):
+        w = nn.Parameter(torch.ones(3))
+        solver, other, seen = Descent([w]), Descent([w]), []
+        solver.memory["steps"] = 4
+        solver.register_state_dict_post_hook(
+            lambda _, state: {"wrapped": {**state, "memory": {"steps": 5}}}
+        )
+        other.register_load_state_dict_pre_hook(lambda _, state: state["wrapped"])
+        other.register_load_state_dict_post_hook(lambda o: seen.append(o.memory))
+        other.load_state_dict(solver.state_dict())
+        assert other.memory == {"steps": 5} and seen == [other.memory]
+        assert len(solver._optimizer_state_dict_post_hooks) == 1
 
     def test_copies(self):
         solver = Descent([nn.Parameter(torch.ones(3))], trials=2)

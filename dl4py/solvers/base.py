@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from dl4py.registry import UPDATERS
 from dl4py.solvers.problem import Closure, Problem, alike
 from dl4py.solvers.watch import Watch
 
@@ -214,19 +215,59 @@ class Solver(torch.optim.Optimizer):
         """Raise because of an argument."""
         self.fail(f"({name}=...) must be {expected}, got {value!r}")
 
+    @property
+    def kind(self) -> str:
+        """Whose state this is; one kind does not read another's."""
+        registered = (c for c in type(self).__mro__ if UPDATERS.entry_of(c))
+        return next(registered, type(self)).__name__
+
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the solver's ``memory``; plain types and tensors only."""
-        own = {"memory": copy.deepcopy(self.memory), "layout": list(self.layout)}
-        return {**super().state_dict(), **own}
+
+        def complete(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+            memory, layout = copy.deepcopy(self.memory), list(self.layout)
+            return {**state, "solver": self.kind, "layout": layout, "memory": memory}
+
+        # hooks of one's own see the whole
+        handle = self.register_state_dict_post_hook(complete, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
-        rest = dict(state_dict)
-        memory, layout = rest.pop("memory", None), rest.pop("layout", None)
-        if memory is None or layout is None:
-            self.fail(".load_state_dict: expected what a solver's state_dict() saved")
-        super().load_state_dict(rest)
-        self.memory, self.layout = copy.deepcopy(dict(memory)), list(layout)
+        """Continue where ``state_dict`` was taken, by a solver of the same ``kind``.
+
+        Raises:
+            ValueError: it is another optimizer's, after hooks of one's own; nothing is
+                changed.
+        """
+        own: dict[str, Any] = {}
+
+        def check(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+            rest = dict(state)
+            own.update({k: rest.pop(k, None) for k in ("solver", "layout", "memory")})
+            if own["solver"] != self.kind or None in (own["layout"], own["memory"]):
+                found = own["solver"] or "another optimizer"
+                self.fail(
+                    f".load_state_dict: expected a state of {self.kind}, got one of "
+                    f"{found}; go on with that, or begin anew without its state"
+                )
+            return rest
+
+        def keep(_: Any) -> None:
+            self.memory = copy.deepcopy(dict(own["memory"]))
+            self.layout = list(own["layout"])
+
+        handles = (
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(keep, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps only its own attributes

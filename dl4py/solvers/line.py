@@ -153,6 +153,13 @@ class LineSolver(Solver):
             )
         return bounds[0], bounds[1]
 
+    @property
+    def kind(self) -> str:
+        if self.dl4j_exact:
+            return f"{super().kind}(dl4j_exact=True)"
+        own = type(self) is LineSolver
+        return f"LineSolver({type(self.direction).__name__})" if own else super().kind
+
     def fitted(self, name: str, value: Any, like: Tensor) -> Any:
         if name in self.direction.wide:
             return value.to(like.device, wide(like.device))
