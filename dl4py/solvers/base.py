@@ -26,8 +26,14 @@ class Solver(torch.optim.Optimizer):
     ``step(closure)`` takes the closure of any torch optimizer: clear the gradients,
     compute the loss, call ``backward()``, return the loss. It may be called several
     times a step, each time with the same random numbers and statistics; one call
-    counts. With the gradient as ``backward()`` leaves it the solver works, so that
-    clipping it afterwards changes nothing: a search bounds the step instead.
+    counts.
+
+    What the closure does to gradients after ``backward()``: where it sets them to 0,
+    parameters stay as they are, weight decay included, so that a mask keeps pruned
+    weights pruned. Clipping, by norm or by value, changes nothing, since a search
+    bounds the step instead. Anything else is refused: the search compares losses, and
+    such gradients are those of another. Without a search (``line_search="fixed"``)
+    gradients are taken as the closure leaves them.
 
     A subclass writes :meth:`advance`, and keeps what it remembers in ``memory``:
     tensors and plain numbers, replaced rather than changed, so that a step that fails
@@ -45,6 +51,7 @@ class Solver(torch.optim.Optimizer):
     Attributes:
         memory: what is carried from step to step; part of ``state_dict``.
         layout: of which parameters its vectors are, as ``Problem.layout`` has it.
+        mask: of which numbers the closure sets the gradient to 0; ``None``: none.
         trials: context managers entered around every evaluation but the first of a
             step: ``solver.trials.append(my_model.muted)``.
         is_trial: whether such an evaluation is going on.
@@ -72,6 +79,7 @@ class Solver(torch.optim.Optimizer):
     _own: ClassVar[tuple[str, ...]] = (
         "memory",
         "layout",
+        "mask",
         "process_group",
         "trials",
         "is_trial",
@@ -90,6 +98,7 @@ class Solver(torch.optim.Optimizer):
             self.wrong("maximize", "True or False", maximize)
         self.memory: dict[str, Any] = {}
         self.layout: list[int] = []
+        self.mask: Tensor | None = None
         self.process_group = process_group
         self.trials: list[Context] = []
         self.is_trial = False
@@ -100,8 +109,13 @@ class Solver(torch.optim.Optimizer):
         """The next point, from ``problem.x``, its loss and its gradient ≠ 0."""
         raise NotImplementedError
 
+    @property
+    def searches(self) -> bool:
+        """Whether losses are compared before a step is taken."""
+        return True
+
     def carried(self, problem: Problem) -> dict[str, Any]:
-        """What remains of ``memory`` where ``layout`` is no longer the problem's."""
+        """What remains of ``memory`` where other parameters are free to move."""
         return {}
 
     def fitted(self, name: str, value: Any, like: Tensor) -> Any:
@@ -134,25 +148,32 @@ class Solver(torch.optim.Optimizer):
                 "'32-true'"
             )
         problem = Problem(self, closure)
-        remembered, layout = dict(self.memory), self.layout
+        remembered, layout, mask = dict(self.memory), self.layout, self.mask
         try:
-            problem.start()
+            known: Tensor | None = None
+            if mask is not None:
+                known = problem.carried(mask.to(problem.x), layout) > 0
+            problem.start(known)
             if problem.size and problem.slope > 0:
-                self._fit(problem)
+                self._fit(problem, known)
                 end = self.advance(problem)
                 problem.write(end)
         except BaseException:
             problem.write(problem.x)
-            self.memory, self.layout = self.recalled(remembered), layout
+            self.memory = self.recalled(remembered)
+            self.layout, self.mask = layout, mask
             raise
         finally:
             problem.finish()
         return problem.returned
 
-    def _fit(self, problem: Problem) -> None:
+    def _fit(self, problem: Problem, known: Tensor | None) -> None:
         """Bring ``memory`` to the parameters as they are now."""
-        if self.layout != problem.layout:
-            self.memory, self.layout = self.carried(problem), problem.layout
+        mask = problem.mask
+        more = mask is not None and (known is None or bool((mask & ~known).any()))
+        if more or self.layout != problem.layout:
+            self.memory = self.carried(problem)
+        self.layout, self.mask = problem.layout, mask
         self.memory = {
             name: self.fitted(name, value, problem.x)
             for name, value in self.memory.items()
@@ -225,8 +246,8 @@ class Solver(torch.optim.Optimizer):
         """As torch's, with the solver's ``memory``; plain types and tensors only."""
 
         def complete(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-            memory, layout = copy.deepcopy(self.memory), list(self.layout)
-            return {**state, "solver": self.kind, "layout": layout, "memory": memory}
+            own = {"layout": self.layout, "mask": self.mask, "memory": self.memory}
+            return {**state, "solver": self.kind, **copy.deepcopy(own)}
 
         # hooks of one's own see the whole
         handle = self.register_state_dict_post_hook(complete, prepend=True)
@@ -246,7 +267,8 @@ class Solver(torch.optim.Optimizer):
 
         def check(_: Any, state: dict[str, Any]) -> dict[str, Any]:
             rest = dict(state)
-            own.update({k: rest.pop(k, None) for k in ("solver", "layout", "memory")})
+            names = ("solver", "layout", "mask", "memory")
+            own.update({name: rest.pop(name, None) for name in names})
             if own["solver"] != self.kind or None in (own["layout"], own["memory"]):
                 found = own["solver"] or "another optimizer"
                 self.fail(
@@ -257,7 +279,7 @@ class Solver(torch.optim.Optimizer):
 
         def keep(_: Any) -> None:
             self.memory = copy.deepcopy(dict(own["memory"]))
-            self.layout = list(own["layout"])
+            self.layout, self.mask = list(own["layout"]), own["mask"]
 
         handles = (
             self.register_load_state_dict_pre_hook(check),

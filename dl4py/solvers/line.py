@@ -154,6 +154,10 @@ class LineSolver(Solver):
         return bounds[0], bounds[1]
 
     @property
+    def searches(self) -> bool:
+        return not self.search.blind
+
+    @property
     def kind(self) -> str:
         if self.dl4j_exact:
             return f"{super().kind}(dl4j_exact=True)"

@@ -78,7 +78,7 @@ class Model:
             total.neg_()
         if problem.decays:
             total += problem.per_group("weight_decay") * v
-        return total
+        return problem.free(total)
 
     def fall(self, p: Tensor) -> Tensor:
         """m(p), at the price of a product."""

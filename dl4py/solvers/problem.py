@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dl4py.solvers.gradients import Gradients
 from dl4py.solvers.runs import Runs
 from dl4py.solvers.watch import Watch
 
@@ -42,6 +43,9 @@ class Problem:
         watched: the :class:`~dl4py.solvers.watch.Watch` of the latest gradient.
         gradients, values: evaluations so far, with gradient and without.
         decays: whether any group has weight decay.
+        mask: of every number of the vector, whether the closure has set its gradient
+            to 0, now or before; ``None``: none of them.
+        held: of every number, whether it stays where it is because of that.
         runs: the closure's.
     """
 
@@ -77,7 +81,10 @@ class Problem:
         self.watched: Watch | None = None
         self.gradients = self.values = 0
         self._here: Tensor | None = self.x
-        self._raw: Tensor | None = None
+        self._grads = Gradients(self.params, self.flat, solver.fail, solver.searches)
+        self._bare = self.x
+        self.mask: Tensor | None = None
+        self.held: Tensor | None = None
         self.runs = self.another(closure, solver.micro_batches, counts=True)
 
     def another(self, closure: Closure, slices: int = 1, counts: bool = False) -> Runs:
@@ -85,11 +92,16 @@ class Problem:
         devices = [p.device for p in self.params]
         return Runs(self.solver, closure, devices, slices, counts)
 
-    def start(self) -> None:
-        """Evaluate where the step begins; refuse what has no finite value there."""
+    def start(self, known: Tensor | None = None) -> None:
+        """Evaluate where the step begins; refuse what has no finite value there.
+
+        Args:
+            known: what was ``mask`` in the last step.
+        """
         self.loss, self.gradient = self.evaluate(self.x)
         square = self.gradient.dot(self.gradient)
-        self.score, self.slope = self.read(self.loss, square)
+        facts = self._grads.facts(self.x)
+        self.score, self.slope, *found = self.read(self.loss, square, *facts)
         if not (math.isfinite(self.score) and math.isfinite(self.slope)):
             what = f"loss is {self._sign * self.score}"
             if math.isfinite(self.score):
@@ -99,6 +111,49 @@ class Problem:
                 "to compare with: check data and learning rate, or go back to the last "
                 "checkpoint"
             )
+        if any(found):
+            self._hold(known, *found[1:])
+        self._grads.changes, self._grads.notes = [], False
+
+    def _hold(
+        self, known: Tensor | None, some: float, whole: float, odd: float
+    ) -> None:
+        """Find out where the closure masks gradients."""
+        if odd and not self._averaged():
+            self.solver.fail(
+                ".step(closure): the closure changed gradients after backward(), and "
+                "neither to 0 nor by clipping, so that they are no longer those of the "
+                "loss that it returns. Write penalties as weight_decay= or into the "
+                "loss, scale layers by the lr of their groups, let backward() see the "
+                "rest"
+            )
+        if whole and known is None:
+            self.solver.fail(
+                ".step(closure): all gradients are 0 after backward(), since the "
+                "closure sets them to 0; clear them before it, or freeze parameters by "
+                "requires_grad_(False)"
+            )
+        mask = torch.zeros_like(self.x, dtype=torch.bool) if known is None else known
+        if some:
+            mask = mask | (self.mean(self._grads.zeroed(self.x).to(self.dtype)) > 0)
+        mask = mask & (self._bare == 0)
+        if not self.read(mask.any())[0]:
+            return
+        # in a parameter with a mask a 0 of the loss's own may be masked too
+        near = [part.any().expand_as(part) for part in torch.split(mask, self._sizes)]
+        self.mask, self.held = mask, mask | torch.cat(near) & (self.gradient == 0)
+        self.gradient = self.free(self.gradient)
+        [self.slope] = self.read(self.gradient.dot(self.gradient))
+
+    def _averaged(self) -> bool:
+        """Whether they differ because the closure itself took the mean over ranks."""
+        if self._ranks() == 1:
+            return False
+        raw, left = self.x.new_zeros(2, self.size)
+        for before, after in self._grads.changes:
+            raw += before
+            left += after
+        return bool(self._grads.clipped(self.mean(raw), self.mean(left)))
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(function, gradient) at ``x``: one run of the closure."""
@@ -108,9 +163,9 @@ class Problem:
         gradient: Tensor | None = None
         for watch, returned in self.run(self.runs, self._watch, x):
             losses.append(self._total(watch))
-            part = self.x.new_zeros(self.size) if self._raw is None else self._raw
+            part = self._grads.take(watch.touched)
             gradient = part if gradient is None else gradient + part
-            self.watched, self._raw = watch, None
+            self.watched = watch
             if first:
                 self.returned = returned
         assert gradient is not None
@@ -145,7 +200,7 @@ class Problem:
         return runs(make)
 
     def _watch(self) -> Watch:
-        return self.solver.watch(before=self._check_cleared, after=self._collect)
+        return self.solver.watch(before=self._check_cleared, after=self._grads.collect)
 
     @property
     def waits(self) -> bool:
@@ -185,6 +240,10 @@ class Problem:
             parts = [part.to(self.device, self.dtype) for part in parts]
         return torch.cat(parts)
 
+    def free(self, v: Tensor) -> Tensor:
+        """``v``, 0 where parameters are held."""
+        return v if self.held is None else v.masked_fill(self.held, 0.0)
+
     def carried(self, v: Tensor, layout: list[int]) -> Tensor:
         """A flat vector of another ``layout`` in this one: 0 where it had no part."""
         was = dict(enumerate(zip(layout, torch.split(v, layout), strict=True)))
@@ -192,7 +251,7 @@ class Problem:
         for i, size in enumerate(self.layout):
             before, part = was.get(i, (0, v))
             parts.append(part.to(self.x) if before == size else self.x.new_zeros(size))
-        return torch.cat(parts)
+        return self.free(torch.cat(parts))
 
     def per_group(self, name: str) -> Tensor | float:
         """A hyper-parameter along the flat vector; one number where groups agree."""
@@ -224,19 +283,6 @@ class Problem:
                 "the same: use Trainer(accumulate_grad_batches=1) and larger batches"
             )
 
-    def _collect(self) -> None:
-        grads = []
-        for p in self.params:
-            grad = p.grad
-            if grad is not None and grad.layout != torch.strided:
-                self.solver.fail(
-                    f" needs dense gradients, got {grad.layout} for a parameter of "
-                    f"shape {tuple(p.shape)}; use sparse=False"
-                )
-            grads.append(torch.zeros_like(p) if grad is None else grad.detach())
-        with torch.no_grad():
-            self._raw = self.flat(grads)
-
     def _completed(
         self, x: Tensor, loss: Tensor, gradient: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -249,12 +295,16 @@ class Problem:
                 gradient, loss = both[:-1], both[-1]
             if self._sign < 0:
                 gradient, loss = -gradient, -loss
+        if gradient is not None and self._grads.notes:
+            self._bare = gradient
         if self.decays:
             decay = self.per_group("weight_decay")
             loss = loss + 0.5 * (decay * x).dot(x)
             if gradient is not None:
                 gradient = gradient + decay * x
-        return loss, self.x if gradient is None else gradient
+        if gradient is None:
+            return loss, self.x
+        return loss, self.free(gradient)
 
     def _ranks(self) -> int:
         if not (dist.is_available() and dist.is_initialized()):

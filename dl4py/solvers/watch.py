@@ -17,11 +17,14 @@ from torch.overrides import TorchFunctionMode
 
 from dl4py.ops.register import set_grad_enabled
 
+_GRAD: Any = Tensor.grad  # a descriptor, whatever stubs say
 _SPECIAL: dict[Any, str] = {
     Tensor.backward: "backward",
     torch.autograd.backward: "backward",
     torch.autograd.grad: "grad",
     set_grad_enabled: "mode",
+    _GRAD.__get__: "touch",
+    _GRAD.__set__: "touch",
 }
 _NORMS: dict[Any, tuple[int, int]] = {  # function → places of its running statistics
     F.batch_norm: (1, 2),
@@ -52,6 +55,7 @@ class Watch(TorchFunctionMode):
         total: Σ of what ``backward()`` was called on, detached; None: never called.
         graph: whether ``torch.autograd.grad`` was seen.
         whole: whether ``backward(create_graph=True)`` was seen: no value without it.
+        touched: whether any ``.grad`` was read or set since the last ``backward()``.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Watch(TorchFunctionMode):
         self.after = after
         self.total: Tensor | None = None
         self.whole = False
+        self.touched = False
 
     def __torch_function__(
         self,
@@ -84,7 +89,9 @@ class Watch(TorchFunctionMode):
         special = _SPECIAL.get(func)
         if special == "backward":
             return self.backward(func, args, kwargs)
-        if special == "grad":
+        if special == "touch":
+            self.touched = True
+        elif special == "grad":
             self.graph = True
         elif special == "mode" and not (self.differentiate or self.graph):
             return None
@@ -113,6 +120,7 @@ class Watch(TorchFunctionMode):
             self.total = value if self.total is None else self.total + value
         if self.differentiate:
             func(*args, **kwargs)
+            self.touched = False
             if self.after is not None:
                 self.after()
 
