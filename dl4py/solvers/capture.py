@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dl4py.ops.head import head
 from dl4py.solvers.likelihoods import Judged
+from dl4py.solvers.links import Links
 from dl4py.solvers.structural import Damped, damp
 from dl4py.solvers.watch import Watch, weighted
 
@@ -50,6 +51,7 @@ class Capture(Watch):
         self.outputs: list[Tensor] = []
         self.judged: list[Judged] = []
         self.damped: list[Damped] = []
+        self._links = Links()
 
     def __torch_function__(
         self,
@@ -67,11 +69,42 @@ class Capture(Watch):
                 given = args[place] if len(args) > place else kwargs.get(name)
                 judges = self._note(given) or judges
         result = super().__torch_function__(func, types, args, kwargs)
+        self._links.note(func, args, kwargs, result)
         if judges:
             self.judged.append(Judged(func, args, kwargs, result))
         if func is damp and result.requires_grad:
             self.damped.append(Damped(*args, **kwargs))
         return result
+
+    def behind(self, output: Tensor) -> Tensor:
+        """The logits where ``output`` is their ``log_softmax``, else itself.
+
+        Only where no other output is computed from them; see
+        :class:`~dl4py.solvers.links.Links`.
+
+        >>> z = torch.zeros(2, 3, requires_grad=True)
+        >>> with Capture() as capture:
+        ...     F.nll_loss(z.log_softmax(1), torch.tensor([0, 2])).backward()
+        >>> capture.outputs[0] is z, capture.behind(capture.outputs[0]) is z
+        (False, True)
+        """
+        logits = self._behind(output)
+        others = [z for z in self.outputs if self._behind(z) is not logits]
+        if logits is output or not others:
+            return logits
+        ones = [torch.ones_like(z) for z in others]
+        (reached,) = torch.autograd.grad(
+            others, logits, ones, retain_graph=True, allow_unused=True
+        )
+        return logits if reached is None else output
+
+    def _behind(self, output: Tensor) -> Tensor:
+        losses = [
+            judged.func if judged.input is output else None
+            for judged in self.judged
+            if any(a is output for a in (*judged.args, *judged.kwargs.values()))
+        ]
+        return self._links.behind(output, losses)
 
     def _note(self, t: Any) -> bool:
         """Whether ``t`` is an output."""
@@ -101,3 +134,4 @@ class Capture(Watch):
     def release(self) -> None:
         """Let go of the graph."""
         self.roots, self.outputs, self.judged, self.damped = [], [], [], []
+        self._links = Links()

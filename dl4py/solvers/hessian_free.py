@@ -15,7 +15,7 @@ from dl4py.solvers.base import Solver
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.cg import solve
 from dl4py.solvers.curvature import Fisher, GaussNewton, Hessian
-from dl4py.solvers.likelihoods import slopes
+from dl4py.solvers.likelihoods import carried, slopes
 from dl4py.solvers.model import Matrix, Model
 from dl4py.solvers.problem import Closure, Problem
 from dl4py.solvers.runs import Runs
@@ -51,7 +51,11 @@ class HessianFree(Solver):
             in the forward pass. Needs ``curvature="ggn"``.
         curvature: ``"ggn"``, ``"fisher"`` or ``"hessian"``. The first needs to see the
             loss function: one of :mod:`torch.nn.functional` or of dl4py; see
-            :class:`~dl4py.solvers.capture.Capture`. The second takes the squared
+            :class:`~dl4py.solvers.capture.Capture`. Its curvature is taken of what it
+            judges, or of the logits where ``nll_loss`` and ``kl_div`` judge their
+            ``log_softmax``; where it is linear in that, as ``l1_loss`` is, B is 0 and
+            ``damping="auto"`` refused.
+            The second takes the squared
             gradients of labels drawn from what the network predicts, one a row, drawn
             anew at every step; the loss must be a likelihood, one of ``DRAWS`` in
             :mod:`dl4py.solvers.likelihoods`.
@@ -273,7 +277,7 @@ class HessianFree(Solver):
             first = self.damping
             self.memory["settled"] = not isinstance(first, str)
             if isinstance(first, str):
-                [first] = problem.read(g.dot(model.product(g)).abs() / g.dot(g))
+                first = self._first_damping(problem, model)
             self.memory["damping"] = self._bounded(float(first))
             self.memory["steps"] = 0
         damping: float = self.memory["damping"]
@@ -322,11 +326,13 @@ class HessianFree(Solver):
             seed = 2**32 + 2**16 * self.memory.get("steps", 0) + number
             generator = torch.Generator().manual_seed(seed)
             drawn = [slopes(j, loss, generator, sign) for j in capture.judged]
-        kind = Fisher if self.curvature == "fisher" else GaussNewton
-        matrix = kind(loss, capture.outputs, problem.params, damped, drawn)
-        if isinstance(matrix, Fisher):
-            matrix.sign = sign
-        return matrix
+        if self.curvature == "fisher":
+            fisher = Fisher(loss, capture.outputs, problem.params, damped, drawn)
+            fisher.sign = sign
+            return fisher
+        logits = {id(z): z for z in map(capture.behind, capture.outputs)}
+        drawn = [carried(z, capture.behind(z), s) for z, s in drawn]
+        return GaussNewton(loss, [*logits.values()], problem.params, damped, drawn)
 
     def _check(self, problem: Problem, model: Model) -> None:
         """Whether the outputs show every parameter."""
@@ -339,6 +345,25 @@ class HessianFree(Solver):
                 f"{', '.join(names)} in a way that does not pass through the outputs "
                 f"of its loss functions, so that the curvature would miss it; {_WAY}"
             )
+
+    def _first_damping(self, problem: Problem, model: Model) -> float:
+        """gᵀBg / gᵀg; without curvature there is none."""
+        g = problem.gradient
+        bent = model.product(g)
+        first = g.dot(bent).abs() / g.dot(g)
+        if problem.decays:
+            bent = bent - problem.per_group("weight_decay") * g
+        damping, some = problem.read(first, bent.any())
+        if not some:
+            self.fail(
+                "(damping='auto'): the loss has no curvature along its gradient"
+                f"{model.seen()}, so that none follows from it. l1_loss and nll_loss "
+                "are linear in what they judge: use smooth_l1_loss, huber_loss or "
+                "curvature='fisher' for the first, cross_entropy or nll_loss of "
+                "log_softmax for the second, or a number as damping, with which a step "
+                "is -gradient / damping"
+            )
+        return damping
 
     def _names(self, problem: Problem) -> list[str]:
         found = []

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dl4py.ops.head import head
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -20,6 +22,18 @@ class Judged:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     result: Any
+
+    @property
+    def input(self) -> Any:
+        """Its first argument."""
+        return self.args[0] if self.args else self.kwargs.get("input")
+
+    @property
+    def name(self) -> str:
+        """The function's name; of dl4py's own the class's."""
+        func = self.args[0] if self.func is head else self.func
+        own = getattr(func, "__self__", None)
+        return type(own).__name__ if own is not None else str(func.__name__)
 
 
 Arguments = Mapping[str, Any]
@@ -44,7 +58,7 @@ def slopes(
     Raises:
         ValueError: the loss is none of ``DRAWS``, or its target is an output too.
     """
-    name = getattr(judged.func, "__name__", str(judged.func))
+    name = judged.name
     if judged.func not in DRAWS:
         known = ", ".join(f.__name__ for f in DRAWS)
         raise ValueError(
@@ -81,6 +95,13 @@ def slopes(
             outer = outer.unsqueeze(1)
         c = (sign * outer * weight).clamp(min=0)
         return z, (slope * c.sqrt()).to(z.dtype)
+
+
+def carried(z: Tensor, to: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """(``to``, sᵀ·∂z/∂to): slopes at ``z`` as those at what it was computed from."""
+    if to is z:
+        return z, s
+    return to, torch.autograd.grad(z, to, s, retain_graph=True)[0]
 
 
 def _wide(z: Tensor) -> Tensor:
@@ -168,11 +189,20 @@ def _binary(
     return _times(z, given["weight"]), z.new_tensor(z.numel()), slope
 
 
+def _l1_loss(
+    z: Tensor, given: Arguments, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    # |z - y| is -log p of Laplace's distribution
+    sign = (_uniform(z, generator) < 0.5).to(z.dtype) * 2 - 1
+    return _times(z, given.get("weight")), z.new_tensor(z.numel()), sign
+
+
 _OF_CLASSES = (F.cross_entropy, F.nll_loss)
 DRAWS: dict[Any, Draw] = {
     F.cross_entropy: _cross_entropy,
     F.nll_loss: _nll_loss,
     F.mse_loss: _mse_loss,
+    F.l1_loss: _l1_loss,
     F.binary_cross_entropy_with_logits: _with_logits,
     F.binary_cross_entropy: _binary,
 }

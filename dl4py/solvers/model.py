@@ -110,6 +110,12 @@ class Model:
         pairs = zip(seen, whole, strict=True)
         return [(a - b).norm() > 1e-4 * b.norm() + least for a, b in pairs]
 
+    def seen(self) -> str:
+        """Which losses the graph at hand is of, for a message."""
+        judged = [] if self._capture is None else self._capture.judged
+        names = sorted({j.name for j in judged})
+        return f" ({', '.join(names)})" if names else ""
+
     def release(self) -> None:
         """Let go of the graph; the next product needs a new one."""
         if self._capture is not None:
