@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import time
 
 import lightning
 import pytest
@@ -108,6 +109,98 @@ def option_steps(name, net, x, y):
     return torch.stack(seen)
 
 
+class Broken(Exception):
+    """What only the second rank meets."""
+
+
+# (solver, whether DistributedDataParallel is there too, where it breaks)
+BREAKS = [
+    (maker, ddp, place)
+    for maker in ("LBFGS-hager_zhang", "LineGradientDescent-armijo", "HessianFree")
+    for ddp in (False, True)
+    for place in ("start", "trial", "end", "between")
+]
+
+
+def failing(rank, maker, ddp, place):
+    """(error of a step in which a rank fails, its seconds, whether all go on)."""
+    net = DistributedDataParallel(model()) if ddp else model()
+    solver = MAKERS[maker](net.parameters())
+    x, y = (t.chunk(RANKS)[rank] for t in batch(False))
+    calls, broken = 0, True
+
+    def breaks(here):
+        if rank and broken and here == place:
+            raise Broken(here)
+
+    def closure():
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            breaks("start")
+        elif solver.is_trial:
+            breaks("trial")
+        solver.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        breaks("end")
+        return loss
+
+    def advance(problem, plain=solver.advance):
+        breaks("between")
+        return plain(problem)
+
+    solver.advance = advance
+    before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+    start = time.monotonic()
+    try:
+        solver.step(closure)
+        error = None
+    except (Broken, RuntimeError) as e:
+        error = f"{type(e).__name__}: {e}"
+    seconds = time.monotonic() - start
+    broken = False
+    after = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+    for _ in range(2):
+        solver.step(closure)
+    end = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+    return error, seconds, torch.equal(before, after) and not solver.is_trial, end
+
+
+def changed_steps(net, x, y, change):
+    """Parameters after every step with gradients that are changed by hand."""
+    solver = LBFGS(net.parameters())
+
+    def closure():
+        solver.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        change(net)
+        return loss
+
+    seen = []
+    for _ in range(STEPS):
+        solver.step(closure)
+        seen.append(nn.utils.parameters_to_vector(net.parameters()).detach().clone())
+    return torch.stack(seen)
+
+
+def average(net):
+    if dist.is_initialized():
+        for p in net.parameters():
+            dist.all_reduce(p.grad)
+            p.grad /= RANKS
+
+
+def mask(net):
+    net[0].weight.grad[::2] = 0
+
+
+def noise(net):
+    for p in net.parameters():
+        p.grad += dist.get_rank() * 1e-3
+
+
 def work(rank, folder):
     """What one rank does; never waits for the other longer than a minute."""
     torch.set_num_threads(1)
@@ -129,6 +222,14 @@ def work(rank, folder):
         results["option", name] = option_steps(name, net, x, y)
     # without DistributedDataParallel the solver takes the mean itself
     results["plain"] = steps(LBFGS, model(), x, y)
+    for case in BREAKS:
+        results["break", case] = failing(rank, *case)
+    for change in (average, mask):
+        results[change.__name__] = changed_steps(model(), x, y, change)
+    try:  # only the second rank's gradients are changed
+        changed_steps(model(), x, y, noise)
+    except ValueError as error:
+        results["noise"] = str(error)
     try:  # one rank's loss is not finite: every rank must say so
         steps(LBFGS, model(), x, y * float("nan") if rank else y)
     except ValueError as error:
@@ -185,6 +286,35 @@ def test_without_ddp(results):
     alone = steps(LBFGS, model(), *batch(False))
     assert torch.equal(*(r["plain"] for r in results))
     torch.testing.assert_close(results[0]["plain"], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=str)
+def test_ranks_fail_together(case, results):
+    (waiting, seconds, restored, end), (failed, _, again, other) = (
+        r["break", case] for r in results
+    )
+    assert failed.startswith("Broken:")
+    assert "step(closure): rank 1 failed, whose own error says why" in waiting
+    assert seconds < 20 and restored and again
+    assert torch.equal(end, other) and end.isfinite().all()  # they went on
+
+
+@pytest.mark.parametrize("change", [average, mask])
+def test_gradients_changed_by_hand(change, results):
+    first, second = (r[change.__name__] for r in results)
+    assert torch.equal(first, second)
+    alone = changed_steps(model(), *batch(False), change)
+    torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-5)
+    if change is mask:
+        start = nn.utils.parameters_to_vector(model()[0].weight).view(6, 3)[::2]
+        assert torch.equal(first[-1][:18].view(6, 3)[::2], start.detach())
+    else:
+        assert torch.equal(first, results[0]["plain"])
+
+
+def test_every_rank_refuses_the_gradient_of_one(results):
+    for r in results:
+        assert "neither to 0 nor by clipping" in r["noise"]
 
 
 def test_every_rank_refuses_the_loss_of_one(results):

@@ -138,7 +138,10 @@ class Solver(torch.optim.Optimizer):
             ValueError: closure missing or without ``backward()``, a loss that is no
                 finite number, gradients that were not cleared.
 
-        Whatever is raised, parameters are afterwards what they were before.
+            RuntimeError: another rank failed.
+
+        Whatever is raised, parameters are afterwards what they were before, on all
+        ranks; one that waits inside ``backward()`` itself ends by its time-out.
         """
         if closure is None:
             self.fail(
@@ -158,7 +161,8 @@ class Solver(torch.optim.Optimizer):
                 self._fit(problem, known)
                 end = self.advance(problem)
                 problem.write(end)
-        except BaseException:
+        except BaseException as error:
+            problem.ranks.fail(error)
             problem.write(problem.x)
             self.memory = self.recalled(remembered)
             self.layout, self.mask = layout, mask

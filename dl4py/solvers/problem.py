@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from dl4py.solvers.gradients import Gradients
+from dl4py.solvers.ranks import Ranks
 from dl4py.solvers.runs import Runs
 from dl4py.solvers.watch import Watch
 
@@ -46,6 +46,7 @@ class Problem:
         mask: of every number of the vector, whether the closure has set its gradient
             to 0, now or before; ``None``: none of them.
         held: of every number, whether it stays where it is because of that.
+        ranks: those that solve it together.
         runs: the closure's.
     """
 
@@ -68,6 +69,7 @@ class Problem:
         self.dtype = torch.float32
         for p in self.params:
             self.dtype = torch.promote_types(self.dtype, p.dtype)
+        self.ranks = Ranks(solver.process_group, self.device, type(solver).__name__)
         # lists of one device and type are copied in one call
         self._alike = all(
             p.device == self.device and p.dtype == self.dtype for p in self.params
@@ -147,7 +149,7 @@ class Problem:
 
     def _averaged(self) -> bool:
         """Whether they differ because the closure itself took the mean over ranks."""
-        if self._ranks() == 1:
+        if self.ranks.count == 1:
             return False
         raw, left = self.x.new_zeros(2, self.size)
         for before, after in self._grads.changes:
@@ -200,12 +202,16 @@ class Problem:
         return runs(make)
 
     def _watch(self) -> Watch:
-        return self.solver.watch(before=self._check_cleared, after=self._grads.collect)
+        return self.solver.watch(before=self._before, after=self._grads.collect)
+
+    def _before(self) -> None:
+        self._check_cleared()
+        self.ranks.meet()  # inside backward() ranks may wait for each other too
 
     @property
     def waits(self) -> bool:
         """Whether a read waits: for an accelerator or for other ranks."""
-        return self.device.type != "cpu" or self._ranks() > 1
+        return self.device.type != "cpu" or self.ranks.count > 1
 
     def read(self, *numbers: Tensor) -> list[float]:
         """Numbers that decide what is done next: equal on all ranks, one host read."""
@@ -290,7 +296,7 @@ class Problem:
         if gradient is None:
             loss = self.mean(loss.clone()) * self._sign
         else:
-            if self._ranks() > 1:
+            if self.ranks.count > 1:
                 both = self.mean(torch.cat([gradient, loss.reshape(1)]))
                 gradient, loss = both[:-1], both[-1]
             if self._sign < 0:
@@ -306,18 +312,9 @@ class Problem:
             return loss, self.x
         return loss, self.free(gradient)
 
-    def _ranks(self) -> int:
-        if not (dist.is_available() and dist.is_initialized()):
-            return 1
-        return dist.get_world_size(self.solver.process_group)
-
     def mean(self, t: Tensor) -> Tensor:
         """The mean over all ranks; ``t`` may be overwritten."""
-        ranks = self._ranks()
-        if ranks > 1:
-            dist.all_reduce(t, group=self.solver.process_group)
-            t /= ranks
-        return t
+        return self.ranks.mean(t)
 
 
 def alike(value: Any, like: Tensor) -> Any:
