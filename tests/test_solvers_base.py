@@ -224,6 +224,19 @@ class TestGroups:
         assert a.tolist() == [2.5, 2.5] and b.tolist() == [1.75]
         assert b.dtype == torch.float64
 
+    def test_refused_ones_are_not_added(self):
+        w = nn.Parameter(torch.ones(2))
+        solver = Descent([w])
+        odd = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        for group, what in (
+            ({"params": [odd]}, "real parameters"),
+            ({"params": [], "maximize": True}, "must be False as in other groups"),
+            ({"params": [], "lr": -1.0}, "must be a number >= 0"),
+        ):
+            with pytest.raises(ValueError, match=what):
+                solver.add_param_group(group)
+            assert len(solver.param_groups) == 1
+
     def test_empty_frozen_and_unused(self):
         a, b, c = (nn.Parameter(torch.ones(2)) for _ in range(3))
         b.requires_grad_(False)

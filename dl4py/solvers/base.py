@@ -195,9 +195,16 @@ class Solver(torch.optim.Optimizer):
             number = isinstance(value, (int, float, Tensor)) and value is not True
             if not (number and math.isfinite(value) and value >= 0):
                 self.wrong(name, "a number >= 0", value)
+        others = [g["maximize"] for g in self.param_groups]
+        if not all(other == group["maximize"] for other in others):
+            self.wrong("maximize", f"{others[0]} as in other groups", not others[0])
         super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
-            self._refuse(p)
+        try:
+            for p in self.param_groups[-1]["params"]:
+                self._refuse(p)
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def _refuse(self, p: Tensor) -> None:
         shape = f"shape {tuple(p.shape)}"
