@@ -5,6 +5,7 @@ import pytest
 import pytorch_lightning
 import torch
 import torchmetrics
+from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,9 +19,8 @@ from dl4py.config import (
     NeuralNetConfiguration,
     Output,
 )
-from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent
-
-SOLVERS = [LineGradientDescent, ConjugateGradient, LBFGS]
+from dl4py.solvers import LBFGS
+from tests.solving import EVERY, SOLVERS
 
 
 class Classifier(lightning.LightningModule):
@@ -152,6 +152,41 @@ class TestAutomaticOptimization:
         rest = module()
         trainer(tmp_path, max_epochs=4).fit(rest, loader(), ckpt_path=path)
         assert torch.equal(flat(whole), flat(rest))
+
+
+class Unfreezing(BaseFinetuning):
+    """The first layer joins at the third epoch."""
+
+    def freeze_before_training(self, module):
+        self.freeze(module.body[0])
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 2:
+            self.unfreeze_and_add_param_group(module.body[0], optimizer)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_unfreezing(name, tmp_path):
+    class Module(Classifier):
+        def configure_optimizers(self):
+            free = [p for p in self.parameters() if p.requires_grad]
+            return EVERY[name](free)
+
+    def fit(module, epochs, **options):
+        t = trainer(tmp_path, max_epochs=epochs, callbacks=[Unfreezing()])
+        t.fit(module, loader(60), **options)
+        return t
+
+    torch.manual_seed(2)
+    module = Module()
+    before = flat(module.body[0]).clone()
+    t = fit(module, 2)
+    assert torch.equal(flat(module.body[0]), before)
+    t.save_checkpoint(tmp_path / "half.ckpt")
+    t = fit(module, 4, ckpt_path=tmp_path / "half.ckpt")
+    assert not (module.body[0].weight.flatten() == before[:32]).any()
+    assert [len(g["params"]) for g in t.optimizers[0].param_groups] == [4, 2]
+    assert module.losses[-1] < 0.9 * module.losses[0]
 
 
 class TestErrors:
