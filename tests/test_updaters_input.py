@@ -57,8 +57,6 @@ class TestBadInput:
             cls(make_params(), dl4j_exact=0.9)
         with pytest.raises(TypeError, match=r"maximize=\.\.\.\) must be True or False"):
             cls(make_params(), maximize=1)
-        with pytest.raises(TypeError, match="weight_decay"):
-            cls(make_params(), weight_decay=0.1)
 
     def test_complex_parameters(self, cls):
         with pytest.raises(TypeError, match="real parameters, got a torch.complex64"):

@@ -32,7 +32,7 @@ from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, Named
 from dl4py.solvers import Solver
 from dl4py.updaters import Updater
-from dl4py.updaters.base import restore_precision
+from dl4py.updaters.states import restore_precision
 
 Listener = Callable[[str, Mapping[str, Tensor]], None]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, NoReturn, ParamSpec
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from torch.autograd import Function, forward_ad
 from dl4py.ops import library
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 Active = Callable[[Tensor], Tensor]
 
 # All that dl4py uses of torch's private parts; a test looks each one up.
@@ -36,6 +37,7 @@ PRIVATE = (
     "torch._C._is_fwd_grad_enabled",
     "torch._C._set_grad_enabled",
     "torch._VF._unpack_dual",
+    "torch._disable_dynamo",
     "torch._ops.OpOverload._op",
     "torch.autograd.forward_ad._current_level",
     "torch.autograd.forward_ad._set_fwd_grad_enabled",
@@ -133,6 +135,17 @@ def transforming() -> bool:
 def in_plain_eager_mode() -> bool:
     """Neither compiled nor transformed."""
     return not (_compiling() or transforming())
+
+
+def uncompiled(function: F) -> F:
+    """``function`` as it is under ``torch.compile``, which goes on around it.
+
+    ``torch.compiler.disable`` would import all of the compiler already here.
+    """
+    disable: Callable[[F], F] = getattr(
+        torch, "_disable_dynamo", torch.compiler.disable
+    )
+    return disable(function)
 
 
 def below_autograd() -> Any:

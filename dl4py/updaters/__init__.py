@@ -6,7 +6,8 @@ An updater states its state and its step, on lists of tensors; everything else i
 """
 
 from dl4py.updaters.adam import AdaBelief, Adam, AdaMax, AMSGrad, Nadam
-from dl4py.updaters.base import Batch, Updater, get
+from dl4py.updaters.base import Updater, get
+from dl4py.updaters.batch import Batch
 from dl4py.updaters.descent import AdaDelta, AdaGrad, Nesterovs, NoOp, RmsProp, Sgd
 
 __all__ = [

@@ -13,7 +13,8 @@ from torch.optim.optimizer import ParamsT
 from dl4py.ops.steps import Tensors, step
 from dl4py.registry import UPDATERS
 from dl4py.schedules import Fixed, Map
-from dl4py.updaters.base import Batch, Number, Rate, Updater
+from dl4py.updaters.base import Updater
+from dl4py.updaters.batch import Batch, Number, Rate
 
 PRIVATE = ("_fused_adam_",)  # torch names without a public twin; without them: formulas
 
@@ -47,6 +48,8 @@ def _fused_adam_(
     """
     kernel: Any = getattr(torch, PRIVATE[0], None)
     device = p[0].device
+    if torch.compiler.is_compiling():  # it cannot be made functional
+        return False
     if kernel is None or device.type not in ("cpu", "cuda"):
         return False
     if not all(x.is_contiguous() for x in (*p, *g, *m, *v, *v_hat)):
@@ -158,7 +161,7 @@ class _AdamArguments(Updater):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        **options: bool,
+        **options: Any,
     ) -> None:
         hyper = {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon}
         super().__init__(params, hyper, dl4j_exact, **options)
@@ -347,7 +350,7 @@ class AdaBelief(_AdamArguments):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-14,
-        **options: bool,
+        **options: Any,
     ) -> None:
         hyper = {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon}
         Updater.__init__(self, params, hyper, dl4j_exact, **options)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
 import torch
@@ -15,42 +15,15 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.clock import Clock
+from dl4py.ops.register import uncompiled
 from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Schedule
+from dl4py.updaters import options, rates, states
+from dl4py.updaters.batch import Batch, Count, Hyper, Rate, move, rounded
 
-Hyper = Mapping[str, float]
-Rate = float | Callable[..., float]
-Count = int | Tensor
-Number = float | Tensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one update works on: lists of tensors of one dtype and device.
-
-    Attributes:
-        params: the parameters p, changed in place.
-        grads: their gradients g, never changed.
-        state: state name → one tensor for every parameter, changed in place.
-        hyper: hyper-parameters as numbers, of the precision of p in exact mode.
-        t: updates done before; of a capturable updater a tensor on the device of p.
-        dl4j_exact: DL4J's own numbers.
-    """
-
-    params: list[Tensor]
-    grads: list[Tensor]
-    state: dict[str, list[Tensor]]
-    hyper: Hyper
-    t: Count
-    dl4j_exact: bool
-
-    def correction(self, beta: float) -> Number:
-        """1 - β^(t+1); DL4J computes the power in the precision of p."""
-        power: Number = beta ** (self.t + 1)
-        if self.dl4j_exact:
-            power = _rounded(power, self.params[0].dtype)
-        return 1 - power
+BETAS = ("beta1", "beta2")
+MODES = ("dl4j_exact", "maximize", "capturable")
 
 
 class Updater(torch.optim.Optimizer):
@@ -59,13 +32,23 @@ class Updater(torch.optim.Optimizer):
     A subclass names its hyper-parameters in its constructor and its state in
     ``state_names``, and writes its step in ``update_``.
 
+    A group holds the numbers of the next step, ``iteration`` and ``epoch`` beside them.
+    What others write there (a scheduler of torch, a callback, you) holds; if a
+    schedule was given for it, the schedule rests, with one warning. t counts the steps
+    of the group, as in DL4J, not those of a parameter that joined later.
+
     Args:
         params: parameters or groups, as for any torch optimizer. A group may set every
-            other argument for itself.
+            other argument for itself, and carry keys of your own, which are saved with
+            it; an option of other optimizers is refused.
         hyper: name → value. ``lr`` and ``momentum`` may be schedules, or callables
-            ``(iteration, epoch)``.
+            ``(iteration, epoch)``; ``lr`` may be a tensor of one number.
         dl4j_exact: DL4J's own numbers also where ``differs`` names a fault.
         maximize: go uphill.
+        weight_decay: λ >= 0 of p ← p - η·λ·p beside the step, as in torch's AdamW. Not
+            the ``weightDecay`` of a DL4J layer; its files do not hold it.
+        lr: of updaters without a learning rate: what their step is multiplied with; 1
+            is DL4J's.
         capturable: t is counted on the device, so that a CUDA graph of ``step`` does
             what ``step`` does. Not with schedules, which the host computes; other
             hyper-parameters are those of the capture.
@@ -105,6 +88,7 @@ class Updater(torch.optim.Optimizer):
         "beta2": (0.0, 1.0),
         "rho": (0.0, 1.0),
         "rms_decay": (0.0, 1.0),
+        "weight_decay": (0.0, math.inf),
     }
     scheduled: ClassVar[tuple[str, ...]] = ("lr", "momentum")
 
@@ -115,20 +99,21 @@ class Updater(torch.optim.Optimizer):
         dl4j_exact: bool = False,
         *,
         maximize: bool = False,
+        weight_decay: float = 0.0,
         capturable: bool = False,
+        **others: Any,
     ) -> None:
         if not isinstance(params, Iterable):
             raise TypeError(self._no_parameters(params))
-        modes = {
-            "dl4j_exact": dl4j_exact,
-            "maximize": maximize,
-            "capturable": capturable,
-        }
-        for name, value in modes.items():
-            if not isinstance(value, bool):
-                raise TypeError(self._wrong(name, "True or False", value))
-        counts = {"iteration": 0, "epoch": 0}
-        super().__init__(params, {**self._normal(hyper), **modes, **counts})
+        modes = dict(zip(MODES, (dl4j_exact, maximize, capturable), strict=True))
+        rest = {"lr": others.pop("lr", 1.0)} if "lr" not in hyper else {}
+        rest |= {"weight_decay": weight_decay}
+        options.refuse(type(self), others, [*hyper, *rest, *modes])
+        defaults = {**self._normal({**hyper, **rest}), **modes}
+        rates.pair_betas(defaults)
+        self._given: list[dict[str, Any]] = []  # schedules of the groups
+        counts = {"iteration": 0, "epoch": 0, states.MARK: type(self).__name__}
+        super().__init__(params, {**defaults, **counts})
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
@@ -157,6 +142,7 @@ class Updater(torch.optim.Optimizer):
         hyper: Hyper,
         iteration: Count = 0,
         dl4j_exact: bool = False,
+        maximize: bool = False,
     ) -> None:
         """Update parameters and state in place; the gradients stay as they are.
 
@@ -164,26 +150,29 @@ class Updater(torch.optim.Optimizer):
             params: tensors, of any dtypes and devices.
             grads: their gradients.
             state: state name → one tensor for every parameter.
-            hyper: numbers, schedules evaluated already.
+            hyper: numbers, schedules evaluated already; ``weight_decay``, and ``lr`` of
+                updaters without one, may be left out.
             iteration: t.
             dl4j_exact: DL4J's own numbers.
+            maximize: go uphill.
         """
         if not params:
             return
+        lists = [params, grads, *(state[name] for name in cls.state_names)]
         kinds = {(p.dtype, p.device) for p in params}
         for kind in kinds:
-            numbers, chosen = (
-                hyper,
-                [params, grads, *(state[n] for n in cls.state_names)],
-            )
+            numbers, chosen = hyper, lists
             if len(kinds) > 1:
                 here = [(p.dtype, p.device) == kind for p in params]
-                chosen = [list(itertools.compress(tensors, here)) for tensors in chosen]
+                chosen = [list(itertools.compress(tensors, here)) for tensors in lists]
             if dl4j_exact:
-                numbers = {k: _rounded(v, kind[0]) for k, v in hyper.items()}
-            p, g, *states = map(list, chosen)
-            named = dict(zip(cls.state_names, states, strict=True))
-            cls.update_(Batch(p, g, named, numbers, iteration, dl4j_exact))
+                numbers = {k: rounded(v, kind[0]) for k, v in hyper.items()}
+            p, g, *own = map(list, chosen)
+            if maximize:
+                g = list(torch._foreach_neg(g))
+            named = dict(zip(cls.state_names, own, strict=True))
+            batch = Batch(p, g, named, numbers, iteration, dl4j_exact)
+            move(cls.update_, batch, scaled="lr" not in cls._names())
 
     @classmethod
     def check(cls, **hyper: Rate) -> None:
@@ -192,7 +181,8 @@ class Updater(torch.optim.Optimizer):
 
     def differs(self) -> str | None:
         """What ``dl4j_exact`` changes for this updater, in one line."""
-        hypers = ({**group, **group["schedules"]} for group in self.param_groups)
+        groups = enumerate(self.param_groups)
+        hypers = ({**group, **self._schedules(i)} for i, group in groups)
         return next((line for h in hypers if (line := self.difference(h))), None)
 
     @property
@@ -207,6 +197,7 @@ class Updater(torch.optim.Optimizer):
                 group["iteration"].fill_(value)
             else:
                 group["iteration"] = value
+        self._preview()
 
     @property
     def epoch(self) -> int:
@@ -217,6 +208,7 @@ class Updater(torch.optim.Optimizer):
     def epoch(self, value: int) -> None:
         for group in self.param_groups:
             group["epoch"] = value
+        self._preview()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -226,76 +218,107 @@ class Updater(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient.
+
+        Under ``torch.compile`` it runs as it is: one kernel for all tensors already.
+        """
+        return self._step(closure)
+
+    @uncompiled
+    def _step(self, closure: Callable[[], float] | None) -> float | None:
         loss = None
         self._refuse_capture()
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        driven: list[str] = []
+        for i in range(len(self.param_groups)):
+            driven += self._follow(i)
         hypers = [self._now(group) for group in self.param_groups]
         pairs = [self._with_gradient(group) for group in self.param_groups]
+        rates.tell(self, driven)
         for group, hyper, (params, grads) in zip(
             self.param_groups, hypers, pairs, strict=True
         ):
-            group.update(hyper)  # where monitors look for the rate
             states = [self.state[p] for p in params] if self.state_names else []
             for p, state in zip(params, states, strict=False):
                 if not state:
                     state.update(self.initial_state(p, hyper))
-            if group["maximize"] and grads:
-                grads = list(torch._foreach_neg(grads))
             named = {name: [s[name] for s in states] for name in self.state_names}
-            t, exact = group["iteration"], group["dl4j_exact"]
-            self.apply_(params, grads, named, hyper, t, exact)
+            t, exact, uphill = (
+                group[name] for name in ("iteration", "dl4j_exact", "maximize")
+            )
+            self.apply_(params, grads, named, hyper, t, exact, uphill)
         for group in self.param_groups:
             group["iteration"] += 1  # a tensor in place
+        self._preview()
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        group = {**self.defaults, **param_group}
+        given = dict(param_group)
+        betas = tuple(given.get(name, self.defaults.get(name)) for name in BETAS)
+        if given.get("betas") in (betas, list(betas)):
+            del given["betas"]  # of a copied group
+        options.refuse_in_group(type(self), given, [*self._numbers(), *MODES])
+        group = {**self.defaults, **given, rates.WRITTEN: {}}
+        group.pop("betas", None)
+        for name in MODES:
+            if not isinstance(group[name], bool):
+                raise TypeError(self._wrong(name, "True or False", group[name]))
         if not isinstance(group["params"], (Tensor, set)):
             group["params"] = list(group["params"])
             for p in group["params"]:
                 self._refuse_complex(p[1] if isinstance(p, tuple) else p)
         if self.param_groups:
             group |= {"iteration": self.iteration, "epoch": self.epoch}
-        hyper = self._normal({name: group[name] for name in self._names()})
-        group["schedules"] = {k: v for k, v in hyper.items() if callable(v)}
-        super().add_param_group(group | hyper | self._now(group | hyper))
+        group |= self._normal({name: group[name] for name in self._numbers()})
+        names = [name for name in self._numbers() if callable(group[name])]
+        group["schedules"] = (
+            names  # groups hold plain types only, as callbacks save them
+        )
+        if names and group["capturable"]:
+            expected = f"False with a schedule of {', '.join(names)}, of the host"
+            raise ValueError(self._wrong("capturable", expected, True))
+        schedules = {name: group[name] for name in names}
+        self._write(group, schedules)
+        super().add_param_group(group)
+        self._given.append(schedules)
         self._count_on_device(self.param_groups[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps only its own attributes
+        return {**super().__getstate__(), "_given": self._given}
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's. Of schedules the names only: the constructor gives them anew."""
-        saved = super().state_dict()
-        for group in saved["param_groups"]:
-            group["schedules"] = sorted(group["schedules"])
-            group["iteration"] = int(group["iteration"])
-        return saved
+
+        def plain(saved: dict[str, Any]) -> dict[str, Any]:
+            for group in saved["param_groups"]:
+                group["schedules"] = list(group["schedules"])
+                group["iteration"] = int(group["iteration"])
+                group[rates.WRITTEN] = dict(group[rates.WRITTEN])
+            return saved
+
+        return states.save(self, super().state_dict, plain)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken, with this updater's schedules."""
-        saved, own = state_dict["param_groups"], self.param_groups
-        optional = {"param_names", "capturable"}
-        for i, (theirs, ours) in enumerate(zip(saved, own, strict=False)):
-            where, name = f"state_dict: param_groups[{i}]", type(self).__name__
-            if missing := sorted(ours.keys() - theirs.keys() - optional):
-                raise ValueError(
-                    f"{where} lacks {', '.join(missing)}: it was not saved by {name}"
-                )
-            if lost := sorted(set(theirs["schedules"]) - set(ours["schedules"])):
-                raise ValueError(
-                    f"{where} was saved with a schedule for {', '.join(lost)}: "
-                    f"construct {name} with one"
-                )
-        schedules = [group["schedules"] for group in own]
-        modes = [group["capturable"] for group in own]
-        super().load_state_dict(state_dict)
-        restore_precision(self, state_dict)
-        for group, schedule, mode in zip(
-            self.param_groups, schedules, modes, strict=True
-        ):
-            group["schedules"], group["capturable"] = schedule, mode
-            self._count_on_device(group)
+        kept = [(g["schedules"], g["capturable"]) for g in self.param_groups]
+        needed = {*self._names(), "dl4j_exact", "iteration", "epoch"}
+
+        def restored(saved: dict[str, Any]) -> None:
+            states.restore_precision(self, saved)
+            for group, own in zip(self.param_groups, kept, strict=True):
+                group["schedules"], group["capturable"] = own
+                self._count_on_device(group)
+            self._preview()
+
+        def checked(given: dict[str, Any]) -> dict[str, Any]:
+            whole = states.completed(self, given, needed)
+            states.check_state(self, whole, self.state_names)
+            return whole
+
+        states.load(self, super().load_state_dict, state_dict, checked, restored)
 
     @classmethod
     @functools.cache
@@ -304,17 +327,33 @@ class Updater(torch.optim.Optimizer):
         return tuple(parameters(cls))
 
     @classmethod
+    @functools.cache
+    def _numbers(cls) -> tuple[str, ...]:
+        """The hyper-parameters, and the numbers that every updater has."""
+        return tuple(dict.fromkeys((*cls._names(), "lr", "weight_decay")))
+
+    @classmethod
     def _normal(cls, hyper: Mapping[str, Rate]) -> dict[str, Rate]:
         """Checked hyper-parameters: floats, and schedules as they are."""
         for name, value in hyper.items():
             if callable(value) and name not in cls.scheduled:
                 raise ValueError(cls._wrong(name, "a number, not a schedule", value))
-        return {k: v if callable(v) else cls._number(k, v) for k, v in hyper.items()}
+        checked: dict[str, Rate] = {}
+        for name, value in hyper.items():
+            checked[name] = value if callable(value) else cls._number(name, value)
+        if isinstance(lr := hyper.get("lr"), Tensor):  # schedulers fill it
+            checked["lr"] = lr
+        return checked
 
     @classmethod
     def _number(cls, name: str, value: Any, when: str = "") -> float:
         low, high = cls.ranges.get(name, (-math.inf, math.inf))
-        real = hasattr(value, "__float__") and not isinstance(value, (bool, Tensor))
+        if type(value) is float and low <= value < high and value > -math.inf:
+            return value  # of every step
+        real = hasattr(value, "__float__") and not isinstance(value, bool)
+        if isinstance(value, Tensor):
+            real = name == "lr" and value.numel() == 1 and not value.is_complex()
+            value = value.detach()
         number = float(value) if real else math.nan
         if not (math.isfinite(number) and low <= number < high):
             bound = f"in [{low:g}, {high:g})" if high < math.inf else "a number"
@@ -322,27 +361,54 @@ class Updater(torch.optim.Optimizer):
             raise ValueError(cls._wrong(name, bound + when, value))
         return number
 
-    def _now(self, group: Mapping[str, Any]) -> dict[str, float]:
-        """The hyper-parameters of a group at its iteration and epoch."""
-        clock = Clock(group["iteration"], group["epoch"], group["dl4j_exact"])
-        values = {name: group[name] for name in self._names()}
-        for name, schedule in group["schedules"].items():
-            values[name] = clock.at(schedule)
-        when = ""
-        if group["schedules"]:
+    def _schedules(self, place: int) -> dict[str, Any]:
+        """The schedules of a group; of one that a callback put there, the default."""
+        given = self._given[place] if place < len(self._given) else {}
+        names = self.param_groups[place]["schedules"]
+        return {name: given.get(name, self.defaults[name]) for name in names}
+
+    def _follow(self, place: int) -> list[str]:
+        """Write present values into a group; the names whose schedules rest."""
+        group = self.param_groups[place]
+        return self._write(group, self._schedules(place) if group["schedules"] else {})
+
+    def _write(self, group: dict[str, Any], schedules: dict[str, Any]) -> list[str]:
+        driven: list[str] = []
+        if schedules:
+            clock = Clock(group["iteration"], group["epoch"], group["dl4j_exact"])
             when = f" at iteration {clock.iteration}, epoch {clock.epoch}"
-        return {name: self._number(name, value, when) for name, value in values.items()}
+
+            def at(name: str, schedule: Any) -> float:
+                return self._number(name, clock.at(schedule), when)
+
+            driven = rates.follow(group, schedules, at)
+        rates.pair_betas(group)
+        return driven
+
+    def _preview(self) -> None:
+        """Let groups show the next step; where that cannot be, the step will say so."""
+        for i, group in enumerate(self.param_groups):
+            if group["schedules"]:
+                with contextlib.suppress(Exception):
+                    self._follow(i)
+
+    def _now(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The numbers of a group's next step."""
+        now: dict[str, Any] = {}
+        for name in self._numbers():
+            value = group[name]
+            if isinstance(value, Tensor) and group["capturable"]:  # read there
+                value = value.detach().to(group["iteration"].device, torch.float64)
+                now[name] = value.reshape(())
+            else:
+                now[name] = self._number(name, value)
+        return now
 
     def _count_on_device(self, group: dict[str, Any]) -> None:
-        if not group["capturable"]:
-            return
-        if group["schedules"]:
-            names = ", ".join(group["schedules"])
-            expected = f"False with a schedule of {names}, which the host computes"
-            raise ValueError(self._wrong("capturable", expected, True))
-        device = group["params"][0].device if group["params"] else None
-        t = torch.tensor(int(group["iteration"]), dtype=torch.float64, device=device)
-        group["iteration"] = t
+        if group["capturable"]:
+            device = group["params"][0].device if group["params"] else None
+            t = int(group["iteration"])
+            group["iteration"] = torch.tensor(t, dtype=torch.float64, device=device)
 
     def _refuse_capture(self) -> None:
         cuda: Any = torch.cuda
@@ -389,21 +455,6 @@ class Updater(torch.optim.Optimizer):
         return f"{cls.__name__}({name}=...) must be {expected}, got {value!r}"
 
 
-@overload
-def _rounded(x: float, dtype: torch.dtype) -> float: ...
-
-
-@overload
-def _rounded(x: Number, dtype: torch.dtype) -> Number: ...
-
-
-def _rounded(x: Number, dtype: torch.dtype) -> Number:
-    """``x`` as a number of ``dtype``: DL4J casts its doubles before it computes."""
-    if isinstance(x, Tensor):
-        return x.to(dtype).double()
-    return x if dtype == torch.float64 else torch.tensor(x, dtype=dtype).item()
-
-
 def get(name: str | Callable[..., Any]) -> Any:
     """The optimizer class called ``name``, DL4J's name or Java class.
 
@@ -420,15 +471,3 @@ def get(name: str | Callable[..., Any]) -> Any:
     if inspect.isclass(inner) and issubclass(inner, torch.optim.Optimizer):
         return name
     raise TypeError(f"expected an updater's name or an optimizer class, got {name!r}")
-
-
-def restore_precision(
-    optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]
-) -> None:
-    """Load the state of half types again: torch rounds it to the parameter's dtype."""
-    ours = (p for group in optimizer.param_groups for p in group["params"])
-    theirs = (i for group in state_dict["param_groups"] for i in group["params"])
-    for p, i in zip(ours, theirs, strict=True):
-        if p.dtype != state_dtype(p):
-            for name, value in state_dict["state"].get(i, {}).items():
-                optimizer.state[p][name] = value.to(p.device, state_dtype(p), copy=True)

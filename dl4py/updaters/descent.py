@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.ops.steps import Tensors, state_dtype, step
 from dl4py.registry import UPDATERS
-from dl4py.updaters.base import Batch, Hyper, Rate, Updater
+from dl4py.updaters.base import Updater
+from dl4py.updaters.batch import Batch, Hyper, Rate
 
 
 @step
@@ -90,7 +93,7 @@ class Sgd(Updater):
         params: ParamsT,
         lr: Rate = 1e-3,
         dl4j_exact: bool = False,
-        **options: bool,
+        **options: Any,
     ) -> None:
         super().__init__(params, {"lr": lr}, dl4j_exact, **options)
 
@@ -105,6 +108,9 @@ class NoOp(Updater):
 
     u = g
 
+    Args:
+        lr: what u is multiplied with, >= 0; 1 is DL4J's.
+
     Example:
         >>> w = torch.nn.Parameter(torch.ones(1))
         >>> w.grad = torch.tensor([2.0])
@@ -116,7 +122,7 @@ class NoOp(Updater):
     """
 
     def __init__(
-        self, params: ParamsT, dl4j_exact: bool = False, **options: bool
+        self, params: ParamsT, dl4j_exact: bool = False, **options: Any
     ) -> None:
         super().__init__(params, {}, dl4j_exact, **options)
 
@@ -157,7 +163,7 @@ class Nesterovs(Updater):
         dl4j_exact: bool = False,
         *,
         momentum: Rate = 0.9,
-        **options: bool,
+        **options: Any,
     ) -> None:
         super().__init__(
             params, {"lr": lr, "momentum": momentum}, dl4j_exact, **options
@@ -165,8 +171,11 @@ class Nesterovs(Updater):
 
     @classmethod
     def update_(cls, batch: Batch) -> None:
-        lr, mu = batch.hyper["lr"], batch.hyper["momentum"]
-        nesterovs_(batch.params, batch.grads, batch.state["v"], lr, mu)
+        lr, mu, g = batch.hyper["lr"], batch.hyper["momentum"], batch.grads
+        if isinstance(lr, Tensor):  # on the device, and v holds it
+            g = list(torch._foreach_mul(g, lr.to(state_dtype(g[0]))))
+            lr = 1.0
+        nesterovs_(batch.params, g, batch.state["v"], lr, mu)
 
 
 @UPDATERS.add("adagrad", java="AdaGrad")
@@ -202,7 +211,7 @@ class AdaGrad(Updater):
         dl4j_exact: bool = False,
         *,
         epsilon: float = 1e-6,
-        **options: bool,
+        **options: Any,
     ) -> None:
         super().__init__(params, {"lr": lr, "epsilon": epsilon}, dl4j_exact, **options)
 
@@ -252,7 +261,7 @@ class RmsProp(Updater):
         *,
         rms_decay: float = 0.95,
         epsilon: float = 1e-8,
-        **options: bool,
+        **options: Any,
     ) -> None:
         hyper = {"lr": lr, "rms_decay": rms_decay, "epsilon": epsilon}
         super().__init__(params, hyper, dl4j_exact, **options)
@@ -277,6 +286,7 @@ class AdaDelta(Updater):
     Args:
         rho: ρ in [0, 1).
         epsilon: ε >= 0.
+        lr: what p changes by, times u, >= 0; 1 is DL4J's. x is that of u itself.
 
     Example:
         >>> w = torch.nn.Parameter(torch.zeros(1))
@@ -299,7 +309,7 @@ class AdaDelta(Updater):
         *,
         rho: float = 0.95,
         epsilon: float = 1e-6,
-        **options: bool,
+        **options: Any,
     ) -> None:
         super().__init__(
             params, {"rho": rho, "epsilon": epsilon}, dl4j_exact, **options
