@@ -23,6 +23,7 @@ BESIDE = {
     ("clock", "registry"),
     ("losses", "activations"),
     ("updaters", "schedules"),
+    ("solvers", "updaters"),
     ("lightning", "training"),
     ("pytorch_lightning", "training"),
 }

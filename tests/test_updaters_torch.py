@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 from dl4py import updaters
 from dl4py.registry import parameters
 from dl4py.schedules import Exponential, Map
+from dl4py.solvers import LBFGS
 from dl4py.updaters import options
 from tests.updating import (
     NAMES,
@@ -229,6 +230,18 @@ class TestOptions:
         train(updater, 3)
         group = {**group_of(updater), "params": make_params()}
         assert group_of(cls([group]))["lr"] == group_of(updater)["lr"]
+
+    def test_solvers_refuse_what_they_would_ignore(self) -> None:
+        w = make_params()
+        with pytest.raises(TypeError, match=r"one for all groups; LBFGS\(params"):
+            LBFGS([{"params": w, "history_size": 3}])
+        with pytest.raises(
+            TypeError, match=r"LBFGS\(betas=\.\.\.\) in a parameter group"
+        ):
+            LBFGS([{"params": w, "betas": (0.9, 0.99)}])
+        with pytest.raises(TypeError, match="one for all groups; LBFGS"):
+            LBFGS([{"params": w, "line_search": "armijo"}])
+        assert LBFGS([{"params": w, "name": "all"}]).param_groups[0]["name"] == "all"
 
     def test_words_are_those_of_torchs_optimizers(self) -> None:
         words = {"betas", "eps", "weight_decay", "momentum", "dampening", "foreach"}

@@ -16,6 +16,7 @@ from torch.optim.optimizer import ParamsT
 from dl4py.registry import UPDATERS
 from dl4py.solvers.problem import Closure, Problem, alike
 from dl4py.solvers.watch import Watch
+from dl4py.updaters import options
 
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -198,6 +199,7 @@ class Solver(torch.optim.Optimizer):
         others = [g["maximize"] for g in self.param_groups]
         if not all(other == group["maximize"] for other in others):
             self.wrong("maximize", f"{others[0]} as in other groups", not others[0])
+        options.refuse_in_group(type(self), param_group, list(self.defaults))
         super().add_param_group(param_group)
         try:
             for p in self.param_groups[-1]["params"]:
