@@ -19,7 +19,7 @@ from dl4py.ops.register import uncompiled
 from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, parameters
 from dl4py.schedules import Schedule
-from dl4py.updaters import options, rates, states
+from dl4py.updaters import options, rates, shards, states
 from dl4py.updaters.batch import Batch, Count, Hyper, Rate, move, rounded
 
 BETAS = ("beta1", "beta2")
@@ -30,7 +30,8 @@ class Updater(torch.optim.Optimizer):
     """Base of all updaters: everything but the formula.
 
     A subclass names its hyper-parameters in its constructor and its state in
-    ``state_names``, and writes its step in ``update_``.
+    ``state_names``, and writes its step in ``update_``, which treats every number of a
+    parameter alike: of a DTensor it gets the shard of this rank.
 
     A group holds the numbers of the next step, ``iteration`` and ``epoch`` beside them.
     What others write there (a scheduler of torch, a callback, you) holds; if a
@@ -158,7 +159,10 @@ class Updater(torch.optim.Optimizer):
         """
         if not params:
             return
-        lists = [params, grads, *(state[name] for name in cls.state_names)]
+        lists = shards.local(
+            [params, grads, *(state[name] for name in cls.state_names)]
+        )
+        params = lists[0]
         kinds = {(p.dtype, p.device) for p in params}
         for kind in kinds:
             numbers, chosen = hyper, lists
