@@ -154,7 +154,7 @@ class TestLearning:
         ]
         net.fit(*batch)
         net.fit(*batch)
-        assert groups["layer0/weight"]["lr"] == 0.05
+        assert groups["layer0/weight"]["lr"] == 0.025  # of the next step
         assert groups["layer0/bias"]["lr"] == 0.2
 
     @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adagrad])

@@ -445,8 +445,14 @@ class Network(nn.Module):
                     f"fit(loader): expected at least one batch, got none in epoch "
                     f"{epoch}{once if epoch else ''}"
                 )
-            self.clock.epoch += 1
+            self.end_epoch()
         return score
+
+    def end_epoch(self) -> None:
+        """Count an epoch, for schedules and whoever reads the next step's rates."""
+        self.clock.epoch += 1
+        if self._optimizer is not None:
+            self._optimizer.preview()
 
     def _fit_batch(
         self,

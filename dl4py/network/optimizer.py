@@ -16,6 +16,7 @@ With a solver (``optimization_algo``) a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +29,14 @@ from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers.part import View
 from dl4py.network.gradients import normalised
 from dl4py.network.solving import Solution
+from dl4py.ops.register import uncompiled
 from dl4py.ops.steps import state_dtype
 from dl4py.registry import UPDATERS, Named
 from dl4py.solvers import Solver
-from dl4py.updaters import Updater
-from dl4py.updaters.states import restore_precision
+from dl4py.updaters import Updater, rates, states
 
+BASE = {"lr": 1.0, "weight_decay": 0.0}  # of every group
+CYCLED = ("momentum", "betas")  # what torch's schedulers cycle beside a rate
 Listener = Callable[[str, Mapping[str, Tensor]], None]
 
 
@@ -44,6 +47,12 @@ class Rule:
     updater: Any
     hyper: dict[str, Any] = field(default_factory=dict)
     inner: torch.optim.Optimizer | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the updater, as saved states hold it."""
+        kind = getattr(self.updater, "func", self.updater)  # of a partial
+        return getattr(kind, "__name__", type(kind).__name__)
 
 
 @dataclass
@@ -123,9 +132,12 @@ class NetworkOptimizer(torch.optim.Optimizer):
     """The optimizer of a network; ``net.configure_optimizer()`` makes one.
 
     Every parameter group is one layer × kind ("weight", "bias", "scale");
-    ``group["name"]`` says which, and ``group["lr"]`` is the present learning rate. A
-    rate that is not on a schedule may be changed there. The counters ``iteration`` and
-    ``epoch`` are the network's, and are saved with the state.
+    ``group["name"]`` says which, and ``group["lr"]`` is the learning rate of the next
+    step, or what multiplies the step of an updater without one;
+    ``group["weight_decay"]`` is torch's, beside DL4J's own. What others write there (a
+    scheduler of torch, a callback, you) holds, and a schedule rests then, with one
+    warning. The counters ``iteration`` and ``epoch`` are the network's, and are saved
+    with the state.
 
     Args:
         views: the network's parameters and statistics; their configurations state
@@ -173,7 +185,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 rule = _rule(view)
                 self.rules.append(rule)
                 numbers = {k: self.clock.at(v) for k, v in rule.hyper.items()}
-                groups.append({"params": [], "name": f"{view.node}/{kind}", **numbers})
+                group = {"params": [], "name": f"{view.node}/{kind}", **BASE}
+                groups.append({**group, states.MARK: rule.name, **numbers})
             for track in tracks:
                 track.group = place
                 groups[place]["params"].append(track.tensor)
@@ -181,9 +194,23 @@ class NetworkOptimizer(torch.optim.Optimizer):
             if not _is_ours(rule.updater):
                 rule.inner = rule.updater(group["params"])
                 group["lr"] = rule.inner.param_groups[0].get("lr", 1.0)
-        super().__init__(groups or [{"params": [torch.zeros(0)], "name": "none"}], {})
+            self._follow(rule, group)
+        if not groups:
+            groups.append({"params": [torch.zeros(0)], "name": "none", **BASE})
+        # what all groups have: schedulers look here for a momentum to cycle
+        common = [k for k in CYCLED if all(k in group for group in groups)]
+        super().__init__(groups, {k: groups[0][k] for k in common})
         if self.conf.optimization_algo != SGD:
             self.solution = Solution(self)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """For torch's constructor only: the network says what its groups are."""
+        if len(getattr(self, "param_groups", ())) >= max(1, len(self.rules)):
+            raise ValueError(
+                "NetworkOptimizer.add_param_group: groups are the network's layers; "
+                "give other parameters an optimizer of their own"
+            )
+        super().add_param_group(param_group)
 
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None
@@ -191,8 +218,12 @@ class NetworkOptimizer(torch.optim.Optimizer):
         """One training iteration on the gradients of the mean loss.
 
         With a solver the closure is needed, and may be called several times; its loss
-        is that of ``Network.objective``.
+        is that of ``Network.objective``. ``torch.compile`` leaves it as it is.
         """
+        return self._step(closure)
+
+    @uncompiled
+    def _step(self, closure: Callable[[], float] | None) -> float | None:
         self._refuse_what_is_to_come()
         if self.solution is not None:
             score: float = self.solution.step(closure)
@@ -214,7 +245,20 @@ class NetworkOptimizer(torch.optim.Optimizer):
             self.clock.iteration += 1
             self._constrain()
             self._forget()
+        self.preview()
         return loss
+
+    def _follow(self, rule: Rule, group: dict[str, Any]) -> list[str]:
+        schedules = {k: v for k, v in rule.hyper.items() if callable(v)}
+        driven = rates.follow(group, schedules, lambda _, rate: self.clock.at(rate))
+        rates.pair_betas(group)
+        return driven
+
+    def preview(self) -> None:
+        """Let groups show the numbers of the next step, now that the clock moved."""
+        for rule, group in zip(self.rules, self.param_groups, strict=False):
+            with contextlib.suppress(Exception):  # the step itself will say so
+                self._follow(rule, group)
 
     def _tell(self, stage: str, value: Callable[[Track], Tensor | None]) -> None:
         if not self.listeners:
@@ -276,7 +320,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 u = -track.tensor
                 track.tensor.copy_(before)
                 if track.grad is not None:
-                    rate = self.param_groups[track.group].get("lr", 1.0)
+                    rate = self.param_groups[track.group]["lr"]
                     u = u + self._decay_factor(track, rate) * before
             parts.append(u.reshape(-1))
         return torch.cat(parts) if parts else torch.zeros(0)
@@ -291,6 +335,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         self._forget()
         self.clock.iteration += 1
         self._constrain()
+        self.preview()
 
     def _normalise(self) -> None:
         layers: dict[str, list[Track]] = {}
@@ -316,17 +361,16 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def _update(self) -> None:
         buckets: dict[Any, list[Track]] = {}
+        pairs = zip(self.rules, self.param_groups, strict=False)
+        rates.tell(self, [name for pair in pairs for name in self._follow(*pair)])
         for track in self.tracks:
             if track.group is None or track.grad is None:
                 continue
             rule, group = self.rules[track.group], self.param_groups[track.group]
             if rule.inner is not None:
                 continue
-            for name, value in rule.hyper.items():
-                if callable(value):
-                    group[name] = self.clock.at(value)
-            hyper = tuple((name, group[name]) for name in rule.hyper)
-            self._decay(track, group.get("lr", 1.0) if "lr" in rule.hyper else 1.0)
+            hyper = tuple((k, float(group[k])) for k in {**rule.hyper, "lr": 1.0})
+            self._decay(track, float(group["lr"]))
             buckets.setdefault((rule.updater, hyper), []).append(track)
         for (updater, hyper), tracks in buckets.items():
             self._apply(updater, dict(hyper), tracks)
@@ -340,11 +384,14 @@ class NetworkOptimizer(torch.optim.Optimizer):
             track.tensor.mul_(1 + factor if self.uphill else 1 - factor)
 
     def _decay_factor(self, track: Track, rate: float) -> float:
-        return sum(
+        own = sum(
             self.clock.at(r.coeff) * (rate if r.apply_lr else 1.0)
             for r in track.view.penalties
             if not r.before_updater
         )
+        place = track.group
+        assert place is not None
+        return own + rate * float(self.param_groups[place]["weight_decay"])
 
     def _apply(
         self, updater: Any, hyper: dict[str, float], tracks: list[Track]
@@ -497,15 +544,42 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the counters and the state of foreign optimizers."""
-        inner = [r.inner.state_dict() if r.inner else None for r in self.rules]
-        counters = {"iteration": self.clock.iteration, "epoch": self.clock.epoch}
-        state = {**super().state_dict(), "clock": counters, "inner": inner}
-        if self.solution is not None:
-            state["solver"] = self.solution.state_dict()
-        return state
+
+        def completed(state: dict[str, Any]) -> dict[str, Any]:
+            for group in state["param_groups"]:
+                group[rates.WRITTEN] = dict(group.get(rates.WRITTEN, {}))
+            inner = [r.inner.state_dict() if r.inner else None for r in self.rules]
+            counters = {"iteration": self.clock.iteration, "epoch": self.clock.epoch}
+            state = {**state, "clock": counters, "inner": inner}
+            if self.solution is not None:
+                state["solver"] = self.solution.state_dict()
+            return state
+
+        return states.save(self, super().state_dict, completed)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
+        whole: dict[str, Any] = {}
+
+        def restored(rest: dict[str, Any]) -> None:
+            states.restore_precision(self, rest)
+            if self.solution is not None:
+                self.solution.load_state_dict(whole["solver"])
+            for rule, saved in zip(self.rules, whole["inner"], strict=True):
+                if rule.inner is not None:
+                    rule.inner.load_state_dict(saved)
+            self.clock.iteration = int(whole["clock"]["iteration"])
+            self.clock.epoch = int(whole["clock"]["epoch"])
+            self.preview()
+
+        def checked(given: dict[str, Any]) -> dict[str, Any]:
+            whole.update(given)
+            return self._checked(given)
+
+        states.load(self, super().load_state_dict, state_dict, checked, restored)
+
+    def _checked(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """What of ``state_dict`` torch loads, completed if it is old, or one error."""
         rest = dict(state_dict)
         counters, inner = rest.pop("clock", None), rest.pop("inner", None)
         solver = rest.pop("solver", None)
@@ -519,15 +593,13 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 "state_dict: expected one that was saved with optimization_algo "
                 f"{self.conf.optimization_algo}"
             )
-        super().load_state_dict(rest)
-        restore_precision(self, rest)
-        if self.solution is not None and solver is not None:
-            self.solution.load_state_dict(solver)
-        for rule, saved in zip(self.rules, inner, strict=True):
-            if rule.inner is not None:
-                rule.inner.load_state_dict(saved)
-        self.clock.iteration = int(counters["iteration"])
-        self.clock.epoch = int(counters["epoch"])
+        saved = rest["param_groups"]
+        states.refuse_others(saved, [rule.name for rule in self.rules])
+        kept = (*BASE, states.MARK)
+        own = [{k: g[k] for k in kept if k in g} for g in self.param_groups]
+        pairs = zip(own, saved, strict=False)
+        rest["param_groups"] = [{**ours, **theirs} for ours, theirs in pairs]
+        return rest
 
 
 def _is_ours(updater: Any) -> bool:

@@ -81,6 +81,16 @@ class NetworkMixin(_Base):
         self.network.train()  # a restored network comes in eval mode
         return self.network.renew_optimizer()
 
+    @property
+    def lr(self) -> float:
+        """The first layer's rate; setting it, as ``lr_find`` does, sets all layers'."""
+        return float(self.network.optimizer.param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        for group in self.network.optimizer.param_groups:
+            group["lr"] = value
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.network.objective(*unpacked(batch))
         penalised = not self.network.solved  # else they are in it
@@ -88,7 +98,7 @@ class NetworkMixin(_Base):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.network.clock.epoch += 1
+        self.network.end_epoch()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate("val", batch)
