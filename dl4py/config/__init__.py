@@ -7,6 +7,7 @@ the name of its class.
 from typing import TYPE_CHECKING
 
 from dl4py.config import (
+    attention,
     convolutional,
     dropout,
     feedforward,
@@ -25,7 +26,7 @@ from dl4py.config.inputs import InputType
 from dl4py.config.kinds import field
 from dl4py.config.layer import BaseLayer, ConfigurationError, FeedForwardLayer, Layer
 from dl4py.config.plan import Plan, Step
-from dl4py.config.vertices import Vertex
+from dl4py.config.vertices import TrainedVertex, Vertex
 from dl4py.registry import (
     CONSTRAINTS,
     DROPOUTS,
@@ -37,6 +38,7 @@ from dl4py.registry import (
 )
 
 if TYPE_CHECKING:
+    from dl4py.config.attention import *
     from dl4py.config.convolutional import *
     from dl4py.config.dropout import *
     from dl4py.config.feedforward import *
@@ -73,6 +75,7 @@ __all__ = [
     "NeuralNetConfiguration",
     "Plan",
     "Step",
+    "TrainedVertex",
     "Vertex",
     "field",
     *_found,

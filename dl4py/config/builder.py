@@ -423,7 +423,9 @@ class GraphBuilder(Words):
                 else:
                     known = tuple(g for g in given if g is not None)
                     whole = len(known) == len(given)
+                    item = item.resolved(settings)
                     item = item.with_inputs(known) if whole else item
+                    item.check()
                     types[name] = item.output(known) if whole else None
             except ValueError as error:
                 kind = type(item).__name__

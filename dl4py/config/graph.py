@@ -9,7 +9,7 @@ from typing import Any
 
 from dl4py.config.codec import DL4JFormatError, at, decode, encode, mapping, shown
 from dl4py.config.kinds import field
-from dl4py.config.layer import ConfigurationError, Layer
+from dl4py.config.layer import DEFAULTS, ConfigurationError, Layer
 from dl4py.config.plan import Plan, Step
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.settings import (
@@ -98,10 +98,11 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 keys = {k: content[k] for k in sorted(content)}
                 vertices[name] = {"@class": LAYER_VERTEX, **keys}
             else:
-                vertices[name] = encode(item, path)
+                vertices[name] = item.to_dict(name, self.data_type, path)
         names = [
             f"{name}_{variable}"
             for name, item in self.vertices.items()
+            if isinstance(item, Layer)
             for variable in item.parameters
         ]
         default = self._beside_layer(None, names, around.get("", {}), "$")
@@ -156,7 +157,8 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 if not isinstance(vertex, Vertex):
                     what = shown(part.get("@class"))
                     raise DL4JFormatError(f"{path}: unknown vertex {what}")
-                vertices[name] = vertex
+                with at(path):
+                    vertices[name] = vertex.resolved(DEFAULTS)
                 continue
             conf = mapping(part.get("layerConf"), f"{path}.layerConf")
             vertices[name] = layer_of(conf, f"{path}.layerConf")

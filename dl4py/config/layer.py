@@ -174,20 +174,7 @@ class Layer:
 
     def resolved(self, settings: Mapping[str, Any]) -> Any:
         """The final form: inherited values filled in, everything normal and checked."""
-        changes: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value, kind = getattr(self, f.name), f.metadata.get("kind")
-            if f.metadata.get("inherit"):
-                value = _inherited(f.name, value, settings.get(f.name))
-            if value is not None and kind is not None:
-                try:
-                    value = kind(value)
-                    if isinstance(value, Layer):
-                        value = value.resolved(settings)
-                except (ValueError, TypeError) as error:
-                    raise ConfigurationError(f"{f.name}: {error}") from error
-            changes[f.name] = value
-        result = replace(self, **changes)
+        result = filled(self, settings)
         constraints = tuple(result._constrained(result.constraints or ()))
         result = replace(result, constraints=constraints or None)
         try:
@@ -317,6 +304,24 @@ class FeedForwardLayer(BaseLayer):
     def check(self) -> None:
         if self.n_out is None:
             raise ValueError("n_out: expected a whole number >= 1, got nothing")
+
+
+def filled(conf: Any, settings: Mapping[str, Any]) -> Any:
+    """``conf`` with what it inherits from ``settings``, every value in normal form."""
+    changes: dict[str, Any] = {}
+    for f in dataclasses.fields(conf):
+        value, kind = getattr(conf, f.name), f.metadata.get("kind")
+        if f.metadata.get("inherit"):
+            value = _inherited(f.name, value, settings.get(f.name))
+        if value is not None and kind is not None:
+            try:
+                value = kind(value)
+                if isinstance(value, Layer):
+                    value = value.resolved(settings)
+            except (ValueError, TypeError) as error:
+                raise ConfigurationError(f"{f.name}: {error}") from error
+        changes[f.name] = value
+    return replace(conf, **changes)
 
 
 def _inherited(name: str, own: Any, given: Any) -> Any:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dl4py.config.codec import replace
+from dl4py.config.codec import encode, replace
 from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent
-from dl4py.config.kinds import Checked, Choice, Data, Integer, Many, Real, field, text
-from dl4py.config.layer import ConfigurationError
+from dl4py.config.kinds import (
+    Checked,
+    Choice,
+    Data,
+    Integer,
+    Item,
+    Many,
+    Real,
+    field,
+    text,
+)
+from dl4py.config.layer import (
+    GRADIENT_NORMALIZATION,
+    ConfigurationError,
+    filled,
+    weight_init_of,
+)
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.registry import PREPROCESSORS, VERTICES
+from dl4py.registry import PREPROCESSORS, REGULARIZATIONS, UPDATERS, VERTICES
 
 
 @dataclass(frozen=True)
@@ -19,13 +35,17 @@ class Vertex(Checked):
     """Base of all vertices.
 
     A vertex of one's own is such a dataclass, registered with
-    ``@VERTICES.add("name")``, and a module that :func:`dl4py.layers.implements` it.
+    ``@VERTICES.add("name")``, and a module that :func:`dl4py.layers.implements` it; one
+    with parameters derives from :class:`TrainedVertex`.
     """
 
     least: ClassVar[int] = 1  # inputs that it needs
     most: ClassVar[int | None] = 1  # inputs that it takes; None: any number
     reads: ClassVar[tuple[str, ...]] = ()  # fields that name a network input
-    variables: ClassVar[tuple[str, ...]] = ()  # DL4J's names of its parameters
+
+    def resolved(self, settings: Mapping[str, Any]) -> Any:
+        """The final form: with what it inherits from the network's settings."""
+        return self
 
     def with_inputs(self, given: tuple[InputType, ...]) -> Any:
         """This vertex with what follows from its inputs."""
@@ -45,6 +65,75 @@ class Vertex(Checked):
         """The network inputs that it looks at beside its own."""
         names = (getattr(self, name) for name in self.reads)
         return tuple(name for name in names if name is not None)
+
+    def check(self) -> None:
+        """Conditions on the finished vertex; raises ``ValueError("field: …")``."""
+
+    def to_dict(self, name: str, data_type: str, path: str) -> dict[str, Any]:
+        """DL4J's JSON of the vertex as plain types.
+
+        Args:
+            name, data_type: its own, and the network's.
+            path: where it stands, for messages.
+        """
+        content: dict[str, Any] = encode(self, path)
+        return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVertex(Vertex):
+    """Base of vertices with parameters, which are trained as those of layers are.
+
+    Args:
+        updater, bias_updater: a name, or a torch optimizer class; biases follow
+            ``updater`` unless they have their own.
+        regularization, regularization_bias: penalties on weights and on biases.
+        gradient_normalization: one of DL4J's five rules, or ``"None"``.
+        gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
+        weight_init: a name, a distribution or a function.
+
+    What is not given is the network's.
+
+    DL4J: org.deeplearning4j.nn.conf.layers.samediff.SameDiffVertex
+    """
+
+    updater: Any = field(None, Item(UPDATERS), inherit=True, training=True)
+    bias_updater: Any = field(None, Item(UPDATERS), inherit=True, training=True)
+    regularization: Any = field(
+        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
+    )
+    regularization_bias: Any = field(
+        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
+    )
+    gradient_normalization: Any = field(
+        None, GRADIENT_NORMALIZATION, inherit=True, training=True
+    )
+    gradient_normalization_threshold: Any = field(
+        None, Real(0.0), inherit=True, training=True
+    )
+    weight_init: Any = field(None, weight_init_of, json="weightInitFn", inherit=True)
+
+    # JSON that follows from the rest
+    json_derived: ClassVar[tuple[str, ...]] = (
+        "dataType",
+        "layerName",
+        "name",
+        "vertexParams",
+    )
+
+    def resolved(self, settings: Mapping[str, Any]) -> Any:
+        return filled(self, settings)
+
+    def around(self) -> dict[str, Any]:
+        """What else DL4J writes beside the fields."""
+        return {}
+
+    def to_dict(self, name: str, data_type: str, path: str) -> dict[str, Any]:
+        content = super().to_dict(name, data_type, path)
+        kind = content.pop("@class")
+        content |= {"dataType": data_type, "layerName": name, "name": name}
+        content |= self.around()
+        return {"@class": kind, **{k: content[k] for k in sorted(content)}}
 
 
 def _same_kind(given: tuple[InputType, ...]) -> None:
@@ -132,6 +221,24 @@ def _width(given: InputType) -> int:
     return int(getattr(given, "channels", given.features))
 
 
+def _channels_first(given: InputType) -> InputType:
+    """``given``, where axis 1 holds features or channels."""
+    if getattr(given, "format", "") in ("NHWC", "NWC"):
+        raise ConfigurationError(
+            "inputs: expected features or channels on axis 1, as DL4J does here, got "
+            f"{given}"
+        )
+    return given
+
+
+def time_series(given: InputType) -> Recurrent:
+    """``given``, where it is a time series ``[n, size, time]``."""
+    if not isinstance(given, Recurrent):
+        raise ConfigurationError(f"inputs: expected a time series, got {given}")
+    _channels_first(given)
+    return given
+
+
 @VERTICES.add("subset_vertex", "subset", java="SubsetVertex")
 @dataclass(frozen=True)
 class SubsetVertex(Vertex):
@@ -155,7 +262,7 @@ class SubsetVertex(Vertex):
             )
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        (g,) = given
+        g = _channels_first(given[0])
         size, width = self.last - self.first + 1, _width(g)
         if self.last >= width:
             raise ConfigurationError(
@@ -172,7 +279,9 @@ class SubsetVertex(Vertex):
 @VERTICES.add("stack_vertex", "stack", java="StackVertex")
 @dataclass(frozen=True)
 class StackVertex(Vertex):
-    """Puts the examples of its inputs below each other: n becomes n times as many.
+    """Puts the examples of its inputs below each other.
+
+    Series that are shorter than others are filled up with 0, and so are their masks.
 
     DL4J: org.deeplearning4j.nn.conf.graph.StackVertex
     """
@@ -180,6 +289,12 @@ class StackVertex(Vertex):
     most: ClassVar[int | None] = None
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
+        first = given[0]
+        if isinstance(first, Recurrent):
+            _same_kind(given)
+            lengths = [g.length for g in given]  # type: ignore[attr-defined]
+            longest = None if None in lengths else max(lengths)
+            given = tuple(replace(g, length=longest) for g in given)
         if len(set(given)) > 1:
             raise ConfigurationError(
                 f"inputs: expected equal shapes, got {', '.join(map(str, given))}"
@@ -276,8 +391,10 @@ class ReshapeVertex(Vertex):
     """Another shape for the same numbers.
 
     Args:
-        new_shape: the shape, the examples' axis included; -1 follows from the rest.
-        mask_shape: the same for a mask; default: masks go on as they are.
+        new_shape: the shape, the examples' axis included; -1 follows from the rest. A
+            fixed number of examples stands for as many as come in.
+        mask_shape: the same for a mask. By default a mask of rows or steps becomes one
+            of as many steps or rows, or goes on as it is.
         reshape_order: ``"c"``.
 
     DL4J: org.deeplearning4j.nn.conf.graph.ReshapeVertex
@@ -288,13 +405,18 @@ class ReshapeVertex(Vertex):
     reshape_order: str = field("c", Choice("c"))
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        sizes = self.new_shape[1:]
+        g, sizes = given[0], self.new_shape[1:]
+        length = g.length or 0 if isinstance(g, Recurrent) else 1  # 0: it varies
+        count = g.features * length
         known = math.prod(s for s in sizes if s > 0)
-        free = given[0].features // known if -1 in sizes else 1
-        if known * free != given[0].features:
+        free = count // known if -1 in sizes else 1
+        held = known * free
+        # with a free number of examples one may become several, or several one
+        several = self.new_shape[0] == -1 and (count % held == 0 or held % count == 0)
+        if count and held != count and not (several and -1 not in sizes):
             raise ConfigurationError(
-                f"new_shape: {self.new_shape} does not hold the {given[0].features} "
-                "numbers of an example"
+                f"new_shape: {self.new_shape} does not hold the {count} numbers of an "
+                "example"
             )
         full = [free if s == -1 else s for s in sizes]
         if len(full) == 1:
@@ -334,18 +456,12 @@ class PoolHelperVertex(Vertex):
     """
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        (g,) = given
+        g = _channels_first(given[0])
         if not isinstance(g, Convolutional) or min(g.height, g.width) < 2:
             raise ConfigurationError(
                 f"inputs: expected images of 2×2 and more, got {g}"
             )
         return Convolutional(g.height - 1, g.width - 1, g.channels, g.format)
-
-
-def _series(given: InputType) -> Recurrent:
-    if not isinstance(given, Recurrent):
-        raise ConfigurationError(f"inputs: expected a time series, got {given}")
-    return given
 
 
 @VERTICES.add("last_time_step_vertex", java="rnn.LastTimeStepVertex")
@@ -365,7 +481,7 @@ class LastTimeStepVertex(Vertex):
     reads: ClassVar[tuple[str, ...]] = ("mask_input",)
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        return FeedForward(_series(given[0]).size)
+        return FeedForward(time_series(given[0]).size)
 
 
 @VERTICES.add("duplicate_to_time_series_vertex", java="rnn.DuplicateToTimeSeriesVertex")
@@ -408,7 +524,7 @@ class ReverseTimeSeriesVertex(Vertex):
     reads: ClassVar[tuple[str, ...]] = ("mask_input",)
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        return _series(given[0])
+        return time_series(given[0])
 
 
 @VERTICES.add("frozen_vertex", java="FrozenVertex")
@@ -424,8 +540,19 @@ class FrozenVertex(Vertex):
 
     underlying: Any = field(kind=Data(VERTICES))
 
+    def resolved(self, settings: Mapping[str, Any]) -> FrozenVertex:
+        return FrozenVertex(self.underlying.resolved(settings))
+
     def with_inputs(self, given: tuple[InputType, ...]) -> FrozenVertex:
         return FrozenVertex(self.underlying.with_inputs(given))
+
+    def check(self) -> None:
+        self.underlying.check()
+
+    def to_dict(self, name: str, data_type: str, path: str) -> dict[str, Any]:
+        content = super().to_dict(name, data_type, path)
+        inner = self.underlying.to_dict(name, data_type, f"{path}.underlying")
+        return {**content, "underlying": inner}
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
         found: InputType = self.underlying.output(given)
@@ -434,11 +561,6 @@ class FrozenVertex(Vertex):
     @property
     def named_inputs(self) -> tuple[str, ...]:
         names: tuple[str, ...] = self.underlying.named_inputs
-        return names
-
-    @property
-    def variables(self) -> tuple[str, ...]:  # type: ignore[override]
-        names: tuple[str, ...] = self.underlying.variables
         return names
 
     @property

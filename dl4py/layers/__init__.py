@@ -6,6 +6,7 @@ Every class of ``dl4py.config`` with a module has it here under the same name.
 from typing import TYPE_CHECKING
 
 from dl4py.layers import (
+    attention,
     convolutional,
     feedforward,
     normalization,
@@ -23,6 +24,7 @@ from dl4py.layers.vertices import Vertex
 from dl4py.registry import MODULES
 
 if TYPE_CHECKING:
+    from dl4py.layers.attention import *
     from dl4py.layers.convolutional import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *

@@ -316,10 +316,11 @@ def _fields(configuration: type[Any]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def _leading(configuration: type[Any]) -> tuple[str, ...]:
-    """What a module takes by position: for vertices, all fields."""
+    """What a module takes by position: for vertices, what their dataclass does."""
     found: tuple[str, ...] = getattr(configuration, "leading", None) or ()
     if LAYERS.entry_of(configuration) is None:
-        found = found or tuple(_fields(configuration))
+        known = _fields(configuration).items()
+        found = found or tuple(name for name, f in known if not f.kw_only)
     return found
 
 
