@@ -18,7 +18,7 @@ class Scored(Layer):
     """What layers with a loss share: from pre-activations and labels to a score.
 
     Called with ``labels`` such a layer returns its score, a sum over outputs, time and
-    examples, else its activations.
+    examples, else its activations. Without ``labels_mask`` a score takes ``mask``.
 
     Attributes:
         always_divides: the score is divided by the number of examples even where the
@@ -26,6 +26,7 @@ class Scored(Layer):
     """
 
     always_divides = False
+    in_graph = False  # a network says so
     criterion: losses.Loss
     activation: Any
 
@@ -46,13 +47,30 @@ class Scored(Layer):
         labels_mask: Tensor | None = None,
     ) -> Tensor:
         z = self.as_given(self.pre_output(self.arrange(self.disturb(x))))
-        if labels is not None:
+        if labels is None:
+            return self.cover(self.finish(z), mask)
+        if labels_mask is not None or mask is None:
             return self.score_sum(z, labels, labels_mask)
-        return self.cover(self.finish(z), mask)
+        total = self.score_sum(z, labels, mask)
+        if self.dl4j_exact and self.in_graph:
+            return activations.gradient_of(total, self.score_sum(z, labels))
+        return total
 
     def pre_output(self, x: Tensor) -> Tensor:
         """The values that go into the activation, channels on axis 1."""
         return self.transform(x, None)
+
+    def loss_mask(self, mask: Tensor | None) -> Tensor | None:
+        """What stands for a labels mask where only a features mask comes in."""
+        return mask
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        found = super().differs(dtype)
+        if self.in_graph and type(self).loss_mask is Scored.loss_mask:
+            found.append(
+                "a graph's score, no gradient, ignores a features mask of rows"
+            )
+        return found
 
     def rows(self, t: Tensor, like: Tensor) -> Tensor:
         """Labels or mask as the rows the loss wants; ``like`` are pre-activations."""
@@ -144,6 +162,12 @@ class RnnOutput(Scored, Affine):
         >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
         torch.Size([3, 2, 5])
     """
+
+    def loss_mask(self, mask: Tensor | None) -> Tensor | None:
+        return None  # DL4J: the features mask of a series ends before a loss
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return None
 
     def steps(self, t: Tensor) -> Tensor:
         """NCW arrays with their features last, and back; NWC as they are."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dl4py import config
 from dl4py.layers.flow import Flow
@@ -114,20 +116,30 @@ class StackVertex(Vertex):
     def flow(self, given: Sequence[Flow], inputs: Mapping[str, Flow]) -> Flow:
         y = self(*(flow.x for flow in given))
         mask = None
-        if any(flow.mask is not None for flow in given):
-            known = next(flow.mask for flow in given if flow.mask is not None)
-            mask = torch.cat(
-                [
-                    known.new_ones(flow.x.shape[0], *known.shape[1:])
-                    if flow.mask is None
-                    else flow.mask
-                    for flow in given
-                ]
-            )
+        known = [flow.mask for flow in given if flow.mask is not None]
+        if known:
+            masks = [
+                known[0].new_ones(
+                    flow.x.shape[0],
+                    *(flow.x.shape[2:] if flow.x.dim() == 3 else known[0].shape[1:]),
+                )
+                if flow.mask is None
+                else flow.mask
+                for flow in given
+            ]
+            mask = _stacked(masks, y.dim() == 3)
         return Flow(y, mask, sum(flow.n for flow in given))
 
     def forward(self, *xs: Tensor) -> Tensor:
-        return torch.cat(xs)
+        return _stacked(xs, xs[0].dim() == 3)
+
+
+def _stacked(xs: Sequence[Tensor], series: bool) -> Tensor:
+    """Examples below each other; DL4J fills shorter series up with 0."""
+    if not series:
+        return torch.cat(tuple(xs))
+    longest = max(x.shape[-1] for x in xs)
+    return torch.cat([F.pad(x, (0, longest - x.shape[-1])) for x in xs])
 
 
 @implements(config.UnstackVertex)
@@ -198,7 +210,8 @@ class L2Vertex(Vertex):
     def feed_mask(
         self, masks: Sequence[Tensor | None], given: Sequence[Flow]
     ) -> Tensor | None:
-        return None
+        (mask, _), n = masks, given[0].x.shape[0]
+        return mask if mask is not None and mask.numel() == n else None  # no steps left
 
 
 @implements(config.L2NormalizeVertex)
@@ -225,16 +238,30 @@ class ReshapeVertex(Vertex):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = self.conf.new_shape
-        return x.reshape(x.shape[0] if shape[0] > 0 else -1, *shape[1:])
+        first, *rest = self.conf.new_shape
+        if first > 0 and first * math.prod(rest) != x.numel():
+            first = x.shape[0]
+        return x.reshape(first, *rest)
 
-    def feed_mask(
-        self, masks: Sequence[Tensor | None], given: Sequence[Flow]
-    ) -> Tensor | None:
-        (mask,) = masks
-        if mask is None or self.conf.mask_shape is None:
-            return mask
-        return mask.reshape(self.conf.mask_shape)
+    def flow(self, given: Sequence[Flow], inputs: Mapping[str, Flow]) -> Flow:
+        (g,) = given
+        y = self(g.x)
+        n = g.n if y.shape[0] == g.x.shape[0] else y.shape[0]
+        return Flow(y, None if g.mask is None else self._mask(g.mask, y), n)
+
+    def _mask(self, mask: Tensor, y: Tensor) -> Tensor:
+        """The mask of the numbers of ``mask`` in the places that they have in ``y``."""
+        if self.conf.mask_shape is not None:
+            return mask.reshape(self.conf.mask_shape)
+        n, wanted = y.shape[0], (y.shape[0], *y.shape[2:][: y.dim() == 3])
+        if mask.numel() == math.prod(wanted):
+            return mask if mask.dim() > 1 and mask.shape[0] == n else mask.view(wanted)
+        if mask.numel() == n:  # of an example: of all its steps
+            return mask.view(n, 1).expand(wanted)
+        raise ValueError(
+            f"ReshapeVertex: the mask {tuple(mask.shape)} does not fit what leaves, "
+            f"{tuple(y.shape)}; give mask_shape=..."
+        )
 
 
 @implements(config.PreprocessorVertex)

@@ -75,9 +75,12 @@ class Network(nn.Module):
         self.door = Door(self.plan, modules, dl4j_exact)
         self.clock = Clock(conf.iteration_count, conf.epoch_count, dl4j_exact)
         self.noise = Noise()
+        graph = isinstance(conf, ComputationGraphConfiguration)
         for module in self.modules():
             if isinstance(module, Part):
                 module.clock = self.clock
+            if isinstance(module, Scored):
+                module.in_graph = graph
             if module is not self and hasattr(module, "noise"):
                 # by name: layers and activations draw, and share no base that says so
                 setattr(module, "noise", self.noise)  # noqa: B010

@@ -130,17 +130,18 @@ def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Fl
 
 def _called(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Flow:
     x, mask, n = flow.x, flow.mask, flow.n
+    passed = layer.feed_mask(mask, x.shape)
     score = None
     if node.scored is not None:
-        # DL4J: the features mask ends before a loss
-        mask = batch.labels_masks[node.output or 0]
+        given = batch.labels_masks[node.output or 0]
+        mask = node.scored.loss_mask(mask) if given is None else given
         if batch.labels:
             labels = batch.labels[node.output or 0]
-            score = layer(x, labels=labels, labels_mask=mask)
+            score = layer(x, mask, labels=labels, labels_mask=given)
             if not node.read:
                 return Flow(score, None, n, score=score)
     y = layer(x, mask, state)
     after = None
     if layer.recurrent:
         y, after = y
-    return Flow(y, layer.feed_mask(mask, x.shape), n, after, score)
+    return Flow(y, passed, n, after, score)
