@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -219,14 +220,19 @@ def parameters(item: Any) -> dict[str, Any]:
     What only an instance needs (``params`` of an optimizer, ``dl4j_exact``, the input)
     is left out; a missing default is ``inspect.Parameter.empty``.
     """
+    return dict(_arguments(item))
+
+
+@functools.lru_cache(1024)  # a network asks for every layer
+def _arguments(item: Any) -> tuple[tuple[str, Any], ...]:
     stated = hasattr(item, "__signature__")  # a module's, from its configuration
     target = item.__init__ if inspect.isclass(item) and not stated else item
-    return {
-        p.name: p.default
+    return tuple(
+        (p.name, p.default)
         for p in inspect.signature(target).parameters.values()
         if p.name not in _NOT_ARGUMENTS
         and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
+    )
 
 
 def option(

@@ -135,6 +135,11 @@ def arguments(module: nn.Module) -> str:
     return ", ".join(shown + ["dl4j_exact=True"] * bool(module.dl4j_exact))
 
 
+@functools.lru_cache(1024)  # a network asks for every layer
+def _knows_exact(kind: Any) -> bool:
+    return "dl4j_exact" in inspect.signature(kind).parameters
+
+
 def get(name: Any, dl4j_exact: bool = False, **args: Any) -> nn.Module:
     """An activation by name, or whatever else computes a tensor from a tensor.
 
@@ -166,7 +171,7 @@ def get(name: Any, dl4j_exact: bool = False, **args: Any) -> nn.Module:
             )
         return item
     if inspect.isclass(item) and issubclass(item, nn.Module):
-        if "dl4j_exact" in inspect.signature(item).parameters:
+        if _knows_exact(item):  # type: ignore[arg-type]
             args["dl4j_exact"] = dl4j_exact
         module: nn.Module = item(**args)
         return module

@@ -45,8 +45,16 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="whether a model zip predicts this")
     verify.add_argument("model", type=Path)
-    verify.add_argument("--inputs", type=Path, required=True, help="x.npy")
-    verify.add_argument("--outputs", type=Path, required=True, help="y.npy")
+    for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
+        verify.add_argument(
+            word,
+            type=Path,
+            required=True,
+            action="extend",
+            nargs="+",
+            metavar=file,
+            help="of a graph with several one for each, in order",
+        )
     verify.set_defaults(run=_verify)
     return parser
 

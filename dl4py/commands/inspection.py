@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from dl4py.config import ComputationGraphConfiguration
 from dl4py.config.codec import brief
 from dl4py.layers import Embedding
 from dl4py.network import Network
@@ -31,6 +33,7 @@ def describe(net: Network) -> dict[str, Any]:
                 "index": i,
                 "name": node.name,
                 "type": type(node.conf).__name__,
+                "reads": list(node.step.inputs),
                 "preprocessor": type(node.step.preprocessor).__name__
                 if node.step.preprocessor
                 else None,
@@ -51,6 +54,8 @@ def describe(net: Network) -> dict[str, Any]:
         "updater_state": int(net.updater_state().numel()),
         "iteration": net.clock.iteration,
         "epoch": net.clock.epoch,
+        "inputs": list(net.plan.inputs),
+        "outputs": list(net.plan.outputs),
         "layers": layers,
         # where dl4j_exact=False would compute something else
         "differences": build(net.conf, draw=False).differs(),
@@ -69,25 +74,27 @@ def _name(value: Any) -> str | None:
 def table(net: Network) -> str:
     """The network as a text table."""
     found = describe(net)
-    head = ("", "name", "type", "in → out", "parameters", "count", "updater")
-    rows = [head]
+    head = ["", "name", "type", "in → out", "parameters", "count", "updater"]
+    graph = isinstance(net.conf, ComputationGraphConfiguration)
+    rows = [head + ["reads"] * graph]
     for layer in found["layers"]:
         sizes = (layer["n_in"], layer["n_out"])
         shapes = (
             f"{k} {'×'.join(map(str, v))}" for k, v in layer["parameters"].items()
         )
-        rows.append(
-            (
-                str(layer["index"]),
-                layer["name"],
-                layer["type"],
-                "" if sizes == (None, None) else f"{sizes[0]} → {sizes[1]}",
-                ", ".join(shapes),
-                f"{layer['count']:,}",
-                layer["updater"] or "",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        row = [
+            str(layer["index"]),
+            layer["name"],
+            layer["type"],
+            "" if sizes == (None, None) else f"{sizes[0]} → {sizes[1]}",
+            ", ".join(shapes),
+            f"{layer['count']:,}",
+            layer["updater"] or "",
+        ]
+        read = layer["reads"]
+        reads = ", ".join(read[:3]) + (f" and {len(read) - 3} more" * (len(read) > 3))
+        rows.append(row + [reads] * graph)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -112,34 +119,70 @@ def _numbers(argument: str, file: str | os.PathLike[str]) -> np.ndarray[Any, Any
 
 def verify(
     path: str | os.PathLike[str],
-    inputs: str | os.PathLike[str],
-    outputs: str | os.PathLike[str],
+    inputs: Sequence[str | os.PathLike[str]],
+    outputs: Sequence[str | os.PathLike[str]],
 ) -> tuple[float, float]:
     """(largest error, largest one allowed) of a model's outputs against recorded ones.
 
     Args:
         path: a model zip.
-        inputs, outputs: ``.npy`` files of a batch and of what DL4J predicted for it.
+        inputs, outputs: ``.npy`` files of a batch and of what DL4J predicted for it,
+            one for each input and output of a graph, in order.
+
+    The output with the worst ratio of the two counts.
     """
     net = restore(path)
-    x, y = _numbers("inputs", inputs), _numbers("outputs", outputs)
+    for word, files, names in (
+        ("inputs", inputs, net.plan.inputs),
+        ("outputs", outputs, net.plan.outputs),
+    ):
+        if len(files) != len(names):
+            raise ValueError(
+                f"{word}: expected {len(names)} files ({', '.join(names)}), got "
+                f"{len(files)}; give --{word} once for each, in this order"
+            )
     first = next(net.parameters(), None)
     dtype = torch.float32 if first is None else first.dtype
-    batch = torch.from_numpy(x)
-    if not isinstance(net.nodes[0].layer, Embedding) or batch.is_floating_point():
-        batch = batch.to(dtype)
+    looked_up = {
+        name
+        for node in net.nodes
+        if isinstance(node.layer, Embedding)
+        for name in node.step.inputs
+    }
+    arrays = [_numbers("inputs", file) for file in inputs]
+    batch = []
+    for name, array in zip(net.plan.inputs, arrays, strict=True):
+        x = torch.from_numpy(array)
+        indices = name in looked_up and not x.is_floating_point()
+        batch.append(x if indices else x.to(dtype))
     try:
-        ours = net.output(batch).double().numpy()
+        found = net.output(tuple(batch))
     except (ValueError, RuntimeError) as error:
+        shapes = ", ".join(
+            f"{os.fspath(file)} of shape {array.shape}"
+            for file, array in zip(inputs, arrays, strict=True)
+        )
         raise ValueError(
-            f"inputs: {os.fspath(inputs)} of shape {x.shape} does not fit the network: "
-            f"{brief(error)}"
+            f"inputs: {shapes} does not fit the network: {brief(error)}"
         ) from error
+    ours = found if isinstance(found, tuple) else (found,)
+    share = TOLERANCES.get(dtype, LOOSE)
+    pairs = [
+        _compared(t.double().numpy(), file, share)
+        for t, file in zip(ours, outputs, strict=True)
+    ]
+    return max(pairs, key=lambda pair: pair[0] / pair[1])
+
+
+def _compared(
+    ours: np.ndarray[Any, Any], file: str | os.PathLike[str], share: float
+) -> tuple[float, float]:
+    """(error, allowed) of one output."""
+    y = _numbers("outputs", file)
     if ours.shape != y.shape:
         raise ValueError(
             f"outputs: the network gives {ours.shape} for this batch, "
-            f"{os.fspath(outputs)} holds {y.shape}"
+            f"{os.fspath(file)} holds {y.shape}"
         )
-    largest = float(np.abs(y).max(initial=0.0))
-    allowed = TOLERANCES.get(dtype, LOOSE) * max(largest, 1e-30)
+    allowed = share * max(float(np.abs(y).max(initial=0.0)), 1e-30)
     return float(np.abs(ours - y).max(initial=0.0)), allowed

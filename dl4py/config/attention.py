@@ -105,7 +105,8 @@ class AttentionVertex(TrainedVertex):
     def output(self, given: tuple[InputType, ...]) -> InputType:
         length = time_series(given[0]).length
         assert self.n_out is not None
-        if time_series(given[1]).length != time_series(given[2]).length:
+        known = {time_series(g).length for g in given[1:]} - {None}
+        if len(known) > 1:
             raise ConfigurationError(
                 "inputs: keys and values must be equally long, got "
                 f"{given[1]} and {given[2]}"

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeVar
 from dl4py.config.chain import MultiLayerConfiguration
 from dl4py.config.codec import parse, replace
 from dl4py.config.feedforward import HasLoss
-from dl4py.config.graph import ComputationGraphConfiguration
+from dl4py.config.graph import ComputationGraphConfiguration, check_connected
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
-from dl4py.config.kinds import Data, field
+from dl4py.config.kinds import Data, field, flag
 from dl4py.config.layer import (
     DEFAULTS,
     BaseLayer,
@@ -305,25 +305,32 @@ class GraphBuilder(Words):
         "add_inputs",
         "add_layer",
         "add_vertex",
+        "allow_disconnected",
+        "append_layer",
+        "append_vertex",
         "build",
+        "input_pre_processor",
         "set_input_types",
         "set_outputs",
     }
 
     def __init__(self, words: Words | None = None) -> None:
         super().__init__(words)
-        self._inputs: list[str] = []
+        self._inputs: dict[str, None] = {}  # in order
         self._vertices: dict[str, Any] = {}
         self._reads: dict[str, tuple[str, ...]] = {}
         self._preprocessors: dict[str, Any] = {}
         self._outputs: tuple[str, ...] = ()
         self._types: tuple[InputType, ...] = ()
+        self._connected = True
+        self._latest = ""
 
-    def add_inputs(self, *names: str) -> GraphBuilder:
+    def add_inputs(self, *names: Any) -> GraphBuilder:
         """Name the network's inputs, in the order in which calls take them."""
-        for name in names:
+        for name in _flat(names):
             self._new(name)
-            self._inputs.append(name)
+            self._inputs[name] = None
+            self._latest = name
         return self
 
     def add_layer(self, name: str, layer: Any, *inputs: Any) -> GraphBuilder:
@@ -351,6 +358,29 @@ class GraphBuilder(Words):
             )
         return self._add(name, vertex, inputs, vertex.most)
 
+    def append_layer(self, name: str, layer: Any) -> GraphBuilder:
+        """Add a layer that reads what was added last."""
+        return self.add_layer(name, layer, self._last("append_layer"))
+
+    def append_vertex(self, name: str, vertex: Any) -> GraphBuilder:
+        """Add a vertex that reads what was added last."""
+        return self.add_vertex(name, vertex, self._last("append_vertex"))
+
+    def _last(self, word: str) -> str:
+        if not self._latest:
+            raise ConfigurationError(f"{word}(...): nothing was added before it")
+        return self._latest
+
+    def input_pre_processor(self, name: str, value: Any) -> GraphBuilder:
+        """Put a preprocessor of one's own before layer ``name``."""
+        self._preprocessors[name] = Data(PREPROCESSORS)(value)
+        return self
+
+    def allow_disconnected(self, value: bool) -> GraphBuilder:
+        """Whether vertices may lead nowhere; by default that is an error."""
+        self._connected = not flag(value)
+        return self
+
     def _add(
         self, name: str, item: Any, inputs: tuple[Any, ...], most: int | None
     ) -> GraphBuilder:
@@ -358,11 +388,12 @@ class GraphBuilder(Words):
             raise ConfigurationError(
                 f"vertex {name!r}: inputs must be names, got {inputs!r}"
             )
+        self._new(name)
+        self._vertices[name] = item  # DL4J: before what merges its inputs
         if most == 1 and len(inputs) > 1:
             self._add(f"{name}-merge", MergeVertex(), inputs, None)
             inputs = (f"{name}-merge",)
-        self._new(name)
-        self._vertices[name], self._reads[name] = item, inputs
+        self._reads[name], self._latest = inputs, name
         return self
 
     def _new(self, name: str) -> None:
@@ -371,17 +402,19 @@ class GraphBuilder(Words):
         if name in self._vertices or name in self._inputs:
             raise ConfigurationError(f"the name {name!r} was given twice")
 
-    def set_outputs(self, *names: str) -> GraphBuilder:
+    def set_outputs(self, *names: Any) -> GraphBuilder:
         """Name the layers whose activations are the network's, in order."""
-        self._outputs = names
+        self._outputs = _flat(names)
         return self
 
-    def set_input_types(self, *types: InputType) -> GraphBuilder:
+    def set_input_types(self, *types: Any) -> GraphBuilder:
         """What goes in at each input; sizes and preprocessors follow from it."""
-        self._types = tuple(_input_type(given) for given in types)
+        self._types = tuple(_input_type(given) for given in _flat(types))
         return self
 
     addInputs, addLayer, addVertex = add_inputs, add_layer, add_vertex
+    appendLayer, appendVertex = append_layer, append_vertex
+    inputPreProcessor, allowDisconnected = input_pre_processor, allow_disconnected
     setOutputs, setInputTypes = set_outputs, set_input_types
     outputs, layer, input_types = set_outputs, add_layer, set_input_types
 
@@ -398,9 +431,20 @@ class GraphBuilder(Words):
             vertices=self._vertices,
             vertex_inputs=self._reads,
             network_inputs=tuple(self._inputs),
-            network_outputs=tuple(self._outputs),
+            network_outputs=self._outputs,
             **network,
         )
+        if self._connected:
+            check_connected(graph)
+        odd = [
+            n
+            for n in self._preprocessors
+            if not isinstance(graph.vertices.get(n), Layer)
+        ]
+        if odd:
+            raise ConfigurationError(
+                f"preprocessor for {odd[0]!r}: expected the name of a layer"
+            )
         found: dict[str, Any] = {}
         preprocessors = dict(self._preprocessors)
         types: dict[str, InputType | None] = dict.fromkeys(self._inputs)
@@ -442,6 +486,12 @@ class GraphBuilder(Words):
             for name in conf.network_outputs:
                 _check_output(f"vertex {name!r}", conf.vertices[name])
         return conf  # type: ignore[no-any-return]
+
+
+def _flat(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of ``f(a, b)``, or of ``f([a, b])``."""
+    single = len(given) == 1 and isinstance(given[0], (list, tuple))
+    return tuple(given[0]) if single else given
 
 
 def _input_type(given: Any) -> InputType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +53,10 @@ class ComputationGraphConfiguration(NetworkConfiguration):
 
     def __post_init__(self) -> None:
         check(self)
-        found = topological_order(self.network_inputs, self.vertex_inputs)
-        object.__setattr__(self, "order", self.order or found)
+        if not self.order:
+            reads = {name: self.vertex_inputs[name] for name in self.vertices}
+            found = topological_order(self.network_inputs, reads)
+            object.__setattr__(self, "order", found)
 
     @property
     def layers(self) -> tuple[Any, ...]:
@@ -102,7 +104,6 @@ class ComputationGraphConfiguration(NetworkConfiguration):
         names = [
             f"{name}_{variable}"
             for name, item in self.vertices.items()
-            if isinstance(item, Layer)
             for variable in item.parameters
         ]
         default = self._beside_layer(None, names, around.get("", {}), "$")
@@ -222,30 +223,29 @@ def check(conf: ComputationGraphConfiguration) -> None:
         raise ConfigurationError("a graph needs an input: add_inputs('in')")
     if not conf.network_outputs:
         raise ConfigurationError("a graph needs an output: set_outputs('out')")
-    twice = [n for n in inputs if inputs.count(n) > 1 or n in vertices]
+    twice = [n for n, times in Counter([*inputs, *vertices]).items() if times > 1]
     if twice:
         raise ConfigurationError(f"the name {twice[0]!r} was given twice")
     known = {*inputs, *vertices}
     if conf.vertex_inputs.keys() != vertices.keys():
         odd = sorted(conf.vertex_inputs.keys() ^ vertices.keys())[0]
         raise ConfigurationError(f"vertex {odd!r}: expected a vertex and its inputs")
-    read = set(conf.network_outputs)
     for name, vertex in vertices.items():
         given = conf.vertex_inputs[name]
         for other in given:
             if other not in known:
-                hint = suggest(other, known) or f"known: {', '.join(sorted(known))}"
                 raise ConfigurationError(
-                    f"vertex {name!r} reads {other!r}, which does not exist: {hint}"
+                    f"vertex {name!r} reads {other!r}, which does not exist: "
+                    f"{_hint(other, [*inputs, *vertices])}"
                 )
-        read.update(given)
         least = getattr(vertex, "least", 1)
         most = getattr(vertex, "most", 1)
         if len(given) < least or (most is not None and len(given) > most):
             count = str(least) if least == most else f"{least} or more"
+            names = f": {', '.join(given[:5])}" if given else ""
             raise ConfigurationError(
                 f"vertex {name!r} ({type(vertex).__name__}) takes {count} inputs, got "
-                f"{len(given)}: {given}"
+                f"{len(given)}{names}"
             )
         for other in getattr(vertex, "named_inputs", ()):
             if other not in inputs:
@@ -253,20 +253,44 @@ def check(conf: ComputationGraphConfiguration) -> None:
                     f"vertex {name!r} ({type(vertex).__name__}) names the network "
                     f"input {other!r}, expected one of {', '.join(inputs)}"
                 )
-            read.add(other)
     for name in conf.network_outputs:
         if name not in vertices:
-            hint = suggest(name, set(vertices)) or f"known: {', '.join(vertices)}"
-            raise ConfigurationError(f"output {name!r} does not exist: {hint}")
-    unread = [name for name in inputs if name not in read]
-    if unread:
-        raise ConfigurationError(
-            f"input {unread[0]!r} is read by nothing; leave it out of add_inputs(...)"
-        )
+            raise ConfigurationError(
+                f"output {name!r} does not exist: {_hint(name, list(vertices))}"
+            )
+    twice = [n for n, times in Counter(conf.network_outputs).items() if times > 1]
+    if twice:
+        raise ConfigurationError(f"output {twice[0]!r} was given twice")
     if conf.order:
-        _check_order(conf)
-    else:
-        topological_order(inputs, conf.vertex_inputs)  # refuses cycles
+        _check_order(conf)  # which refuses cycles
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    rest = " ..." if len(known) > 10 else ""
+    return suggest(name, set(known)) or f"known: {', '.join(known[:10])}{rest}"
+
+
+def check_connected(conf: ComputationGraphConfiguration) -> None:
+    """Refuse inputs and vertices that lead nowhere, as DL4J's builder does.
+
+    Raises:
+        ConfigurationError: naming the first of them.
+    """
+    read = {*conf.network_outputs}
+    for name, given in conf.vertex_inputs.items():
+        read.update(given, getattr(conf.vertices[name], "named_inputs", ()))
+    for name in conf.network_inputs:
+        if name not in read:
+            raise ConfigurationError(
+                f"input {name!r} is read by nothing; leave it out of add_inputs(...)"
+            )
+    for name, vertex in conf.vertices.items():
+        if name not in read:
+            raise ConfigurationError(
+                f"vertex {name!r} ({type(vertex).__name__}) is read by nothing and no "
+                "output; name it in set_outputs(...), leave it out, or use "
+                "allow_disconnected(True)"
+            )
 
 
 def _check_order(conf: ComputationGraphConfiguration) -> None:
@@ -317,11 +341,23 @@ def topological_order(
             if not waits[reader]:
                 queue.append(reader)
     if len(order) < len(names):
-        left = [name for name, count in zip(names, waits, strict=True) if count]
+        left = {name for name, count in zip(names, waits, strict=True) if count}
         raise ConfigurationError(
-            f"the graph has a cycle through {', '.join(map(repr, left[:5]))}"
+            f"the graph has a cycle: {_cycle(left, vertex_inputs)}"
         )
     return tuple(order)
+
+
+def _cycle(left: set[str], reads: Mapping[str, Sequence[str]]) -> str:
+    """A cycle among vertices each of which reads another one of them."""
+    name = min(left)
+    path = [name]
+    while path.count(name) < 2:
+        name = next(other for other in reads[name] if other in left)
+        path.append(name)
+    path = path[path.index(name) :]
+    shown = path if len(path) < 8 else [*path[:6], "...", path[-1]]
+    return " reads ".join(map(repr, shown))
 
 
 def _hash_set(numbers: list[int]) -> Iterator[int]:

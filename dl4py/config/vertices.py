@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import encode, replace
-from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent
+from dl4py.config.inputs import (
+    Convolutional,
+    ConvolutionalFlat,
+    FeedForward,
+    InputType,
+    Recurrent,
+)
 from dl4py.config.kinds import (
     Checked,
     Choice,
@@ -42,6 +48,7 @@ class Vertex(Checked):
     least: ClassVar[int] = 1  # inputs that it needs
     most: ClassVar[int | None] = 1  # inputs that it takes; None: any number
     reads: ClassVar[tuple[str, ...]] = ()  # fields that name a network input
+    variables: ClassVar[tuple[str, ...]] = ()  # DL4J lists those of layers only
 
     def resolved(self, settings: Mapping[str, Any]) -> Any:
         """The final form: with what it inherits from the network's settings."""
@@ -113,14 +120,6 @@ class TrainedVertex(Vertex):
     )
     weight_init: Any = field(None, weight_init_of, json="weightInitFn", inherit=True)
 
-    # JSON that follows from the rest
-    json_derived: ClassVar[tuple[str, ...]] = (
-        "dataType",
-        "layerName",
-        "name",
-        "vertexParams",
-    )
-
     def resolved(self, settings: Mapping[str, Any]) -> Any:
         return filled(self, settings)
 
@@ -137,11 +136,36 @@ class TrainedVertex(Vertex):
 
 
 def _same_kind(given: tuple[InputType, ...]) -> None:
-    kinds = {type(g).__name__ for g in given}
-    if len(kinds) > 1:
+    if len({(type(g), getattr(g, "format", "")) for g in given}) > 1:
         raise ConfigurationError(
-            f"inputs: expected arrays of one kind, got {', '.join(map(str, given))}"
+            f"inputs: expected arrays of one kind and format, got {_few(given)}"
         )
+
+
+def _few(given: tuple[InputType, ...]) -> str:
+    """The inputs for a message; of many those that differ."""
+    names = list(dict.fromkeys(map(str, given)))
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def _axes(given: InputType) -> tuple[str, ...]:
+    """What the axes behind that of the examples are."""
+    if isinstance(given, Recurrent):
+        return ("length", "size") if given.format == "NWC" else ("size", "length")
+    if isinstance(given, Convolutional):
+        spatial = ("height", "width")
+        return (
+            (*spatial, "channels") if given.format == "NHWC" else ("channels", *spatial)
+        )
+    return ("size",)
+
+
+def _as_rows(given: tuple[InputType, ...]) -> tuple[InputType, ...]:
+    """Flat images as the rows that they are."""
+    return tuple(
+        FeedForward(g.features) if isinstance(g, ConvolutionalFlat) else g
+        for g in given
+    )
 
 
 @VERTICES.add("merge_vertex", "merge", java="MergeVertex")
@@ -152,7 +176,7 @@ class MergeVertex(Vertex):
     Args:
         merge_axis: the axis; it follows from the input types (1, or the last one for
             channels last).
-        modified: kept for DL4J's files; it changes nothing.
+        modified: whether ``merge_axis`` is meant, whatever the input types.
 
     DL4J: org.deeplearning4j.nn.conf.graph.MergeVertex
     """
@@ -164,26 +188,32 @@ class MergeVertex(Vertex):
 
     def with_inputs(self, given: tuple[InputType, ...]) -> MergeVertex:
         format = getattr(given[0], "format", "")
-        if format not in ("NHWC", "NWC") or self.merge_axis != 1:
+        if self.modified or format not in ("NHWC", "NWC") or self.merge_axis != 1:
             return self
         return replace(self, merge_axis=len(format) - 1)  # type: ignore[no-any-return]
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
+        given = _as_rows(given)
         _same_kind(given)
-        first = given[0]
-        if isinstance(first, Convolutional):
-            places = {(g.height, g.width, g.format) for g in given}  # type: ignore[attr-defined]
-            if len(places) > 1:
+        first, axes = given[0], _axes(given[0])
+        if not 1 <= self.merge_axis <= len(axes):
+            raise ConfigurationError(
+                f"merge_axis: expected 1 to {len(axes)} for {first}, got "
+                f"{self.merge_axis}"
+            )
+        along = axes[self.merge_axis - 1]
+        sizes = [getattr(g, along) for g in given]
+        found = {along: None if None in sizes else sum(sizes)}
+        for name in axes:
+            known = {getattr(g, name) for g in given} - {None}
+            if name != along and len(known) > 1:
                 raise ConfigurationError(
-                    "inputs: images to merge must have one height, width and format, "
-                    f"got {', '.join(map(str, given))}"
+                    f"inputs: expected one {name} to merge along {along}, got "
+                    f"{_few(given)}"
                 )
-            channels = sum(g.channels for g in given)  # type: ignore[attr-defined]
-            return Convolutional(first.height, first.width, channels, first.format)
-        size = sum(g.features for g in given)
-        if isinstance(first, Recurrent):
-            return Recurrent(size, first.length, first.format)
-        return FeedForward(size)
+            if name != along:
+                found[name] = next(iter(known), None)
+        return replace(first, **found)  # type: ignore[no-any-return]
 
 
 @VERTICES.add("element_wise_vertex", "element_wise", java="ElementWiseVertex")
@@ -204,17 +234,22 @@ class ElementWiseVertex(Vertex):
     most: ClassVar[int | None] = None
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
+        given = _as_rows(given)
         _same_kind(given)
         if self.op == "Subtract" and len(given) != 2:
             raise ConfigurationError(
                 f"inputs: Subtract needs exactly two inputs, got {len(given)}"
             )
-        sizes = {_width(g) for g in given} - {1}
-        if len(sizes) > 1:
-            raise ConfigurationError(
-                f"inputs: expected equal sizes, got {', '.join(map(str, given))}"
-            )
-        return max(given, key=lambda g: g.features)
+        found = {}
+        for name in _axes(given[0]):
+            sizes = [getattr(g, name) for g in given]
+            known = set(sizes) - {1, None}
+            if len(known) > 1:
+                raise ConfigurationError(
+                    f"inputs: expected equal sizes, or 1, got {_few(given)}"
+                )
+            found[name] = known.pop() if known else sizes[0]
+        return replace(given[0], **found)  # type: ignore[no-any-return]
 
 
 def _width(given: InputType) -> int:
@@ -297,7 +332,7 @@ class StackVertex(Vertex):
             given = tuple(replace(g, length=longest) for g in given)
         if len(set(given)) > 1:
             raise ConfigurationError(
-                f"inputs: expected equal shapes, got {', '.join(map(str, given))}"
+                f"inputs: expected equal shapes, got {_few(given)}"
             )
         return given[0]
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from dl4py.config.codec import brief
 from dl4py.config.plan import Plan, Step
 from dl4py.layers import Layer, Scored
 from dl4py.layers.flow import Flow
@@ -102,7 +105,7 @@ def walk(
     for node in nodes:
         read = [flows[name] for name in node.step.inputs]
         if isinstance(node.layer, Vertex):
-            flow = node.layer.flow(read, inputs)
+            flow = _vertex(node, node.layer, read, inputs)
         else:
             flow = _layer(
                 node, node.layer, read[0], batch, (states or {}).get(node.name)
@@ -112,6 +115,21 @@ def walk(
         if node.read:
             flows[node.name] = flow
         yield node.name, flow
+
+
+def _vertex(
+    node: Node, vertex: Vertex, read: list[Flow], inputs: Mapping[str, Flow]
+) -> Flow:
+    try:
+        return vertex.flow(read, inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:  # torch's words on shapes
+        shapes = ", ".join(str(tuple(flow.x.shape)) for flow in read[:5])
+        raise ValueError(
+            f"vertex {node.name!r} ({type(node.conf).__name__}): got inputs of shape "
+            f"{shapes}: {brief(error)}"
+        ) from error
 
 
 def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Flow:

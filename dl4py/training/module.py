@@ -22,7 +22,8 @@ else:
 class NetworkMixin(_Base):
     """A network under a ``Trainer``: ``conf.lightning()`` or ``net.lightning()``.
 
-    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``. Logged
+    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``; several
+    inputs, labels or masks are a tuple, or a dict by name. Logged
     are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
     included; for rows of several classes without masks ``val_accuracy`` and
     ``test_accuracy`` too. The parameters after training equal those of ``Network.fit``
@@ -71,10 +72,9 @@ class NetworkMixin(_Base):
             }
         )
 
-    def forward(self, *batch: Tensor) -> Tensor:
+    def forward(self, *batch: Any) -> Any:
         """The network's output, in the current mode."""
-        y: Tensor = self.network(*batch)
-        return y
+        return self.network(*batch)
 
     def configure_optimizers(self) -> NetworkOptimizer:
         """The network's optimizer, with the state so far; schedules are inside it."""
@@ -106,13 +106,15 @@ class NetworkMixin(_Base):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
         x: Any = batch
         masks: Any = ()
-        if isinstance(batch, (list, tuple)):
+        several = len(self.network.plan.inputs) > 1
+        if isinstance(batch, (list, tuple)) and not (
+            several and isinstance(batch[0], Tensor)  # the inputs alone
+        ):
             x, _, *masks = unpacked(batch) if len(batch) > 1 else (*batch, None)
-        y: Tensor = self.network.output(x, *masks)
-        return y
+        return self.network.output(x, *masks)
 
     def _evaluate(self, stage: str, batch: Any) -> None:
         x, labels, *masks = unpacked(batch)
