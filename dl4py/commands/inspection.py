@@ -20,6 +20,7 @@ from dl4py.serializer import restore
 # how far outputs may be off, as a share of the largest entry
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOOSE = 2e-3  # half types
+WIDEST = 80  # characters of a cell in the table
 
 
 def describe(net: Network) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def table(net: Network) -> str:
         read = layer["reads"]
         reads = ", ".join(read[:3]) + (f" and {len(read) - 3} more" * (len(read) > 3))
         rows.append(row + [reads] * graph)
+    rows = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
@@ -106,6 +108,11 @@ def table(net: Network) -> str:
         f"iteration {found['iteration']}, epoch {found['epoch']}"
     )
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A cell of the table; every row is padded to the longest, which is bounded."""
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 4]} ..."
 
 
 def _numbers(argument: str, file: str | os.PathLike[str]) -> np.ndarray[Any, Any]:

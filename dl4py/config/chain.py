@@ -8,7 +8,7 @@ from typing import Any
 
 from dl4py.config.codec import DL4JFormatError, at, encode, mapping, shown
 from dl4py.config.kinds import field
-from dl4py.config.plan import INPUT, Plan, Step
+from dl4py.config.plan import INPUT, Plan, Step, unique
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.settings import (
     NetworkConfiguration,
@@ -41,11 +41,8 @@ class MultiLayerConfiguration(NetworkConfiguration):
         steps: list[Step] = []
         taken: dict[str, int] = {INPUT: 0}
         for i, layer in enumerate(self.layers):
-            name = str(layer.name or f"layer{i}")
-            if name in taken:  # DL4J does not ask for distinct names in a chain
-                taken[name] += 1
-                name = f"{name}_{taken[name]}"
-            taken.setdefault(name, 0)
+            # DL4J does not ask for distinct names in a chain
+            name = unique(str(layer.name or f"layer{i}"), taken)
             before = (steps[-1].name if steps else INPUT,)
             steps.append(Step(name, layer, before, self.preprocessors.get(i)))
         return Plan(tuple(steps), (INPUT,), (steps[-1].name,))

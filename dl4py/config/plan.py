@@ -10,6 +10,24 @@ from dl4py.config.preprocessors import Preprocessor
 INPUT = "input"  # what the input of a chain is called
 
 
+def unique(name: str, taken: dict[str, int]) -> str:
+    """``name``, or the first of ``name_1``, ``name_2`` … that is free.
+
+    ``taken`` holds every name with the last number that was tried for it, so that
+    thousands of layers with one name take no longer than as many names.
+
+    >>> taken = {}
+    >>> [unique(name, taken) for name in ("a", "a_1", "a", "a")]
+    ['a', 'a_1', 'a_2', 'a_3']
+    """
+    own = name
+    while own in taken:
+        taken[name] += 1
+        own = f"{name}_{taken[name]}"
+    taken[own] = 0
+    return own
+
+
 @dataclass(frozen=True)
 class Step:
     """One layer or vertex.

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import cached
 from dl4py.activations import gradient_of
 from dl4py.clock import Clock
 from dl4py.config import ComputationGraphConfiguration
+from dl4py.config.plan import unique
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
 from dl4py.layers.part import View
@@ -519,13 +520,10 @@ class Network(nn.Module):
 def _keys(nodes: Sequence[Node]) -> dict[str, nn.Module]:
     """The modules by names that a ``ModuleDict`` takes."""
     found: dict[str, nn.Module] = {}
-    times: dict[str, int] = {}
+    taken: dict[str, int] = {}
     for node in nodes:
         key = node.name.replace(".", "_") or "_"
         if hasattr(nn.ModuleDict, key):
             key += "_"
-        while key in found:
-            times[key] = times.get(key, 0) + 1
-            key = f"{key}_{times[key]}"
-        found[key] = node.layer
+        found[unique(key, taken)] = node.layer
     return found

@@ -199,7 +199,10 @@ class NetworkOptimizer(torch.optim.Optimizer):
             groups.append({"params": [torch.zeros(0)], "name": "none", **BASE})
         # what all groups have: schedulers look here for a momentum to cycle
         common = [k for k in CYCLED if all(k in group for group in groups)]
-        super().__init__(groups, {k: groups[0][k] for k in common})
+        every = [p for group in groups for p in group["params"]]
+        super().__init__(every, {k: groups[0][k] for k in common})
+        # not given to torch, which compares each group with all the others
+        self.param_groups[:] = groups
         if self.conf.optimization_algo != SGD:
             self.solution = Solution(self)
 
