@@ -158,11 +158,15 @@ def save(
             LightningModule around one. Of what is pruned or parametrized the present
             value is written, a plain parameter for DL4J, and a warning says so.
         path: a path, which is replaced in one step or left as it was; or a binary file.
+            A file that is replaced hands on its permissions, and owner and group where
+            the process may set them; a new one gets those of any new file. Links are
+            followed; other hard links keep the old content.
         allow_difference: write also where DL4J's predictions would differ.
 
     Raises:
         ValueError: where DL4J's predictions on ordinary data would differ; names the
-            items.
+            items. Where the path is a folder, a device or a pipe.
+        FileNotFoundError: where the path's folder does not exist.
 
     DL4J: org.deeplearning4j.util.ModelSerializer
     """

@@ -243,6 +243,88 @@ class TestOwnFiles:
         save(conf.module(dl4j_exact=True), tmp_path / "a.zip")
 
 
+class TestReplacing:
+    """What happens to the files beside, and to who may read what is written."""
+
+    def test_a_new_file_is_like_any_other(self, tmp_path, monkeypatch):
+        before = os.umask(0o027)
+        try:
+            (tmp_path / "plain").write_bytes(b"")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "umask", lambda mask: pytest.fail("touched it"))
+                save(network(), tmp_path / "a.zip")
+        finally:
+            os.umask(before)
+        modes = [os.stat(tmp_path / name).st_mode for name in ("a.zip", "plain")]
+        assert modes[0] == modes[1] and modes[0] & 0o777 == 0o640
+
+    @pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+    def test_a_replaced_file_hands_on_its_permissions(self, tmp_path, mode):
+        (tmp_path / "a.zip").touch()
+        (tmp_path / "a.zip").chmod(mode)
+        save(network(), tmp_path / "a.zip")
+        assert os.stat(tmp_path / "a.zip").st_mode & 0o777 == mode
+        assert restore(tmp_path / "a.zip").num_params()
+
+    def test_nobody_else_reads_it_while_it_is_written(self, tmp_path, monkeypatch):
+        (tmp_path / "a.zip").touch(mode=0o600)
+        modes, real = [], dl4py.serializer.write_elements
+
+        def spied(flat, out):
+            (scratch,) = tmp_path.glob(".dl4py-*.tmp")
+            modes.append(os.stat(scratch).st_mode & 0o777)
+            real(flat, out)
+
+        monkeypatch.setattr("dl4py.serializer.write_elements", spied)
+        save(network(), tmp_path / "a.zip")
+        assert set(modes) == {0o600}
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_root_leaves_the_owner(self, tmp_path):
+        (tmp_path / "a.zip").touch()
+        os.chown(tmp_path / "a.zip", 12345, 23456)
+        save(network(), tmp_path / "a.zip")
+        found = os.stat(tmp_path / "a.zip")
+        assert (found.st_uid, found.st_gid) == (12345, 23456)
+
+    def test_other_hard_links_keep_the_old_content(self, tmp_path):
+        save(network(), tmp_path / "a.zip")
+        os.link(tmp_path / "a.zip", tmp_path / "b.zip")
+        save(network(seed=2), tmp_path / "a.zip")
+        a, b = (restore(tmp_path / name).params() for name in ("a.zip", "b.zip"))
+        assert not torch.equal(a, b)
+
+    def test_what_killed_saves_left_goes_with_the_next(self, tmp_path, monkeypatch):
+        (tmp_path / ".dl4py-0123.tmp").write_bytes(b"half a model")
+        (tmp_path / ".dl4py-folder.tmp").mkdir()
+        real = dl4py.serializer.write_elements
+
+        def another_saves(flat, out):  # what is being written is not swept away
+            monkeypatch.setattr("dl4py.serializer.write_elements", real)
+            save(network(), tmp_path / "b.zip")
+            assert len(list(tmp_path.glob(".dl4py-*.tmp"))) == 2
+            real(flat, out)
+
+        monkeypatch.setattr("dl4py.serializer.write_elements", another_saves)
+        save(network(), tmp_path / "a.zip")
+        names = sorted(p.name for p in tmp_path.iterdir())
+        assert names == [".dl4py-folder.tmp", "a.zip", "b.zip"]
+        assert restore(tmp_path / "a.zip").num_params()
+
+    @pytest.mark.parametrize("end", ["a.zip/", "a.zip/.", "a.zip//", ".", "..", ""])
+    def test_paths_that_name_a_folder(self, tmp_path, monkeypatch, end):
+        monkeypatch.chdir(tmp_path)
+        for path in (end, f"{tmp_path}/{end}"):
+            with pytest.raises(ValueError, match="expected a file, .* names a folder"):
+                save(network(), path)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_link_to_itself(self, tmp_path):
+        (tmp_path / "a.zip").symlink_to(tmp_path / "a.zip")
+        with pytest.raises(ValueError, match="is a link to itself; remove it"):
+            save(network(), tmp_path / "a.zip")
+
+
 def rezipped(net, entry, change):
     """The zip of a network with one entry changed, or left out for ``None``."""
     file = io.BytesIO()

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from dl4py.config.codec import DL4JFormatError, brief
 from dl4py.io.arrays import ArrayStream
+from dl4py.io.replacing import replacing
 
 CONFIGURATION = "configuration.json"
 COEFFICIENTS = "coefficients.bin"
@@ -197,13 +198,9 @@ def write_model(
     """Write a model zip; a path is replaced in one step, or left as it was.
 
     Args:
-        target: a path or a binary file.
+        target: a path or a binary file; see :func:`~dl4py.io.replacing.replacing`.
         configuration: DL4J's JSON.
         arrays: entry → (its size, a function that writes its bytes).
-
-    Raises:
-        FileNotFoundError: where the path's folder does not exist.
-        ValueError: where the path is a folder, a device or a pipe.
     """
     if not isinstance(target, (str, os.PathLike)):
         if not hasattr(target, "write"):
@@ -221,36 +218,8 @@ def write_model(
             file.seek(0)
             shutil.copyfileobj(file, target)
         return
-    target = os.path.realpath(target)  # a link stays one
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"save(model, path): there is no folder {folder}; make it first"
-        )
-    if os.path.exists(target) and not os.path.isfile(target):
-        what = "a folder" if os.path.isdir(target) else "a device or pipe; open it"
-        raise ValueError(f"save(model, path): expected a file, {target} is {what}")
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".dl4py-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write(file, configuration, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, _mode(target))
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _mode(target: str | os.PathLike[str]) -> int:
-    """The permissions of the file that is replaced, or those of a new one."""
-    try:
-        return os.stat(target).st_mode & 0o777
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+    with replacing(target) as file:
+        _write(file, configuration, arrays)
 
 
 def _write(
