@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import dl4py
+from dl4py.commands.cli import main
 from dl4py.config import BatchNormalization, Dense, Output
 from dl4py.serializer import restore, save
 from tests import catalogue
@@ -343,6 +344,55 @@ def edited(**changes):
         return json.dumps(content)
 
     return change
+
+
+def named(name):
+    return rezipped(network(), "configuration.json", edited(layerName=name))
+
+
+class TestText:
+    """Names and other text of a file, on a terminal and back in a file."""
+
+    NASTY = "\x1b[31mred\x1b]0;title\x07 \u202egnp.exe\x00\r\n"
+
+    def test_names_are_kept_and_never_obeyed(self, capsys, tmp_path):
+        path = tmp_path / "a.zip"
+        path.write_bytes(named(self.NASTY).getvalue())
+        net = restore(path)
+        assert net.conf.layers[0].name == self.NASTY
+        assert restore(saved(net)).conf.layers[0].name == self.NASTY
+        assert main(["inspect", str(path)]) == 0
+        assert main(["inspect", str(path), "--json"]) == 0
+        shown = capsys.readouterr().out
+        assert r"\x1b[31mred\x1b]0;title\x07" in shown and r"\u202egnp" in shown
+        names = [*net.state_dict(), net.nodes[0].name]
+        assert all(line.isprintable() for line in [*shown.splitlines(), *names])
+
+    def test_errors_are_one_printable_line(self):
+        nasty = {f"{self.NASTY}": {"@class": "Nothing"}}
+        with pytest.raises(dl4py.DL4JFormatError, match="unknown .*'Nothing'") as e:
+            restore(rezipped(network(), "configuration.json", edited(**nasty)))
+        assert str(e.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "changes, place",
+        [
+            ({"layerName": "\ud800"}, "layerName"),
+            ({"own": ["", {"key": "a\udfff"}]}, r"own\[1\].key"),
+            ({"own": {"\udc00": 1}}, "own"),
+        ],
+    )
+    def test_half_a_character(self, changes, place):
+        place = rf"configuration.json: \$.confs\[0\].layer.{place}: half of a character"
+        with pytest.raises(dl4py.DL4JFormatError, match=place):
+            restore(rezipped(network(), "configuration.json", edited(**changes)))
+        with pytest.raises(ValueError, match="whole characters .no lone surrogates."):
+            Dense(n_in=1, n_out=1, name="\ud800").resolved({})
+
+    def test_whole_ones(self):
+        data = json.dumps("\U0001f600 Ω")  # escaped as a pair of surrogates
+        assert r"\ud83d\ude00" in data
+        assert restore(named("\U0001f600 Ω")).nodes[0].name == "\U0001f600 Ω"
 
 
 class TestArguments:

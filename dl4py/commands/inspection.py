@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dl4py.config import ComputationGraphConfiguration
-from dl4py.config.codec import brief
+from dl4py.config.codec import brief, printable
 from dl4py.layers import Embedding
 from dl4py.network import Network
 from dl4py.network.build import build
@@ -112,6 +112,7 @@ def table(net: Network) -> str:
 
 def _cell(text: str) -> str:
     """A cell of the table; every row is padded to the longest, which is bounded."""
+    text = printable(text)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 4]} ..."
 
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dl4py.config.codec import DL4JFormatError, at, encode, mapping, shown
+from dl4py.config.codec import (
+    DL4JFormatError,
+    at,
+    encode,
+    mapping,
+    printable,
+    shown,
+)
 from dl4py.config.kinds import field
 from dl4py.config.plan import INPUT, Plan, Step, unique
 from dl4py.config.preprocessors import Preprocessor
@@ -42,7 +49,7 @@ class MultiLayerConfiguration(NetworkConfiguration):
         taken: dict[str, int] = {INPUT: 0}
         for i, layer in enumerate(self.layers):
             # DL4J does not ask for distinct names in a chain
-            name = unique(str(layer.name or f"layer{i}"), taken)
+            name = unique(printable(layer.name or f"layer{i}"), taken)
             before = (steps[-1].name if steps else INPUT,)
             steps.append(Step(name, layer, before, self.preprocessors.get(i)))
         return Plan(tuple(steps), (INPUT,), (steps[-1].name,))

@@ -44,6 +44,9 @@ _FAULTS = (
 class DL4JFormatError(ValueError):
     """A file or JSON text that is not what DL4J writes; the message names the place."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))  # it may quote the file
+
 
 @contextmanager
 def at(path: str) -> Iterator[None]:
@@ -60,6 +63,19 @@ def brief(error: Exception) -> str:
     """What an error says, without stack traces and whole files that some quote."""
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return first if len(first) <= 300 else f"{first[:296]} ..."
+
+
+def printable(text: str) -> str:
+    r"""``text`` with escapes for what a terminal would obey, or not show.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -81,8 +97,27 @@ def parse(text: str) -> dict[str, Any]:
     for _ in range(_MAX_DEPTH):
         level = [v for part in level for v in _children(part)]
         if not level:
+            _refuse_lone_surrogates(content, "$")
             return content  # type: ignore[no-any-return]
     raise DL4JFormatError(f"$: nested deeper than {_MAX_DEPTH} levels")
+
+
+def _refuse_lone_surrogates(value: Any, path: str) -> None:
+    """Halves of characters, which no UTF-8 file can hold: they could not be saved."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _refuse_lone_surrogates(key, path)
+            _refuse_lone_surrogates(part, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            _refuse_lone_surrogates(part, f"{path}[{i}]")
+    elif isinstance(value, str) and not is_unicode(value):
+        raise DL4JFormatError(f"{path}: half of a character in {shown(value)}")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold ``text``: no lone surrogates."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dl4py.config.codec import replace
+from dl4py.config.codec import is_unicode, replace
 from dl4py.registry import Named, Registry, canonical, option, parameters
 
 Kind = Callable[[Any], Any]
@@ -112,9 +112,11 @@ def flag(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """A string."""
+    """A string that UTF-8 can hold."""
     if not isinstance(value, str):
         raise _wrong("a string", value)
+    if not is_unicode(value):
+        raise _wrong("whole characters (no lone surrogates)", value)
     return value
 
 

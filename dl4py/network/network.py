@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import cached
 from dl4py.activations import gradient_of
 from dl4py.clock import Clock
 from dl4py.config import ComputationGraphConfiguration
+from dl4py.config.codec import printable
 from dl4py.config.plan import unique
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
@@ -522,7 +523,7 @@ def _keys(nodes: Sequence[Node]) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     taken: dict[str, int] = {}
     for node in nodes:
-        key = node.name.replace(".", "_") or "_"
+        key = printable(node.name).replace(".", "_") or "_"
         if hasattr(nn.ModuleDict, key):
             key += "_"
         found[unique(key, taken)] = node.layer
