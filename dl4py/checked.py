@@ -26,7 +26,7 @@ def number(
         low: smallest value.
         high: largest value.
         above: every value is greater than this.
-        whole: whole numbers only.
+        whole: whole numbers only, which fit in Java's ``int``.
     """
     return option(default, low=low, high=high, above=above, whole=whole)
 
@@ -63,7 +63,7 @@ class Checked:
         )
         x = float(value) if is_number(value) else math.nan
         good = math.isfinite(x) and low <= x <= high and x > above
-        if not good or (whole and not x.is_integer()):
+        if not good or (whole and not (x.is_integer() and abs(x) < 2**31)):
             bounds = ((">=", low), (">", above), ("<=", high))
             words = [f"{sign} {b:g}" for sign, b in bounds if math.isfinite(b)]
             kind = "a whole number" if whole else "a finite number"

@@ -274,7 +274,7 @@ class Map(Counted):
     def __post_init__(self) -> None:
         super().__post_init__()
         try:  # JSON's keys are strings
-            values = {float(k): float(v) for k, v in dict(self.values).items()}
+            values = {float(k): _real(v) for k, v in dict(self.values).items()}
         except (TypeError, ValueError):
             values = {}
         if 0 not in values or any(k < 0 or not k.is_integer() for k in values):
@@ -405,6 +405,10 @@ class Ramp(Schedule):
     def differs(self) -> str | None:
         base = self.base_schedule
         return base.differs() if isinstance(base, Schedule) else None
+
+
+def _real(value: Any) -> float:
+    return float(value) if is_number(value) else math.nan
 
 
 def get(

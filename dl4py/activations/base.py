@@ -112,7 +112,8 @@ def number(
     high: float = math.inf,
 ) -> float:
     """``value`` as a finite float in ``[low, high]``, or one error that names it."""
-    real = isinstance(value, (int, float)) and math.isfinite(value)
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    real = real and math.isfinite(value)
     if not (real and low <= value <= high):
         expected = "a finite number"
         if low > -math.inf:

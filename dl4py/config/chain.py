@@ -20,7 +20,6 @@ from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.settings import (
     NetworkConfiguration,
     layer_of,
-    own_type,
     preprocessor_of,
 )
 
@@ -63,7 +62,7 @@ class MultiLayerConfiguration(NetworkConfiguration):
             for i, layer in enumerate(self.layers)
         ]
         content = {
-            **self._keys(self._once),
+            **self._written_once(),
             **{k: v for k, v in self.extra.items() if k != "confs"},
             "confs": confs,
             "inputPreProcessors": {
@@ -82,17 +81,20 @@ class MultiLayerConfiguration(NetworkConfiguration):
         confs = content.get("confs")
         if not isinstance(confs, list) or not confs:
             raise DL4JFormatError("$.confs: expected a list of layers")
-        layers = [layer_of(conf, f"$.confs[{i}]") for i, conf in enumerate(confs)]
-        values = cls._settings(("$.confs[0]", confs[0]), ("$", content))
-        apart = ("confs", "layer", "variables", "inputPreProcessors")
-        known = {*cls._declared(), *apart}
-        rest = [{k: v for k, v in conf.items() if k not in known} for conf in confs]
-        types = {**confs[0], **content}
-        for beside, conf in zip(rest, confs, strict=True):
-            beside.update(own_type(conf, types))
+        places = [f"$.confs[{i}]" for i in range(len(confs))]
+        layers = list(map(layer_of, confs, places))
+        around = [cls._settings(pair) for pair in zip(places, confs, strict=True)]
+        for path, own in zip(places, around, strict=True):
+            cls._check_agreement(path, own, around[0], places[0])
+        values = cls._network(around[0], content, places[0])
+        known = {*cls._declared(), "confs", "layer", "variables", "inputPreProcessors"}
         extra = {k: v for k, v in content.items() if k not in known}
-        if any(rest):
-            extra["confs"] = rest
+        kept = [
+            cls._kept(conf, own, layer.variables, values)
+            for layer, conf, own in zip(layers, confs, around, strict=True)
+        ]
+        if any(kept):
+            extra["confs"] = kept
         with at("$"):
             return cls(
                 layers=tuple(layers),
@@ -106,8 +108,7 @@ def _preprocessors(content: Mapping[str, Any], count: int) -> dict[int, Preproce
     path = "$.inputPreProcessors"
     found = {}
     known = {str(i) for i in range(count)}
-    raw = content.get("inputPreProcessors")
-    for key, value in mapping({} if raw is None else raw, path).items():
+    for key, value in mapping(content.get("inputPreProcessors", {}), path).items():
         preprocessor = preprocessor_of(value, f"{path}.{key}")
         if key not in known:
             raise DL4JFormatError(f"{path}: no layer {shown(key)}, there are {count}")

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -208,41 +209,56 @@ def decode(value: Any, path: str = "$") -> Any:
     tag = next((t for t in _TAGS if isinstance(value.get(t), str)), None)
     if tag is None:
         if value.keys() == {"dataType", "shape", "data"}:
-            with at(f"{path}.data"):
-                return tuple(float(decode(v)) for v in value["data"])
+            with at(path):
+                return _row(**value)
         return {k: decode(v, f"{path}.{k}") for k, v in value.items()}
     entry = _java_entry(value[tag])
     if entry is None:
         kind = path.rpartition(".")[2].partition("[")[0] or "object"
         raise DL4JFormatError(f"{path}: unknown {kind} {shown(value[tag])}")
-    content = {k: decode(v, f"{path}.{k}") for k, v in value.items() if k != tag}
+    content = {k: v for k, v in value.items() if k != tag}
     with at(path):
         return _build(entry, content, path)
 
 
 def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
-    """A decoded value in the normal form of the field that it is for.
+    """The normal form of a field whose JSON is ``value``.
 
-    ``None`` means "not set"; a field that cannot be unset takes its default.
+    A kind with a method ``from_json`` takes less from JSON than from Python. Only a
+    field whose default is ``None`` may be null, if it is no whole number.
     """
-    if value is None:
-        value = _default(field)
-        if value is dataclasses.MISSING:
-            raise DL4JFormatError(f"{path}: must be given, got null")
+    if value is None and (field.default is not None or field.metadata.get("whole")):
+        raise DL4JFormatError(f"{path}: must be given, got null")
     kind: Callable[[Any], Any] | None = field.metadata.get("kind")
+    if not (isinstance(value, str) and getattr(kind, "takes_text", False)):
+        value = decode(value, path)  # a layer may be called "NaN"
     if kind is None or value is None:
         return value
     with at(path):
-        registry = getattr(kind, "registry", None)
-        if registry is not None and _is_schedule(value):
-            raise ValueError(f"must be a {registry.kind}, got {shown(value)}")
-        return kind(value)
+        return getattr(kind, "from_json", kind)(value)
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+def _row(dataType: Any, shape: Any, data: Any) -> tuple[float, ...]:  # noqa: N803
+    """The numbers of an array that DL4J writes into its JSON."""
+    if dataType not in _FLOATING:
+        raise ValueError(f"dataType: must be one of {_FLOATING}, got {shown(dataType)}")
+    if not isinstance(data, list) or not all(map(is_real, data)):
+        raise ValueError(f"data: must be finite numbers, got {shown(data)}")
+    if shape not in ([len(data)], [1, len(data)]) or not all(
+        type(n) is int for n in shape
+    ):
+        raise ValueError(f"shape: must be [{len(data)}], got {shown(shape)}")
+    return tuple(map(float, data))
+
+
+_FLOATING = ("DOUBLE", "FLOAT", "HALF", "BFLOAT16")
+
+
+def is_real(value: object) -> bool:
+    """Whether ``value`` is a finite number; booleans are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 _JAVA_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -278,17 +294,30 @@ def _tagged(
 
 def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
     if dataclasses.is_dataclass(entry.item) and isinstance(entry.item, type):
-        content = {**getattr(entry.item, "json_absent", {}), **content}
+        rest = {**getattr(entry.item, "json_absent", {}), **content}
         known = {}
-        rest = dict(content)
         for f in dataclasses.fields(entry.item):
             key = json_key(f)
             if f.init and key in rest:
                 known[f.name] = decode_field(f, rest.pop(key), f"{path}.{key}")
+        rest = {k: decode(v, f"{path}.{k}") for k, v in rest.items()}
+        value: Any = entry.item(**known)
         for key in getattr(entry.item, "json_derived", ()):
-            rest.pop(key, None)
-        return _with_unknown(entry.item(**known), rest)
-    return _build_named(entry, content)
+            if key in rest:
+                _agrees(key, rest.pop(key), value.json_extra()[key])
+        return _with_unknown(value, rest)
+    return _build_named(
+        entry, {k: decode(v, f"{path}.{k}") for k, v in content.items()}
+    )
+
+
+def _agrees(key: str, given: Any, derived: float) -> None:
+    """Raise where a number that follows from the others is another one."""
+    if not (is_real(given) and math.isclose(given, derived)):
+        raise ValueError(
+            f"{key}: must be {derived}, which follows from the other numbers, got "
+            f"{shown(given)}"
+        )
 
 
 def _argument_key(item: Any, name: str) -> str:
@@ -327,14 +356,26 @@ def _build_named(entry: Entry[Any], content: dict[str, Any]) -> Named:
         if schedule is None:
             schedule = rest.pop(f"{key}Schedule", None)
         if schedule is not None:
+            if not _is_schedule(schedule):
+                raise ValueError(
+                    f"{_schedule_key(key)}: must be a schedule, got {shown(schedule)}"
+                )
             args[name] = schedule
-            if isinstance(number, float) and not math.isnan(number):
+            if is_real(number):
                 rest[key] = number
+            elif number is not inspect.Parameter.empty and not _is_nan(number):
+                raise ValueError(f"{key}: must be a number or NaN, got {shown(number)}")
         elif number is not inspect.Parameter.empty:
+            if key == "weights" and not isinstance(number, (tuple, type(None))):
+                raise ValueError(f"{key}: must be an array, got {shown(number)}")
             args[name] = number
     named = REGISTRIES[kind].named(entry.key, **args)
     _with_unknown(named, rest)
     return named
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _is_schedule(value: object) -> bool:

@@ -291,7 +291,7 @@ class BatchNormalization(FeedForwardLayer):
         return given
 
     def check(self) -> None:
-        return None
+        return None  # n_out follows from the input
 
 
 @LAYERS.add("global_pooling", java="GlobalPoolingLayer")
@@ -309,7 +309,7 @@ class GlobalPooling(Layer):
     """
 
     pooling_type: str = field("MAX", POOLING)
-    pooling_dimensions: tuple[int, ...] | None = field(None, Many(Integer(1)))
+    pooling_dimensions: tuple[int, ...] | None = field(None, Many(Integer(1), least=1))
     pnorm: int = field(2, Integer(1))
     collapse_dimensions: bool = field(True, flag)
 

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dl4py.config.kinds import Checked, Rate, field, flag
-from dl4py.registry import DROPOUTS
+from dl4py.config.kinds import Checked, Data, Rate, Real, field, flag
+from dl4py.registry import DROPOUTS, SCHEDULES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,11 @@ class InputNoise(Checked):
         if callable(rate):  # DL4J keeps a schedule beside the number, which is then NaN
             object.__setattr__(self, f"{self.rate_field}_schedule", rate)
             object.__setattr__(self, self.rate_field, float("nan"))
+        elif math.isnan(rate) and getattr(self, f"{self.rate_field}_schedule") is None:
+            raise ValueError(
+                f"{type(self).__name__}({self.rate_field}=...) must be a number or a "
+                f"schedule, got {rate}"
+            )
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         """``x`` with one draw of the noise."""
@@ -60,7 +65,7 @@ class Dropout(InputNoise):
     json_last: ClassVar[tuple[str, ...]] = ("helperAllowFallback", "pschedule")
 
     p: Any = field(0.5, Rate(1e-12, 1.0))
-    p_schedule: Any = field(None, json="pschedule")
+    p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
     helper_allow_fallback: bool = field(True, flag)
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
@@ -85,7 +90,7 @@ class SpatialDropout(InputNoise):
     """
 
     p: Any = field(0.5, Rate(1e-12, 1.0))
-    p_schedule: Any = field(None, json="pschedule")
+    p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         if x.dim() < 3:
@@ -115,9 +120,9 @@ class AlphaDropout(InputNoise):
     """
 
     p: Any = field(0.5, Rate(1e-12, 1.0))
-    p_schedule: Any = field(None, json="pschedule")
-    alpha: float = 1.6732632423543772
-    scale: float = field(1.0507009873554805, json="lambda")
+    p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
+    alpha: float = field(1.6732632423543772, Real())
+    scale: float = field(1.0507009873554805, Real(), json="lambda")
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         p = self.now(clock)
@@ -142,7 +147,7 @@ class GaussianDropout(InputNoise):
     """
 
     rate: Any = field(0.5, Rate(0.0, 1.0 - 1e-12))
-    rate_schedule: Any = field(None)
+    rate_schedule: Any = field(None, Data(SCHEDULES))
 
     rate_field: ClassVar[str] = "rate"
 
@@ -163,7 +168,7 @@ class GaussianNoise(InputNoise):
     """
 
     stddev: Any = field(0.1, Rate(0.0))
-    stddev_schedule: Any = field(None)
+    stddev_schedule: Any = field(None, Data(SCHEDULES))
 
     rate_field: ClassVar[str] = "stddev"
 

@@ -88,7 +88,7 @@ class LossLayer(FeedForwardLayer, HasLoss):
 
     loss: Any = field("mcxent", Item(LOSSES), json="lossFn")
     activation: Any = field("identity", Item(ACTIVATIONS), json="activationFn")
-    n_out: int | None = field(0, Integer(0), json="nout")
+    n_out: int | None = field(0, Integer(0, bits=63), json="nout")
 
     positional: ClassVar[tuple[str, ...]] = ("loss",)
     leading: ClassVar[tuple[str, ...]] = ("activation", "loss")
@@ -130,8 +130,8 @@ class DropoutLayer(FeedForwardLayer):
     DL4J: org.deeplearning4j.nn.conf.layers.DropoutLayer
     """
 
-    n_in: int | None = field(0, Integer(0), json="nin")
-    n_out: int | None = field(0, Integer(0), json="nout")
+    n_in: int | None = field(0, Integer(0, bits=63), json="nin")
+    n_out: int | None = field(0, Integer(0, bits=63), json="nout")
 
     positional: ClassVar[tuple[str, ...]] = ("dropout",)
     leading: ClassVar[tuple[str, ...]] = ("dropout",)

@@ -15,7 +15,6 @@ from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.settings import (
     NetworkConfiguration,
     layer_of,
-    own_type,
     preprocessor_of,
 )
 from dl4py.config.vertices import Vertex
@@ -101,15 +100,11 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 vertices[name] = {"@class": LAYER_VERTEX, **keys}
             else:
                 vertices[name] = item.to_dict(name, self.data_type, path)
-        names = [
-            f"{name}_{variable}"
-            for name, item in self.vertices.items()
-            for variable in item.parameters
-        ]
+        names = _variables(self.vertices)
         default = self._beside_layer(None, names, around.get("", {}), "$")
         places = {n: i for i, n in enumerate([*self.network_inputs, *self.vertices])}
         content = {
-            **self._keys(self._once),
+            **self._written_once(),
             **{k: v for k, v in self.extra.items() if k not in ("confs", "vertices")},
             "defaultConfiguration": default,
             "networkInputs": list(self.network_inputs),
@@ -132,7 +127,8 @@ class ComputationGraphConfiguration(NetworkConfiguration):
             content.get("defaultConfiguration") or {}, "$.defaultConfiguration"
         )
         raw = mapping(content.get("vertices"), "$.vertices")
-        values = cls._settings(("$.defaultConfiguration", default), ("$", content))
+        counting = cls._settings(("$.defaultConfiguration", default))
+        values = cls._network(counting, content, "$.defaultConfiguration")
         apart = {
             "defaultConfiguration",
             "layer",
@@ -167,13 +163,20 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 preprocessors[name] = preprocessor_of(
                     part["preProcessor"], f"{path}.preProcessor"
                 )
-            own_data = own_type(conf, {**default, **content})
-            _keep(confs, name, {**conf, **own_data}, known - own_data.keys())
+            around = cls._settings((f"{path}.layerConf", conf))
+            cls._check_agreement(
+                f"{path}.layerConf", around, counting, "$.defaultConfiguration", True
+            )
+            if kept := cls._kept(conf, around, vertices[name].variables, values):
+                confs[name] = kept
             own = {"@class", "layerConf", "preProcessor"}
             if part.get("outputVertex") is False:
                 own.add("outputVertex")
             _keep(beside, name, part, own)
-        _keep(confs, "", default, known)
+        if kept := cls._kept(default, counting, _variables(vertices), values):
+            confs[""] = kept
+        if confs:
+            extra["confs"] = confs
         if beside:
             extra["vertices"] = beside
         if confs:
@@ -196,6 +199,11 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 extra=extra,
                 **values,
             )
+
+
+def _variables(vertices: Mapping[str, Any]) -> list[str]:
+    """DL4J's names of all parameters."""
+    return [f"{name}_{v}" for name, item in vertices.items() for v in item.parameters]
 
 
 def _keep(

@@ -84,7 +84,7 @@ class InputType(Checked):
 class FeedForward(InputType):
     """Rows of ``size`` numbers, ``[n, size]``."""
 
-    size: int = field(kind=Integer(1))
+    size: int = field(kind=Integer(1, bits=63))
 
     @property
     def features(self) -> int:
@@ -95,8 +95,8 @@ class FeedForward(InputType):
 class Recurrent(InputType):
     """Time series ``[n, size, length]``; ``length`` is ``None`` where it varies."""
 
-    size: int = field(kind=Integer(1))
-    length: int | None = field(None, Integer(1))
+    size: int = field(kind=Integer(1, bits=63))
+    length: int | None = field(None, Integer(1, bits=63))
     format: str = field("NCW", Choice("NCW", "NWC"))
 
     @property
@@ -113,9 +113,9 @@ class Recurrent(InputType):
 class Convolutional(InputType):
     """Images ``[n, channels, height, width]``, or channels last for ``"NHWC"``."""
 
-    height: int = field(kind=Integer(1))
-    width: int = field(kind=Integer(1))
-    channels: int = field(kind=Integer(1))
+    height: int = field(kind=Integer(1, bits=63))
+    width: int = field(kind=Integer(1, bits=63))
+    channels: int = field(kind=Integer(1, bits=63))
     format: str = field("NCHW", Choice("NCHW", "NHWC"))
 
     @property
@@ -132,9 +132,9 @@ class Convolutional(InputType):
 class ConvolutionalFlat(InputType):
     """Images as rows ``[n, channels · height · width]``."""
 
-    height: int = field(kind=Integer(1))
-    width: int = field(kind=Integer(1))
-    channels: int = field(kind=Integer(1))
+    height: int = field(kind=Integer(1, bits=63))
+    width: int = field(kind=Integer(1, bits=63))
+    channels: int = field(kind=Integer(1, bits=63))
 
     @property
     def features(self) -> int:

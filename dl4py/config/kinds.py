@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dl4py.config.codec import is_unicode, replace
+from dl4py.config.codec import is_real, is_unicode, replace, shown
 from dl4py.registry import Named, Registry, canonical, option, parameters
 
 Kind = Callable[[Any], Any]
@@ -60,9 +60,15 @@ def _wrong(expected: str, value: object) -> ValueError:
 
 @dataclasses.dataclass(frozen=True)
 class Integer:
-    """A whole number of at least ``minimum`` that fits in Java's ``long``."""
+    """A whole number of at least ``minimum`` that fits in Java's ``int``.
+
+    Args:
+        minimum: the smallest one.
+        bits: 31, or 63 for what is a ``long`` in Java.
+    """
 
     minimum: int = 0
+    bits: int = 31
 
     def __call__(self, value: Any) -> int:
         whole = isinstance(value, int) or (
@@ -70,8 +76,8 @@ class Integer:
         )
         if isinstance(value, bool) or not whole or value < self.minimum:
             raise _wrong(f"a whole number >= {self.minimum}", value)
-        if value >= 1 << 63:
-            raise _wrong("a whole number below 2^63", value)
+        if value >= 1 << self.bits:
+            raise _wrong(f"a whole number below 2^{self.bits}", value)
         return int(value)
 
 
@@ -83,8 +89,7 @@ class Real:
     maximum: float = math.inf
 
     def __call__(self, value: Any) -> float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if not is_real(value):
             raise _wrong("a finite number", value)
         if not self.minimum <= value <= self.maximum:
             raise _wrong(f"in [{self.minimum:g}, {self.maximum:g}]", value)
@@ -111,17 +116,23 @@ def flag(value: Any) -> bool:
     return value
 
 
-def text(value: Any) -> str:
+class Text:
     """A string that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise _wrong("a string", value)
-    if not is_unicode(value):
-        raise _wrong("whole characters (no lone surrogates)", value)
-    return value
+
+    takes_text = True
+
+    def __call__(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong("a string", value)
+        if not is_unicode(value):
+            raise _wrong("whole characters (no lone surrogates)", value)
+        return value
 
 
 class Choice:
     """One of a few words, spelled as DL4J's enum; case and ``_`` do not matter."""
+
+    takes_text = True
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -190,6 +201,9 @@ class Item:
             f"the name of a {self.registry.kind}, a module or a function", value
         )
 
+    def from_json(self, value: Any) -> Any:
+        return self(_of(self.registry, value))
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -217,16 +231,59 @@ class Data:
             return value
         raise _wrong(f"a {self.registry.kind}", value)
 
+    def from_json(self, value: Any) -> Any:
+        return self(_of(self.registry, value))
+
+
+def _of(registry: Registry[Any], value: Any) -> Any:
+    """``value`` if it was decoded from a JSON object of one of the registry's items."""
+    named = isinstance(value, Named) and value.kind == registry.kind
+    if not named and registry.entry_of(type(value)) is None:
+        raise ValueError(f"must be a {registry.kind}, got {shown(value)}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Loose:
+    """A kind that takes more from Python than from JSON.
+
+    Args:
+        given: the normal form of what stands in Python.
+        strict: what JSON holds.
+    """
+
+    given: Kind
+    strict: Data
+
+    def __call__(self, value: Any) -> Any:
+        return self.given(value)
+
+    def from_json(self, value: Any) -> Any:
+        return self.strict.from_json(value)
+
 
 @dataclasses.dataclass(frozen=True)
 class Many:
-    """A tuple of values of one kind; a single value stands for a tuple of one."""
+    """A tuple of values of one kind; a single value stands for a tuple of one.
+
+    Args:
+        kind: of each of them.
+        least: how many there must be.
+    """
 
     kind: Kind
+    least: int = 0
 
     def __call__(self, value: Any) -> tuple[Any, ...]:
         values = value if isinstance(value, (list, tuple)) else (value,)
+        if len(values) < self.least:
+            raise _wrong(f"{self.least} or more", value)
         return tuple(self.kind(v) for v in values)
+
+    def from_json(self, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong("a list", value)
+        return self([getattr(self.kind, "from_json", self.kind)(v) for v in value])
 
 
 def _is_enum(value: object) -> bool:

@@ -24,7 +24,17 @@ from dl4py.config.inputs import (
     Shape,
     arrays,
 )
-from dl4py.config.kinds import Choice, Data, Integer, Item, Many, Real, field, text
+from dl4py.config.kinds import (
+    Choice,
+    Data,
+    Integer,
+    Item,
+    Loose,
+    Many,
+    Real,
+    Text,
+    field,
+)
 from dl4py.config.preprocessors import Preprocessor, between
 from dl4py.config.regularization import L1, L2, Constraint, WeightDecay, combine
 from dl4py.config.weight_noise import DropConnect
@@ -69,12 +79,13 @@ class ConfigurationError(ValueError):
     """A configuration that cannot be built; names layer, field, expected and given."""
 
 
-def dropout_of(value: Any) -> Any:
+def _dropout_of(value: Any) -> Any:
     """DL4J's builder: a number is a retain probability, 0 means no dropout."""
-    return None if value == 0 else Data(DROPOUTS, Dropout)(value)
+    none = value == 0 and not isinstance(value, bool)
+    return None if none else Data(DROPOUTS, Dropout)(value)
 
 
-def weight_init_of(value: Any) -> Any:
+def _weight_init_of(value: Any) -> Any:
     """DL4J's builder: a distribution stands for drawing from it."""
     if DISTRIBUTIONS.entry_of(type(value)) is not None:
         return WEIGHT_INITS["distribution"](value)
@@ -92,6 +103,10 @@ def inner(value: Any) -> Any:
     return value
 
 
+DROPOUT = Loose(_dropout_of, Data(DROPOUTS))
+WEIGHT_INIT = Loose(_weight_init_of, Data(WEIGHT_INITS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """Base of all layer configurations.
@@ -105,8 +120,8 @@ class Layer:
         gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
     """
 
-    name: str | None = field(None, text, json="layerName", training=True)
-    dropout: Any = field(None, dropout_of, json="idropout", inherit=True)
+    name: str | None = field(None, Text(), json="layerName", training=True)
+    dropout: Any = field(None, DROPOUT, json="idropout", inherit=True)
     constraints: tuple[Constraint, ...] | None = field(
         None, Many(Data(CONSTRAINTS)), inherit=True, training=True
     )
@@ -219,7 +234,7 @@ class BaseLayer(Layer):
     """
 
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)
-    weight_init: Any = field(None, weight_init_of, json="weightInitFn", inherit=True)
+    weight_init: Any = field(None, WEIGHT_INIT, json="weightInitFn", inherit=True)
     updater: Any = field(
         None, Item(UPDATERS), json="iupdater", inherit=True, training=True
     )
@@ -278,8 +293,8 @@ class FeedForwardLayer(BaseLayer):
         n_out: features (or channels) going out.
     """
 
-    n_in: int | None = field(None, Integer(1), json="nin")
-    n_out: int | None = field(None, Integer(1), json="nout")
+    n_in: int | None = field(None, Integer(1, bits=63), json="nin")
+    n_out: int | None = field(None, Integer(1, bits=63), json="nout")
 
     leading: ClassVar[tuple[str, ...]] = ("n_in", "n_out", "activation")
 

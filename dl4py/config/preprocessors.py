@@ -49,9 +49,9 @@ class Preprocessor(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class _Image(Preprocessor):
-    height: int = field(kind=Integer(0), json="inputHeight")
-    width: int = field(kind=Integer(0), json="inputWidth")
-    channels: int = field(kind=Integer(0), json="numChannels")
+    height: int = field(kind=Integer(0, bits=63), json="inputHeight")
+    width: int = field(kind=Integer(0, bits=63), json="inputWidth")
+    channels: int = field(kind=Integer(0, bits=63), json="numChannels")
 
     @property
     def _shape(self) -> tuple[int, int, int]:

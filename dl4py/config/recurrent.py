@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dl4py.config.feedforward import NCW, as_series, in_format
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import Item, Real, field, flag
-from dl4py.config.layer import FeedForwardLayer, weight_init_of
+from dl4py.config.layer import WEIGHT_INIT, FeedForwardLayer
 from dl4py.registry import ACTIVATIONS, LAYERS
 
 
@@ -23,9 +23,7 @@ class Recurrent(FeedForwardLayer):
             default: that of the input.
     """
 
-    weight_init_recurrent: Any = field(
-        None, weight_init_of, json="weightInitFnRecurrent"
-    )
+    weight_init_recurrent: Any = field(None, WEIGHT_INIT, json="weightInitFnRecurrent")
     format: str | None = field(None, NCW, json="rnnDataFormat")
 
     family: ClassVar[str] = "rnn"

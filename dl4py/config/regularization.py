@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dl4py.config.kinds import Checked, Many, Rate, Real, field, flag, text
+from dl4py.config.kinds import (
+    Checked,
+    Data,
+    Integer,
+    Many,
+    Rate,
+    Real,
+    Text,
+    field,
+    flag,
+)
 from dl4py.registry import CONSTRAINTS, REGULARIZATIONS, SCHEDULES
 
 if TYPE_CHECKING:
@@ -24,6 +34,9 @@ class _Coefficient:
     def __call__(self, value: Any) -> Any:
         rate = Rate()(value)
         return rate if callable(rate) else SCHEDULES["fixed"](rate)
+
+    def from_json(self, value: Any) -> Any:
+        return Data(SCHEDULES).from_json(value)
 
 
 @dataclass(frozen=True)
@@ -141,8 +154,8 @@ class Constraint(Checked):
     """
 
     epsilon: float = field(1e-6, Real(0.0))
-    dimensions: tuple[int, ...] | None = field(None, Many(int))
-    params: tuple[str, ...] | None = field(None, Many(text))
+    dimensions: tuple[int, ...] | None = field(None, Many(Integer(), least=1))
+    params: tuple[str, ...] | None = field(None, Many(Text()))
 
     def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
         """The constrained value of ``w``, an array in DL4J's shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dl4py.config.codec import (
@@ -21,7 +21,7 @@ from dl4py.config.kinds import Choice, Integer, field, flag
 from dl4py.config.layer import DEFAULTS, Layer
 from dl4py.config.plan import Plan
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.registry import json_key
+from dl4py.registry import canonical, json_key
 
 if TYPE_CHECKING:
     from dl4py.network import Network
@@ -40,10 +40,18 @@ def data_type(value: Any) -> str:
     return DATA_TYPES(_TORCH_NAMES.get(name, name))
 
 
-def _seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, got {value!r}")
-    return value
+_WORKSPACES = Choice("NONE", "ENABLED", "SINGLE", "SEPARATE")
+_STEPS = Choice("negativeDefault", "default", "negativeGradient", "gradient")
+
+
+def _step_function(value: Any) -> dict[str, Any]:
+    """DL4J's JSON of a step function, from that, its class's name or a shorter one."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value
+    if not isinstance(value, str):
+        raise ValueError(f"must be the name of a step function, got {value!r}")
+    word = canonical(value.rpartition(".")[2]).removesuffix("stepfunction")
+    return {_STEPS(word): {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,26 +74,26 @@ class NetworkConfiguration:
         iteration_count, epoch_count: how far a network has been trained, >= 0.
         cache_mode, inference_workspace_mode, training_workspace_mode: kept for DL4J's
             files; they change nothing.
-        extra: JSON keys that no field declares; those beside each layer under
-            ``"confs"``.
+        extra: JSON keys that no field declares. Under ``"confs"``, by layer, those
+            beside it and settings that differ there from the network's.
     """
 
-    seed: int = field(kind=_seed)
+    seed: int = field(kind=Integer(-1 << 63, bits=63))
     data_type: str = field("FLOAT", data_type)
     mini_batch: bool = field(True, flag)
     minimize: bool = field(True, flag)
     optimization_algo: str = field(SGD, ALGORITHMS)
     max_num_line_search_iterations: int = field(5, Integer(1))
-    step_function: Any = field(None)
+    step_function: Mapping[str, Any] | None = field(None, _step_function)
     backprop_type: str = field("Standard", Choice("Standard", "TruncatedBPTT"))
     tbptt_fwd_length: int = field(20, Integer(1))
     tbptt_back_length: int = field(20, Integer(1))
     validate_output_layer_config: bool = field(True, flag)
     iteration_count: int = field(0, Integer(0))
     epoch_count: int = field(0, Integer(0))
-    cache_mode: str = field("NONE")
-    inference_workspace_mode: str = field("ENABLED")
-    training_workspace_mode: str = field("ENABLED")
+    cache_mode: str = field("NONE", Choice("NONE", "HOST", "DEVICE"))
+    inference_workspace_mode: str = field("ENABLED", _WORKSPACES)
+    training_workspace_mode: str = field("ENABLED", _WORKSPACES)
     extra: Mapping[str, Any] = field(dict)
 
     # where DL4J writes a setting: beside every layer, or once, or both
@@ -152,24 +160,68 @@ class NetworkConfiguration:
         """:meth:`to_json` as plain Python types."""
         raise NotImplementedError
 
-    def _keys(self, names: tuple[str, ...]) -> dict[str, Any]:
-        known = {f.name: f for f in fields(self)}
-        return {json_key(known[n]): encode(getattr(self, n)) for n in names}
+    def divides(self, i: int, name: str) -> bool:
+        """Whether DL4J divides the score of step i by the number of examples.
+
+        An output does as ``miniBatch`` beside itself says, which transfer learning may
+        have left different; for gradients that of the network counts.
+        """
+        beside = self.extra.get("confs", ())
+        if isinstance(beside, Mapping):
+            own = beside.get(name, {})
+        else:
+            own = beside[i] if i < len(beside) else {}
+        return bool(own.get("miniBatch", self.mini_batch))
+
+    def _written_once(self) -> dict[str, Any]:
+        return self._keys({n: getattr(self, n) for n in self._once})
 
     def _beside_layer(
         self, layer: Layer | None, variables: list[str], extra: Any, path: str
     ) -> dict[str, Any]:
         """What DL4J writes around one layer."""
         conf = {
-            **self._keys(self._beside),
+            **self._shared(vars(self)),
+            "variables": variables,
             **extra,
             "layer": None if layer is None else encode(layer, path),
-            "variables": variables,
         }
         return {k: conf[k] for k in sorted(conf)}
 
     @classmethod
-    def _declared(cls) -> dict[str, Any]:
+    def _kept(
+        cls, conf: Mapping[str, Any], own: Any, variables: Any, values: Any
+    ) -> dict[str, Any]:
+        """What stands around a layer and :meth:`_beside_layer` would not write.
+
+        Args:
+            conf: DL4J's JSON around the layer.
+            own: the settings in it.
+            variables: the layer's.
+            values: the network's settings.
+        """
+        written = {**cls._shared(values), "variables": list(variables)}
+        given = {**conf, **cls._keys(own)}
+        return {
+            key: value
+            for key, value in given.items()
+            if key != "layer" and written.get(key, ...) != value
+        }
+
+    @classmethod
+    def _shared(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON of the settings that DL4J repeats beside every layer."""
+        defaults = {f.name: f.default for f in fields(cls)}
+        now = {n: values.get(n, defaults[n]) for n in cls._beside}
+        return cls._keys({**now, "iteration_count": 0})  # DL4J counts them once
+
+    @classmethod
+    def _keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        known = {f.name: f for f in fields(cls)}
+        return {json_key(known[n]): encode(v) for n, v in values.items()}
+
+    @classmethod
+    def _declared(cls) -> dict[str, Field[Any]]:
         """JSON key → field of the settings."""
         named = {*cls._beside, *cls._once}
         return {json_key(f): f for f in fields(cls) if f.name in named}
@@ -177,13 +229,65 @@ class NetworkConfiguration:
     @classmethod
     def _settings(cls, *sources: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The settings in JSON objects, (path, object) each; the later one wins."""
-        values: dict[str, Any] = {}
-        for path, source in sources:
-            for key, f in cls._declared().items():
-                if key in source:
-                    place = f"{path}.{key}"
-                    values[f.name] = decode_field(f, decode(source[key], place), place)
+        return {
+            f.name: decode_field(f, source[key], f"{path}.{key}")
+            for path, source in sources
+            for key, f in cls._declared().items()
+            if key in source
+        }
+
+    @classmethod
+    def _network(
+        cls, counting: Mapping[str, Any], content: Mapping[str, Any], place: str
+    ) -> dict[str, Any]:
+        """The network's settings: those at ``place`` that count, and its own."""
+        values = {**counting, **cls._settings(("$", content))}
+        for key, f in cls._declared().items():
+            if f.default is MISSING and f.name not in values:
+                raise DL4JFormatError(f"{place}.{key}: must be given")
         return values
+
+    @classmethod
+    def _check_agreement(
+        cls,
+        path: str,
+        own: Mapping[str, Any],
+        expected: Mapping[str, Any],
+        place: str,
+        either: bool = False,
+    ) -> None:
+        """Raise where settings around a layer contradict those that count.
+
+        DL4J repeats the network's settings around every layer. Where transfer learning
+        adds layers it writes its builder's defaults there, and the time for the seed;
+        in graphs (``either``) those that count may be such ones.
+
+        Args:
+            path, own: a place and the settings there.
+            expected, place: the settings that count, and where they stand.
+        """
+        for key, f in cls._declared().items():
+            if f.name in _FREE or f.name not in own or f.name not in expected:
+                continue
+            a, b = own[f.name], expected[f.name]
+            added = _added(f, a) or (
+                either and _added(f, b) and f.name not in ("mini_batch", "minimize")
+            )
+            if a != b and not added:
+                raise DL4JFormatError(
+                    f"{path}.{key}: must be {shown(encode(b))} as in {place}, got "
+                    f"{shown(encode(a))}"
+                )
+
+
+# what may differ: arrays decide on the type, and the network counts for its layers
+_FREE = ("data_type", "epoch_count", "iteration_count")
+_CLOCK = 10**12  # a seed that nobody gave is the time in milliseconds, 1.4e12 and more
+
+
+def _added(setting: Field[Any], value: Any) -> bool:
+    """Whether DL4J's builder writes ``value`` where nothing is set."""
+    return bool(value >= _CLOCK if setting.name == "seed" else value == setting.default)
 
 
 def layer_of(conf: Any, path: str) -> Layer:
@@ -193,9 +297,13 @@ def layer_of(conf: Any, path: str) -> Layer:
     if not isinstance(layer, Layer):
         name = shown(raw.get("@class"))
         raise DL4JFormatError(f"{path}.layer: unknown layer {name}")
-    variables = conf.get("variables") or []
-    if not isinstance(variables, list):
-        raise DL4JFormatError(f"{path}.variables: expected a list of names")
+    variables = conf.get("variables", [])
+    if not isinstance(variables, list) or not all(
+        isinstance(name, str) for name in variables
+    ):
+        raise DL4JFormatError(
+            f"{path}.variables: expected a list of names, got {shown(variables)}"
+        )
     with at(f"{path}.layer"):
         return _finished(layer, raw, variables)
 
@@ -218,4 +326,10 @@ def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Lay
     """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
     if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
         layer = replace(layer, use_log_std="var" not in variables)
+    for f in fields(layer):
+        size = f.name in ("n_in", "n_out")
+        null = json_key(f) in raw and raw[json_key(f)] is None
+        absent = size and bool(layer.variables) and getattr(layer, f.name) is None
+        if (null and (size or f.name in DEFAULTS)) or absent:
+            raise ValueError(f"{json_key(f)}: must be given, got null")
     return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]

@@ -23,14 +23,15 @@ from dl4py.config.kinds import (
     Item,
     Many,
     Real,
+    Text,
     field,
-    text,
+    flag,
 )
 from dl4py.config.layer import (
     GRADIENT_NORMALIZATION,
+    WEIGHT_INIT,
     ConfigurationError,
     filled,
-    weight_init_of,
 )
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.registry import PREPROCESSORS, REGULARIZATIONS, UPDATERS, VERTICES
@@ -118,7 +119,7 @@ class TrainedVertex(Vertex):
     gradient_normalization_threshold: Any = field(
         None, Real(0.0), inherit=True, training=True
     )
-    weight_init: Any = field(None, weight_init_of, json="weightInitFn", inherit=True)
+    weight_init: Any = field(None, WEIGHT_INIT, json="weightInitFn", inherit=True)
 
     def resolved(self, settings: Mapping[str, Any]) -> Any:
         return filled(self, settings)
@@ -182,7 +183,7 @@ class MergeVertex(Vertex):
     """
 
     merge_axis: int = field(1, Integer(0))
-    modified: bool = field(False)
+    modified: bool = field(False, flag)
 
     most: ClassVar[int | None] = None
 
@@ -416,7 +417,7 @@ class L2NormalizeVertex(Vertex):
     DL4J: org.deeplearning4j.nn.conf.graph.L2NormalizeVertex
     """
 
-    dimension: tuple[int, ...] | None = field(None, Many(Integer(1)))
+    dimension: tuple[int, ...] | None = field(None, Many(Integer(1), least=1))
     eps: float = field(1e-8, Real(0.0))
 
 
@@ -511,7 +512,7 @@ class LastTimeStepVertex(Vertex):
     DL4J: org.deeplearning4j.nn.conf.graph.rnn.LastTimeStepVertex
     """
 
-    mask_input: str | None = field(None, text, json="maskArrayInputName")
+    mask_input: str | None = field(None, Text(), json="maskArrayInputName")
 
     reads: ClassVar[tuple[str, ...]] = ("mask_input",)
 
@@ -530,7 +531,7 @@ class DuplicateToTimeSeriesVertex(Vertex):
     DL4J: org.deeplearning4j.nn.conf.graph.rnn.DuplicateToTimeSeriesVertex
     """
 
-    input: str = field(kind=text, json="inputName")
+    input: str = field(kind=Text(), json="inputName")
 
     reads: ClassVar[tuple[str, ...]] = ("input",)
 
@@ -554,7 +555,7 @@ class ReverseTimeSeriesVertex(Vertex):
     DL4J: org.deeplearning4j.nn.conf.graph.rnn.ReverseTimeSeriesVertex
     """
 
-    mask_input: str | None = field(None, text, json="maskArrayInputName")
+    mask_input: str | None = field(None, Text(), json="maskArrayInputName")
 
     reads: ClassVar[tuple[str, ...]] = ("mask_input",)
 

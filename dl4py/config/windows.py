@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from dl4py.config.kinds import Choice
 from dl4py.config.layer import ConfigurationError
 
 MODES = Choice("Truncate", "Strict", "Same", "Causal")
+LARGEST = 1 << 24  # cells that a window, or the padding around a point, may cover
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,18 @@ class Window:
         return total // 2, total - total // 2
 
     def check(self) -> None:
-        """Refuse the mode that images and volumes do not have."""
+        """Refuse the mode that images and volumes do not have, and giant margins.
+
+        A few digits too many in ``padding`` or ``dilation`` of a file would take
+        gigabytes for the smallest image.
+        """
+        sides = zip(self.spread, self.padding, strict=True)
+        if math.prod(max(spread, 2 * p) for spread, p in sides) > LARGEST:
+            raise ConfigurationError(
+                f"padding: windows and margins of at most {LARGEST:,} cells are "
+                f"supported, got windows that span {self.spread} with padding "
+                f"{self.padding}"
+            )
         if self.mode == "Causal" and self.rank > 1:
             raise ConfigurationError(
                 "convolution_mode: Causal is for one-dimensional convolutions, "

@@ -10,7 +10,7 @@ from dl4py.config.codec import replace
 from dl4py.config.feedforward import Dense
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
 from dl4py.config.kinds import Choice, Data, Many, Real, field
-from dl4py.config.layer import Layer, dropout_of, inner
+from dl4py.config.layer import DROPOUT, Layer, inner
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.recurrent import LSTM
 from dl4py.registry import CONSTRAINTS, LAYERS
@@ -20,7 +20,7 @@ from dl4py.registry import CONSTRAINTS, LAYERS
 class Wrapper(Layer):
     """Base of layers around others, whose noise and training rules count."""
 
-    dropout: Any = field(None, dropout_of, json="idropout")
+    dropout: Any = field(None, DROPOUT, json="idropout")
     constraints: Any = field(None, Many(Data(CONSTRAINTS)), training=True)
 
     holds: ClassVar[tuple[str, ...]] = ("underlying",)  # fields with layers

@@ -351,8 +351,8 @@ class MixtureDensity(Loss):
         dl4j_exact: bool = False,
     ) -> None:
         super().__init__(activation, dl4j_exact=dl4j_exact)
-        self.gaussians = int(number(self, "gaussians", gaussians, low=1))
-        self.labels = int(number(self, "labels", labels, low=1))
+        self.gaussians = _whole(self, "gaussians", gaussians)
+        self.labels = _whole(self, "labels", labels)
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         m, w = self.gaussians, self.labels
@@ -383,3 +383,14 @@ class MixtureDensity(Loss):
                 f"{list(labels.shape)}"
             )
         return labels.to(z.dtype)
+
+
+def _whole(owner: object, name: str, value: int) -> int:
+    """``value`` as a whole number >= 1 that fits in Java's ``int``."""
+    real = number(owner, name, value, low=1)
+    if not real.is_integer() or real >= 2**31:
+        raise ValueError(
+            f"{type(owner).__name__}({name}=...) must be a whole number in "
+            f"[1, 2147483647], got {value!r}"
+        )
+    return int(real)

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from dl4py.config.codec import brief
 from dl4py.config.settings import NetworkConfiguration
-from dl4py.layers import module_of
+from dl4py.layers import Scored, module_of
 from dl4py.network.network import Network
 
 DTYPES = {
@@ -35,9 +36,18 @@ def build(
     if not isinstance(dl4j_exact, bool):
         raise TypeError(f"dl4j_exact must be True or False, got {dl4j_exact!r}")
     modules = []
-    for step in conf.plan().steps:
-        with contextlib.nullcontext() if draw else torch.device("meta"):
-            module = module_of(step.conf).from_config(step.conf, dl4j_exact)
+    for i, step in enumerate(conf.plan().steps):
+        try:
+            with contextlib.nullcontext() if draw else torch.device("meta"):
+                module = module_of(step.conf).from_config(step.conf, dl4j_exact)
+        except RuntimeError as error:
+            if draw:
+                raise
+            # on the meta device: sizes whose product is beyond any memory
+            kind = type(step.conf).__name__
+            raise ValueError(f"{step.name} ({kind}): {brief(error)}") from error
+        if isinstance(module, Scored) and conf.divides(i, step.name):
+            module.always_divides = True
         modules.append(module.to(DTYPES[conf.data_type]))
     network = Network(conf, modules, dl4j_exact)
     if draw:

@@ -146,6 +146,4 @@ class _Exact:
 
 def _java_name(given: Any) -> str | None:
     """The name of a step function as a configuration holds it."""
-    if isinstance(given, dict):
-        return str(given.get("@class", "")) or None
-    return given if given is None else str(given)
+    return None if given is None else str(next(iter(given)))
