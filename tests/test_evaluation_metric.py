@@ -264,6 +264,20 @@ class TestMetric:
         own = self.whole(make).compute()
         assert same_values(values, {f"val_{n}_{k}": own[k] for n in "ab" for k in own})
 
+    def test_one_number(self, make: Callable[..., Any]) -> None:
+        values = self.whole(make).compute()
+        for name in (*values, *make().numbers):
+            e = self.whole(lambda name=name, **kw: make(metric=name.upper(), **kw))
+            value = e.compute()
+            assert value.shape == () and value.dtype == torch.float32
+            expected = values.get(name, torch.tensor(e.score_for_metric(name)))
+            torch.testing.assert_close(value, expected)
+            assert e.higher_is_better == (name not in ("mse", "mae", "rmse", "rse"))
+        with pytest.raises(
+            ValueError, match="metric=...\\) must be one of .*got 'AUC'"
+        ):
+            make(metric="AUC")
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_cuda(self, make: Callable[..., Any]) -> None:
         e = make().cuda()
@@ -302,6 +316,42 @@ def test_lightning_logs_it() -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_lightning_logs_a_collection() -> None:
+    """Without compute() and reset(): log_dict takes metrics that give one number."""
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = MetricCollection(
+                [
+                    Evaluation.collection(3, prefix="val_"),
+                    RegressionEvaluation.collection(3, postfix="_val"),
+                ]
+            )
+
+        def validation_step(self, batch: list[Tensor], _: int) -> None:
+            self.scores.update(batch[0], torch.nn.functional.one_hot(batch[1], 3))
+            self.log_dict(self.scores)
+
+    quiet = dict.fromkeys(
+        ["logger", "enable_progress_bar", "enable_model_summary"], False
+    )
+    trainer = lightning.Trainer(accelerator="cpu", **quiet)
+    data = torch.utils.data.TensorDataset(P3, Y3)
+    loader = torch.utils.data.DataLoader(data, batch_size=3)
+    module, e, r = Module(), Evaluation(), RegressionEvaluation()
+    e.update(P3, Y3)
+    r.update(P3, torch.nn.functional.one_hot(Y3, 3))
+    expected = {f"val_{k}": float(v) for k, v in e.compute().items()}
+    expected |= {f"{k}_val": float(v) for k, v in r.compute().items()}
+    for _ in range(2):  # the second time the counts have gone
+        (logged,) = trainer.validate(module, loader, verbose=False)
+        assert logged == pytest.approx(expected)
+
+
 def same_values(got: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return got.keys() == expected.keys() and all(
         torch.equal(got[k].nan_to_num(9), v.nan_to_num(9)) for k, v in expected.items()
@@ -323,8 +373,31 @@ class TestPlot:
         assert ax.get_xlabel() == "Predicted" and ax.get_ylabel() == "Actual"
         pyplot.close(figure)
         other, own = pyplot.subplots()
-        assert e.plot(own) == (other, own)
+        assert e.plot(ax=own) == e.plot(None, own) == (other, own)
+        assert e.plot(torch.eye(3).long(), ax=own) == (
+            other,
+            own,
+        )  # torchmetrics' order
+        with pytest.raises(TypeError, match="got Axes; axes go to ax="):
+            e.plot(own)
         pyplot.close(other)
+
+    def test_draws_numbers(self) -> None:
+        pytest.importorskip("matplotlib").use("Agg")
+        from matplotlib import pyplot
+
+        for e in (Evaluation(), RegressionEvaluation(), RegressionEvaluation(3)):
+            values = e(P3, torch.nn.functional.one_hot(Y3, 3))
+            for val in (None, values, [values, values]):
+                if val is None and isinstance(e, Evaluation):
+                    continue
+                figure, ax = e.plot(val)
+                legend = [t.get_text() for t in ax.get_legend().get_texts()]
+                assert all(any(name in text for text in legend) for name in values)
+                assert e.plot(val, ax) == (figure, ax)
+            pyplot.close("all")
+        with pytest.raises(RuntimeError, match="nothing is evaluated yet"):
+            Evaluation().plot()
 
     def test_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = builtins.__import__
@@ -335,5 +408,6 @@ class TestPlot:
             return real(name, *args, **kwargs)
 
         monkeypatch.setattr(builtins, "__import__", missing)
-        with pytest.raises(ImportError, match=r"pip install 'dl4py\[plot\]'"):
-            Evaluation(3).plot()
+        for e in (Evaluation(3), RegressionEvaluation(3)):
+            with pytest.raises(ImportError, match=r"pip install 'dl4py\[plot\]'"):
+                e.plot()

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dl4py.evaluation.rates import NAN
 from dl4py.evaluation.report import Report
-from dl4py.evaluation.rows import RowMetric, as_rows, check_tensors, mask_rows
+from dl4py.evaluation.rows import (
+    RowMetric,
+    as_rows,
+    check_tensors,
+    mask_rows,
+    need_matplotlib,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class Evaluation(Report, RowMetric):
@@ -39,8 +49,12 @@ class Evaluation(Report, RowMetric):
 
     In a LightningModule: ``self.evaluation.update(p, y)`` in each validation step,
     ``self.log_dict(self.evaluation.compute())`` at the end of the epoch, then
-    ``reset()``. In a distributed run ``compute()`` covers all processes and the other
-    methods this one; inside ``with evaluation.sync_context():`` they cover all. Give
+    ``reset()``. Or ``self.scores = Evaluation.collection(3, prefix="val_")``, then
+    ``self.scores.update(p, y)`` and ``self.log_dict(self.scores)`` in each step,
+    since Lightning logs metrics that give one number.
+
+    In a distributed run ``compute()`` covers all processes and the other methods this
+    one; inside ``with evaluation.sync_context():`` they cover all. Give
     ``num_classes`` there, so that a process without data knows it.
 
     Args:
@@ -51,6 +65,8 @@ class Evaluation(Report, RowMetric):
         threshold: of two classes, class 1 is predicted above it; in [0, 1].
         cost_array: factors >= 0, one per class: argmax of cost · probability counts.
         positive: the positive class of two, 0 or 1; None for macro averages.
+        metric: accuracy, precision, recall, f1, gmeasure or mcc, for ``compute()`` to
+            give this number alone.
         kwargs: those of :class:`torchmetrics.Metric`.
 
     Example:
@@ -70,6 +86,10 @@ class Evaluation(Report, RowMetric):
     DL4J: org.nd4j.evaluation.classification.Evaluation
     """
 
+    shown = ("accuracy", "precision", "recall", "f1")
+    numbers = (*shown, "gmeasure", "mcc")
+    rising = numbers
+
     def __init__(
         self,
         num_classes: int | None = None,
@@ -78,9 +98,10 @@ class Evaluation(Report, RowMetric):
         threshold: float | None = None,
         cost_array: Sequence[float] | Tensor | None = None,
         positive: int | None = 1,
+        metric: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(metric, **kwargs)
         if isinstance(labels, str) or not all(isinstance(s, str) for s in labels or ()):
             raise TypeError(f"Evaluation(labels=...) must be names, got {labels!r}")
         self.labels = None if labels is None else tuple(labels)
@@ -137,12 +158,32 @@ class Evaluation(Report, RowMetric):
             above = (p > p.gather(1, actual.unsqueeze(1))).sum(1)
             self.top_n_correct = self.top_n_correct + (above < self.top_n).sum()
 
-    def compute(self) -> dict[str, Tensor]:
-        """The methods of these names without arguments; NaN where no row counted."""
-        names = ("accuracy", "precision", "recall", "f1")
+    def compute(self) -> Any:
+        """Accuracy, precision, recall and f1, as the methods of these names without
+        arguments give them, or ``metric`` alone; NaN where no row counted.
+        """
+        names = self.shown if self.metric is None else (self.metric,)
         known = self.num_row_counter() > 0
-        values = [getattr(self, name)() if known else NAN for name in names]
-        return dict(zip(names, torch.tensor(values, device=self.device), strict=True))
+        values = [self.score_for_metric(name) if known else NAN for name in names]
+        found = torch.tensor(values, device=self.device)
+        return dict(zip(names, found, strict=True)) if self.metric is None else found[0]
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the confusion matrix, or numbers.
+
+        Args:
+            val: counts as in ``confusion``; or what ``compute()`` or a call returned,
+                or a list of such results as steps of a curve. Default: ``confusion``.
+            ax: where to draw; a new figure without it.
+        """
+        need_matplotlib(type(self).__name__)
+        if val is None:
+            if not self.num_classes:
+                raise RuntimeError("Evaluation: nothing is evaluated yet")
+            val = self.confusion
+        if isinstance(val, Tensor) and val.ndim == 2:
+            return self._draw(val.tolist(), ax)
+        return super().plot(val, ax)
 
     def _predict(self, p: Tensor) -> Tensor:
         if p.shape[1] == 1 or self.threshold is not None:

@@ -32,6 +32,8 @@ class RegressionEvaluation(RowMetric):
     Args:
         columns: their number or their names; without it the first batch tells.
         precision: digits after the point in ``stats()``, 0 or more.
+        metric: mse, mae, rmse, rse, pc or r2, for ``compute()`` to give this number
+            alone; ``collection(...)`` has one metric each, for ``self.log_dict``.
         kwargs: those of :class:`torchmetrics.Metric`.
 
     Example:
@@ -46,15 +48,18 @@ class RegressionEvaluation(RowMetric):
     DL4J: org.nd4j.evaluation.regression.RegressionEvaluation
     """
 
+    shown = numbers = ("mse", "mae", "rmse", "rse", "pc", "r2")
+    rising = ("pc", "r2")
     sums: Tensor  # [8, columns] in the order of update(); a plain 0 until known
 
     def __init__(
         self,
         columns: int | Sequence[str] | None = None,
         precision: int = 5,
+        metric: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(metric, **kwargs)
         if isinstance(columns, int):
             columns = [f"col_{i}" for i in range(columns)]
         if columns is not None and (
@@ -110,12 +115,15 @@ class RegressionEvaluation(RowMetric):
         terms = (n, y, p, error**2, error.abs(), p * y, y**2, p**2)
         self.sums = self.sums + torch.stack([term.sum(0) for term in terms])
 
-    def compute(self) -> dict[str, Tensor]:
-        """Averages over the columns: mse, mae, rmse, rse, pc, r2; NaN without data."""
-        return {
+    def compute(self) -> Any:
+        """Averages over the columns: mse, mae, rmse, rse, pc, r2, or ``metric`` alone;
+        NaN without data.
+        """
+        found = {
             name.lower(): values.mean().to(torch.get_default_dtype())
             for name, values in self._columns().items()
         }
+        return found if self.metric is None else found[self.metric]
 
     def num_columns(self) -> int:
         """How many columns there are, 0 while unknown."""

@@ -129,21 +129,11 @@ class Report(Rates):
             lines.append(f"{i:<3d}{names[i]:<{width}} | {cells}")
         return "\n".join([*lines, ""])
 
-    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw the confusion matrix.
+    def _draw(self, counts: list[list[int]], ax: Axes | None) -> tuple[Figure, Axes]:
+        """The confusion matrix as a picture."""
+        from matplotlib import pyplot
 
-        Args:
-            ax: where to draw; a new figure without it.
-        """
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError(
-                "Evaluation.plot() draws with matplotlib: pip install 'dl4py[plot]'"
-            ) from error
-        counts, names = self._table(), self._names()
-        if not counts:
-            raise RuntimeError("Evaluation: nothing is evaluated yet")
+        names = self.labels or tuple(map(str, range(len(counts))))
         if ax is None:
             _, ax = pyplot.subplots(layout="constrained")
         ticks = range(len(counts))

@@ -2,20 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class RowMetric(Metric):
     """A metric whose states are sums over rows.
 
     A state that starts as the number 0 takes its shape from the first batch.
+
+    Args:
+        metric: the one number that ``compute()`` gives, one of ``numbers``; without it
+            a dict of those in ``shown``.
+
+    Attributes:
+        shown: the numbers in the dict of ``compute()``.
+        numbers: all that ``compute()`` can give, by name.
+        rising: those of them that are higher where the model is better.
     """
 
     is_differentiable = False
     full_state_update = False
+    shown: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]] = ()
+    rising: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, metric: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        name = metric.lower() if isinstance(metric, str) else metric
+        if name is not None and name not in self.numbers:
+            raise ValueError(
+                f"{type(self).__name__}(metric=...) must be one of "
+                f"{', '.join(self.numbers)}, got {metric!r}"
+            )
+        self.metric = name
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        """Of the one number that ``compute()`` gives."""
+        return None if self.metric is None else self.metric in self.rising
+
+    @classmethod
+    def collection(
+        cls,
+        *args: Any,
+        prefix: str | None = None,
+        postfix: str | None = None,
+        **kwargs: Any,
+    ) -> MetricCollection:
+        """One metric a number, which count together: for ``self.log_dict(...)``.
+
+        Lightning logs metrics that give one number. Whoever updates the collection and
+        hands it to ``log_dict`` needs no ``compute()`` and no ``reset()``.
+
+        Args:
+            args, kwargs: those of the class.
+            prefix, postfix: of the names.
+        """
+        metrics: dict[str, Metric | MetricCollection] = {
+            name: cls(*args, **{**kwargs, "metric": name}) for name in cls.shown
+        }
+        return MetricCollection(metrics, prefix=prefix, postfix=postfix)
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the numbers of ``compute()``, in torchmetrics' picture.
+
+        Args:
+            val: what ``compute()`` or a call returned, or a list of such results as
+                steps of a curve; default: ``compute()``.
+            ax: where to draw; a new figure without it.
+        """
+        need_matplotlib(type(self).__name__)
+        if val is not None and not isinstance(val, (Tensor, dict, list, tuple)):
+            raise TypeError(
+                f"{type(self).__name__}.plot(val, ax): val must be what compute() "
+                f"returned, or a list of such, got {type(val).__name__}; axes go to ax="
+            )
+        _, drawn = self._plot(self.compute() if val is None else val, ax)
+        axes: Any = drawn  # torchmetrics returns no figure where it was given axes
+        return axes.figure, axes
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Update with a batch and return the values of that batch alone."""
@@ -27,6 +98,16 @@ class RowMetric(Metric):
         except Exception:
             self.__dict__.update(before)
             raise
+
+
+def need_matplotlib(name: str) -> None:
+    """One error that says what to install."""
+    try:
+        from matplotlib import pyplot  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{name}.plot() draws with matplotlib: pip install 'dl4py[plot]'"
+        ) from error
 
 
 def check_tensors(predictions: object, labels: object, mask: object) -> None:
