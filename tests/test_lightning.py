@@ -61,6 +61,52 @@ def trainer(package, folder, **options):
     return package.Trainer(**{**quiet, "max_epochs": 2, **options})
 
 
+class FromTheCommandLine(lightning.LightningModule):
+    """What LightningCLI makes from class paths."""
+
+    def __init__(self, loss: torch.nn.Module, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.loss, self.layers = (
+            loss,
+            torch.nn.Sequential(torch.nn.Linear(4, 3), activation),
+        )
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(self.layers(batch[0]), batch[1])
+
+    def train_dataloader(self):
+        x, y = loader().dataset.tensors
+        return DataLoader(TensorDataset(x.float(), y.float()), batch_size=10)
+
+
+def test_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own
+    from lightning.pytorch.cli import LightningCLI
+
+    config = tmp_path / "config.yaml"
+    loss = {"class_path": "dl4py.losses.MCXENT", "init_args": {"activation": "softmax"}}
+    activation = {"class_path": "dl4py.activations.ELU", "init_args": {"alpha": 0.5}}
+    config.write_text(json.dumps({"model": {"loss": loss, "activation": activation}}))
+    arguments = [
+        "script.py",
+        "fit",
+        f"--config={config}",
+        "--optimizer=dl4py.updaters.Adam",
+        "--trainer.max_epochs=1",
+        "--trainer.logger=false",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_checkpointing=false",
+        "--trainer.accelerator=cpu",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    cli = LightningCLI(
+        FromTheCommandLine, save_config_callback=None, seed_everything_default=1
+    )
+    assert type(cli.model.loss) is dl4py.losses.MCXENT
+    assert isinstance(cli.model.loss.activation, dl4py.activations.Softmax)
+    assert cli.model.layers[1].alpha == 0.5 and cli.trainer.global_step == 3
+
+
 @pytest.mark.parametrize("name", list(PACKAGES))
 class TestBothPackages:
     def test_equals_fit(self, name, tmp_path):
@@ -116,6 +162,32 @@ def test_logs_scores_and_accuracy(tmp_path):
     assert float(logged["val_accuracy"]) == pytest.approx(hits.float().mean().item())
     predictions = t.predict(module, loader())
     assert torch.equal(torch.cat(predictions), module.network.output(x))
+
+
+def test_batches_may_be_dicts(tmp_path):
+    """With the names of the arguments that tuples give by place."""
+    batches = [{"labels": y, "x": x} for x, y in loader()]
+    data = DataLoader(batches, batch_size=None)
+    module, same = (configuration().lightning(package="lightning") for _ in "ab")
+    t = trainer(lightning, tmp_path, max_epochs=1)
+    t.fit(module, data, data)
+    trainer(lightning, tmp_path, max_epochs=1).fit(same, loader(), loader())
+    assert torch.equal(module.network.params(), same.network.params())
+    assert {"train_loss", "val_loss", "val_accuracy"} <= set(t.callback_metrics)
+    net = configuration().module()
+    net.fit(data)
+    x, y = loader().dataset.tensors
+    assert torch.equal(net.params(), module.network.params())
+    alone = [{"x": batch["x"]} for batch in batches]
+    for given in (data, DataLoader(alone, batch_size=None)):
+        found = t.predict(module, given)
+        assert torch.equal(torch.cat(found), net.output(x))
+    masks = {"labels_mask": torch.ones(10), "features_mask": None}
+    other = configuration().module()
+    other.fit([{**batch, **masks} for batch in batches])
+    assert torch.equal(other.params(), net.params())
+    with pytest.raises(TypeError, match=r"dict with these keys, got a dict with keys"):
+        module.training_step({"input_ids": x, "labels": y}, 0)
 
 
 def test_a_network_at_hand_is_trained_in_place(tmp_path):

@@ -15,6 +15,12 @@ from dl4py import losses
 from dl4py.registry import LOSSES
 
 
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_classes_are_importable(name: str) -> None:
+    cls = LOSSES[name]
+    assert getattr(losses, cls.__name__) is cls and cls.__name__ in losses.__all__
+
+
 class TestGet:
     def test_torch_losses_and_functions(self) -> None:
         z, y = torch.randn(3, 2), torch.rand(3, 2)

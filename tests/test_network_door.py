@@ -468,7 +468,7 @@ class TestTrainer:
             assert torch.equal(model.predict_step(batch, 0), expected)
         for batch in (x, (x,), [x, y]):
             assert torch.equal(model.predict_step(batch, 0), net.output(x))
-        refuses(TypeError, "a dict", lambda: model.predict_step({"x": x}, 0))
+        refuses(TypeError, "a dict", lambda: model.predict_step({"y": x}, 0))
 
 
 def test_the_door_is_open_to_compilers():

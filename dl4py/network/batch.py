@@ -52,13 +52,28 @@ class Batch:
         )
 
 
-def unpacked(batch: Any) -> tuple[Any, ...]:
-    """A loader's ``batch`` as ``(x, labels)``, with or without the two masks."""
+ARGUMENTS = ("x", "labels", "features_mask", "labels_mask")
+
+
+def unpacked(batch: Any, labels: bool = True) -> tuple[Any, ...]:
+    """A loader's ``batch`` as ``(x, labels)``, with or without the two masks.
+
+    Args:
+        batch: this as a tuple, a list, or a dict by the names of these four.
+        labels: whether a dict without labels is refused.
+
+    >>> unpacked({"labels": 2, "x": 1}), unpacked({"x": 1, "features_mask": 3}, False)
+    ((1, 2), (1, None, 3, None))
+    """
     if isinstance(batch, (tuple, list)) and 2 <= len(batch) <= 4:
         return tuple(batch)
+    needed = ARGUMENTS[: 1 + labels]
+    if isinstance(batch, Mapping) and set(needed) <= set(batch) <= set(ARGUMENTS):
+        x, y, *masks = (batch.get(name) for name in ARGUMENTS)
+        return (x, y, *masks) if any(m is not None for m in masks) else (x, y)
     raise TypeError(
-        "batch: expected (x, labels) or (x, labels, features_mask, labels_mask), got "
-        f"{_came(batch)}"
+        "batch: expected (x, labels) or (x, labels, features_mask, labels_mask), or a "
+        f"dict with these keys, got {_came(batch)}"
     )
 
 
@@ -71,7 +86,7 @@ def _came(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"one tensor of shape {list(value.shape)}: pair it with its labels"
     if isinstance(value, Mapping):
-        return f"a {name} with keys {list(value)[:4]}: pass its tensors one by one"
+        return f"a {name} with keys {list(value)[:6]}: pass its tensors one by one"
     if isinstance(value, (tuple, list)):
         if any(isinstance(part, Tensor) for part in value):
             return f"a {name} of {len(value)}: pass the tensor that is meant, batch[0]"

@@ -424,8 +424,8 @@ class Network(nn.Module):
         """Train as DL4J's ``fit``: one step on a batch, or epochs over a loader.
 
         ``fit(x, labels)`` is one iteration. ``fit(loader, epochs=1)`` goes that often
-        over batches ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``, and
-        only this form counts epochs.
+        over batches ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``, or
+        dicts with these keys, and only this form counts epochs.
 
         Returns:
             the score of the last batch before its step; with one of DL4J's own solvers

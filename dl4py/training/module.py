@@ -22,9 +22,9 @@ else:
 class NetworkMixin(_Base):
     """A network under a ``Trainer``: ``conf.lightning()`` or ``net.lightning()``.
 
-    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``; several
-    inputs, labels or masks are a tuple, or a dict by name. Logged
-    are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
+    Batches are ``(x, labels)`` or ``(x, labels, features_mask, labels_mask)``, or dicts
+    with these keys; several inputs, labels or masks are a tuple, or a dict by name.
+    Logged are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
     included; for rows of several classes without masks ``val_accuracy`` and
     ``test_accuracy`` too. The parameters after training equal those of ``Network.fit``
     on the same batches.
@@ -110,7 +110,9 @@ class NetworkMixin(_Base):
         x: Any = batch
         masks: Any = ()
         several = len(self.network.plan.inputs) > 1
-        if isinstance(batch, (list, tuple)) and not (
+        if isinstance(batch, Mapping) and "x" in batch:
+            x, _, *masks = unpacked(batch, labels=False)
+        elif isinstance(batch, (list, tuple)) and not (
             several and isinstance(batch[0], Tensor)  # the inputs alone
         ):
             x, _, *masks = unpacked(batch) if len(batch) > 1 else (*batch, None)
@@ -133,7 +135,7 @@ class NetworkMixin(_Base):
         if penalised:
             with torch.no_grad():
                 value = value + self.network.penalty()
-        self.log(name, value, prog_bar=True, batch_size=examples(batch[0]))
+        self.log(name, value, prog_bar=True, batch_size=examples(unpacked(batch)[0]))
 
 
 def examples(x: Any) -> int:
