@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from dl4py.config.inputs import Shape
 from dl4py.config.preprocessors import Preprocessor
 
 INPUT = "input"  # what the input of a chain is called
@@ -37,12 +38,25 @@ class Step:
         conf: the configuration of a layer or vertex.
         inputs: names of the steps or network inputs that it reads.
         preprocessor: what stands before a layer.
+
+    Attributes:
+        shapes: the arrays that go into the preprocessor, and those that go into the
+            layer; none: any.
     """
 
     name: str
     conf: Any
     inputs: tuple[str, ...]
     preprocessor: Preprocessor | None = None
+
+    shapes: tuple[tuple[Shape, ...], tuple[Shape, ...]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        own = getattr(self.conf, "shapes", ())
+        before = own if self.preprocessor is None else self.preprocessor.shapes
+        object.__setattr__(self, "shapes", (before, own))
 
 
 @dataclass(frozen=True)

@@ -228,10 +228,13 @@ def check_shape(step: Step, x: Tensor, before: bool = False) -> None:
     Args:
         before: whether ``x`` still goes through the step's preprocessor.
     """
-    part = step.preprocessor if before and step.preprocessor else step.conf
-    shapes: tuple[Shape, ...] = getattr(part, "shapes", ())
-    if not shapes or any(_fits(x.shape, shape) for shape in shapes):
+    shapes = step.shapes[0 if before else 1]
+    if not shapes:
         return
+    found = tuple(x.shape)
+    for shape in shapes:
+        if _fits(found, shape):
+            return
     wanted = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
     raise ValueError(
         f"x: layer {step.name!r} ({type(step.conf).__name__}) expects {wanted}, got "
@@ -240,10 +243,12 @@ def check_shape(step: Step, x: Tensor, before: bool = False) -> None:
 
 
 def _fits(found: Sequence[int], shape: Shape) -> bool:
-    return len(found) == len(shape) and all(
-        isinstance(size, str) or size == here
-        for size, here in zip(shape, found, strict=True)
-    )
+    if len(found) != len(shape):
+        return False
+    for size, here in zip(shape, found, strict=True):
+        if size != here and not isinstance(size, str):
+            return False
+    return True
 
 
 def _way_out(x: Tensor, shapes: tuple[Shape, ...]) -> str:
