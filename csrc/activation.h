@@ -3,12 +3,9 @@
 #include <optional>
 
 #include "elementwise.h"
-#include <torch/csrc/stable/library.h>
 
 namespace dl4py {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using Maybe = const std::optional<Tensor>&;
 
 #ifdef __CUDACC__
@@ -24,33 +21,19 @@ inline bool same_strides(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-inline int32_t device_type(const Tensor& t) {
-  int32_t type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
-  return type;
-}
-
 inline void check_device(const Tensor& t, const Tensor& x) {
   STD_TORCH_CHECK(device_type(t) == device_type(x) && t.get_device_index() == x.get_device_index(),
                   "dl4py: all tensors must be on the device of x");
 }
 
-// empty_like keeps the strides of every dense x, but looks its operator up by name (1 us): the
-// shim for the common case.
 inline Tensor empty_as(const Tensor& x) {
-  if (!x.is_contiguous()) return torch::stable::empty_like(x);
-  int32_t dtype;
-  AtenTensorHandle y;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(x.dim(), x.sizes().data(), x.strides().data(), dtype,
-                               device_type(x), x.get_device_index(), &y));
-  return Tensor(y);
+  if (!x.is_contiguous()) return empty_like(x);  // keeps the strides of every dense x
+  return empty(x, x.dim(), x.sizes().data(), x.strides().data());
 }
 
 inline Tensor laid_out_as(const Tensor& y, const Tensor& t) {  // broadcasts and converts
-  Tensor r = torch::stable::empty_like(y);
-  return torch::stable::copy_(r, t);
+  Tensor r = empty_like(y);
+  return copy_(r, t);
 }
 
 inline bool aligned(const Tensor& t) {  // torch.frombuffer takes any offset
@@ -90,7 +73,7 @@ Tensor apply(const Tensor& x_in, const Tensor* scale, const Tensor* seed, int64_
   Tensor y = empty_as(x_in);
   if (x_in.numel() == 0) return y;
   // Random numbers belong to elements in row-major order, other ops take any dense layout.
-  Tensor out = seed && !y.is_contiguous() ? torch::stable::contiguous(y) : y;
+  Tensor out = seed && !y.is_contiguous() ? contiguous(y) : y;
   Tensor x = same_strides(x_in, out) && aligned(x_in) ? x_in : laid_out_as(out, x_in);
   Tensor s, k;
   bool each = false;
@@ -107,7 +90,7 @@ Tensor apply(const Tensor& x_in, const Tensor* scale, const Tensor* seed, int64_
                     "dl4py: seed must be int64, without dimensions or with leading ones of x");
     for (int64_t d = 0; d < seed->dim(); ++d)
       STD_TORCH_CHECK(seed->size(d) == x.size(d), "dl4py: seed needs the leading sizes of x");
-    k = torch::stable::contiguous(*seed);
+    k = contiguous(*seed);
     seed = &k;
   }
   switch (type) {
@@ -116,7 +99,7 @@ Tensor apply(const Tensor& x_in, const Tensor* scale, const Tensor* seed, int64_
     case ScalarType::Half: launch<F, Half>(x, scale, seed, out, order, each, p...); break;
     default: launch<F, BFloat16>(x, scale, seed, out, order, each, p...);
   }
-  return same_strides(out, y) ? out : torch::stable::copy_(y, out);
+  return same_strides(out, y) ? out : copy_(y, out);
 }
 
 template <template <class> class F, class... P>

@@ -4,19 +4,9 @@
 #include <algorithm>
 
 #include "philox.h"
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
-#ifdef __CUDACC__
-#include <torch/csrc/stable/accelerator.h>
-#endif
+#include "stable.h"
 
 namespace dl4py {
-
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
 
 // What one call computes. s: null, one number, or (each) one per element. n elements per seed.
 template <class T> struct Span {
@@ -136,7 +126,7 @@ template <class F, class T> void run(F f, const Span<T>& all) {
     };
     int64_t n = (all.n + kBlock - 1) / kBlock;
     if (all.n <= kGrain) blocks(0, n);
-    else torch::stable::parallel_for(0, n, kGrain / kBlock, blocks);
+    else parallel_for(0, n, kGrain / kBlock, blocks);
   }
 }
 
@@ -181,13 +171,11 @@ template <class F, class T> __global__ void kernel(F f, Span<T> a, bool aligned)
 }
 
 template <class F, class T> void run(F f, const Span<T>& a) {
-  torch::stable::accelerator::DeviceGuard guard(a.device);
-  void* stream;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(a.device, &stream));
+  DeviceGuard guard(a.device);
   auto places = uintptr_t(a.x) | uintptr_t(a.y) | (a.each ? uintptr_t(a.s) : 0);
   const int64_t per_block = kThreads * (16 / int64_t(sizeof(T)));
   const int64_t blocks = (a.n * a.n_seeds + per_block - 1) / per_block;
-  kernel<<<std::min(blocks, kMaxBlocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+  kernel<<<std::min(blocks, kMaxBlocks), kThreads, 0, current_stream(a.device)>>>(
       f, a, places % 16 == 0);
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));

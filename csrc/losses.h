@@ -67,14 +67,14 @@ template <class T, class F> void run_rows(const Rows<T>& a, F kernel) {
   const int64_t tiles = (a.n + kTile - 1) / kTile, grain = std::max<int64_t>(1, kGrain / 2 / a.k);
   if (a.k > kNarrow) {
     if (a.n <= grain) return kernel(0, a.n);
-    return torch::stable::parallel_for(0, a.n, grain, kernel);
+    return parallel_for(0, a.n, grain, kernel);
   }
   auto some = [&](int64_t first, int64_t last) {
     kernel(first * kTile, std::min(a.n, last * kTile));
   };
   const int64_t grain_tiles = (grain + kTile - 1) / kTile;
   if (tiles <= grain_tiles) some(0, tiles);
-  else torch::stable::parallel_for(0, tiles, grain_tiles, some);
+  else parallel_for(0, tiles, grain_tiles, some);
 }
 
 #else
@@ -131,12 +131,10 @@ template <class T, class F> __device__ void map(const T* z, const T* y, T* dz, i
 
 template <class T, class... A, class... B>
 void launch_rows(void (*kernel)(Rows<T>, A...), const Rows<T>& a, B... b) {
-  torch::stable::accelerator::DeviceGuard guard(a.device);
-  void* stream;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(a.device, &stream));
+  DeviceGuard guard(a.device);
   const dim3 threads = a.k <= 1024 ? dim3(32, kRowThreads / 32) : dim3(kRowThreads, 1);
   const int64_t blocks = (a.n + threads.y - 1) / threads.y;
-  kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(a, b...);
+  kernel<<<blocks, threads, 0, current_stream(a.device)>>>(a, b...);
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
 }
@@ -150,7 +148,7 @@ struct Loss {
 
 // Each of torch's functions looks its operator up by name: only where it has something to do.
 inline Tensor as_rows(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  return t.is_contiguous() ? t : contiguous(t);
 }
 
 inline Tensor vector_for(const Tensor& t, const Tensor& z, int64_t n) {
@@ -204,12 +202,7 @@ template <class T> Rows<T> rows(const Loss& all) {
 
 inline Tensor per_row(const Tensor& z) {
   const int64_t n = z.size(0), step = 1;
-  int32_t dtype;
-  AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(z.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      1, &n, &step, dtype, device_type(z), z.get_device_index(), &made));
-  return Tensor(made);
+  return empty(z, 1, &n, &step);
 }
 
 // The gradient of the scores may be one number for all.

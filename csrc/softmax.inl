@@ -258,7 +258,7 @@ std::tuple<Tensor, Tensor, Tensor> softmax_xent_op(const Tensor& z, const Tensor
   Loss all = checked(z, y, w, m, true);
   Tensor score = per_row(z), lse = per_row(z), total = per_row(z);
   if (z.size(1) == 0) {
-    torch::stable::zero_(score), torch::stable::zero_(lse), torch::stable::zero_(total);
+    zero_(score), zero_(lse), zero_(total);
   } else if (z.size(0)) {
     if (z.scalar_type() == ScalarType::Float) forward<float>(all, low, high, unit, score, lse, total);
     else forward<double>(all, low, high, unit, score, lse, total);

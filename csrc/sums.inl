@@ -370,7 +370,7 @@ Tensor sum_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, std::string lo
               double p, double by) {
   Loss all = checked(z, y, w, m, false);
   Tensor score = per_row(z);
-  if (z.size(1) == 0) return torch::stable::zero_(score);
+  if (z.size(1) == 0) return zero_(score);
   if (z.size(0) == 0) return score;
   if (z.scalar_type() == ScalarType::Float) forward<float>(all, loss, f, p, by, score);
   else forward<double>(all, loss, f, p, by, score);

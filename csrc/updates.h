@@ -88,7 +88,7 @@ void run(const F& given, const std::vector<Part<P, T>>& parts, const double* by,
       tasks.push_back({k, i, std::min(kGrain, parts[k].n - i)});
   const int64_t count = int64_t(tasks.size());
   const int64_t grain = std::max<int64_t>(1, count * kGrain / total);
-  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
       advance_some(f, parts[tasks[t].part], tasks[t].first, tasks[t].n);
   });
@@ -175,10 +175,8 @@ void launch(const F& f, const std::vector<Part<P, T>>& parts, size_t& k, const d
 template <class F, class P, class T>
 void run(const F& f, const std::vector<Part<P, T>>& parts, const double* by, const Tensor& like) {
   const int32_t device = like.get_device_index();
-  torch::stable::accelerator::DeviceGuard guard(device);
-  void* current;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &current));
-  const auto stream = static_cast<cudaStream_t>(current);
+  DeviceGuard guard(device);
+  const cudaStream_t stream = current_stream(device);
   for (size_t k = 0; k < parts.size();)
     if (parts.size() - k > kFew) launch<kMany>(f, parts, k, by, stream);
     else launch<kFew>(f, parts, k, by, stream);
@@ -192,8 +190,8 @@ using Copies = std::vector<std::pair<Tensor, Tensor>>;  // what is copied back i
 // Memory of t as the kernels take it: `like`'s layout, `type`; where t is not so, a copy.
 inline void* memory(const Tensor& t, bool plain, ScalarType type, bool written, Copies& copies) {
   if (plain && t.scalar_type() == type) return t.data_ptr();
-  Tensor c = torch::stable::new_empty(t, t.sizes(), type);
-  torch::stable::copy_(c, t);
+  Tensor c = new_empty(t, t.sizes(), type);
+  copy_(c, t);
   copies.push_back({written ? t : Tensor(), c});
   return c.data_ptr();
 }
@@ -221,7 +219,7 @@ void update(const F& f, const Tensors& p, const Tensors& g,
     if (n == 0) continue;
     bool plain = contiguous;
     if (!contiguous) {  // one dense layout will do too
-      plain = same_strides(torch::stable::empty_like(p[i]), p[i]) && same_strides(p[i], g[i]);
+      plain = same_strides(empty_like(p[i]), p[i]) && same_strides(p[i], g[i]);
       for (const Tensors* one : s) plain = plain && same_strides(p[i], (*one)[i]);
     }
     Part<P, T> a{};
@@ -235,7 +233,7 @@ void update(const F& f, const Tensors& p, const Tensors& g,
   if (parts.empty()) return;
   run(f, parts, by, p[0]);
   for (auto& [to, from] : copies)
-    if (to.defined()) torch::stable::copy_(to, from);
+    if (to.defined()) copy_(to, from);
 }
 
 template <template <class> class F, class... D>

@@ -137,7 +137,7 @@ void run(const Vectors<T>& all, const double* a, int64_t n, double* result, cons
       sums[k] = part(F{}, all, step, k * kPart, std::min(kPart, n - k * kPart));
   };
   if (parts <= 2) some(0, parts);
-  else torch::stable::parallel_for(0, parts, 2, some);
+  else parallel_for(0, parts, 2, some);
   double total = 0;
   for (double s : sums) total += s;
   *result = total;
@@ -230,13 +230,6 @@ __global__ void vector_kernel(Vectors<T> all, const double* a, int64_t n, Sums t
   grid_sum(s, to);
 }
 
-inline cudaStream_t stream_of(const Tensor& like) {
-  void* current;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(like.get_device_index(), &current));
-  return static_cast<cudaStream_t>(current);
-}
-
 inline void check(cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));
 }
@@ -244,19 +237,19 @@ inline void check(cudaError_t error) {
 template <class F> __global__ void once_kernel(F f, double* state) { f(state); }
 
 template <class F> void once(const F& f, double* state, const Tensor& like) {
-  torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  once_kernel<<<1, 1, 0, stream_of(like)>>>(f, state);
+  DeviceGuard guard(like.get_device_index());
+  once_kernel<<<1, 1, 0, current_stream(like.get_device_index())>>>(f, state);
   check(cudaGetLastError());
 }
 
 template <class F, class T>
 void run(const Vectors<T>& all, const double* a, int64_t n, double* result,
          const Tensor& like) {
-  torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  const cudaStream_t stream = stream_of(like);
+  DeviceGuard guard(like.get_device_index());
+  const cudaStream_t stream = current_stream(like.get_device_index());
   const int64_t needed = std::max<int64_t>(1, (n + kSumThreads - 1) / kSumThreads);
   const int blocks = int(std::min<int64_t>(needed, kSumBlocks));
-  Tensor kept = torch::stable::new_empty(like, {blocks > 1 ? blocks + 1 : 0}, ScalarType::Double);
+  Tensor kept = new_empty(like, {blocks > 1 ? blocks + 1 : 0}, ScalarType::Double);
   double* sums = static_cast<double*>(kept.data_ptr());
   const Sums to{result, sums, reinterpret_cast<unsigned*>(sums + blocks)};
   cudaError_t error = cudaSuccess;
@@ -301,7 +294,7 @@ Tensor summed(const Tensor* a, const Tensor* const (&t)[F::vectors]) {
     STD_TORCH_CHECK(a->scalar_type() == ScalarType::Double && a->numel() == 1,
                     "dl4py: the step must be one float64 number");
   }
-  Tensor result = torch::stable::new_empty(x, {}, ScalarType::Double);
+  Tensor result = new_empty(x, {}, ScalarType::Double);
   const double* step = a ? static_cast<const double*>(a->data_ptr()) : nullptr;
   double* to = static_cast<double*>(result.data_ptr());
   if (type == ScalarType::Float) launch_sum<F, float>(t, step, to);
