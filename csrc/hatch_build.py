@@ -19,7 +19,8 @@ class PrebuiltKernels(BuildHookInterface):  # type: ignore[type-arg]
         # as a file: importing dl4py would need all it depends on
         builder = runpy.run_path(os.path.join(self.root, "dl4py", "ops", "build.py"))
         self.library = pathlib.Path(self.directory, builder["library_name"]("cpu"))
-        builder["build"]("cpu", self.library)
+        self.library.with_suffix(".log").unlink(missing_ok=True)
+        builder["build"]("cpu", self.library, anew=True)
         build_data["force_include"][self.library] = f"dl4py/_lib/{self.library.name}"
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data.update(pure_python=False, tag=f"py3-none-{platform}")
@@ -27,4 +28,4 @@ class PrebuiltKernels(BuildHookInterface):  # type: ignore[type-arg]
     def finalize(self, version: str, build_data: dict[str, Any], path: str) -> None:
         if hasattr(self, "library"):
             self.library.unlink()
-            self.library.with_suffix(".lock").unlink()
+            self.library.with_name("lock").unlink()

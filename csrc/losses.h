@@ -49,8 +49,16 @@ template <class T> HD void no_gradient(const Rows<T>& a, int64_t i) {
 // stores of a fixed width whose rest the next row overwrites.
 constexpr int64_t kSpread = kPiece + kNarrow;
 
+// g++ 11 takes two rows at once there and so swaps their stores.
+#if !defined(__clang__) && !defined(__CUDACC__) && __GNUC__ < 12
+#define DL4PY_ROW_DONE __asm__ volatile("" ::: "memory")
+#else
+#define DL4PY_ROW_DONE
+#endif
+
 template <class T> HD void spread(T* at, T value) {
   for (int j = 0; j < kNarrow; ++j) at[j] = value;
+  DL4PY_ROW_DONE;
 }
 
 template <class T> HD void spread_slopes(const Rows<T> a, int64_t i, int64_t n, T* slope) {
@@ -59,6 +67,7 @@ template <class T> HD void spread_slopes(const Rows<T> a, int64_t i, int64_t n, 
   for (int64_t r = 0; r < n; ++r) {
     const T g = a.counts(i + r) ? a.slope(i + r) : T(0);
     for (int j = 0; j < kNarrow; ++j) slope[r * a.k + j] = g * w[j];
+    DL4PY_ROW_DONE;
   }
 }
 

@@ -3,7 +3,11 @@
 #pragma once
 #include "exp.h"
 
-#if defined(__x86_64__) && defined(__linux__) && !defined(__CUDACC__)
+// Whether functions are compiled for several generations of x86 processors, of which the program
+// takes the best. g++ 11 does not know them by name, clang++ (19) forgets to emit what only such
+// functions call: they compile for the oldest alone.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__CUDACC__) && !defined(__clang__) && \
+    __GNUC__ >= 12
 #define DL4PY_X86 1
 #include <immintrin.h>
 #else

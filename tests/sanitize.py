@@ -33,7 +33,7 @@ def main() -> None:
     compiler = build.compiler("cpu")
     libraries = [
         subprocess.run(
-            [compiler, f"-print-file-name={name}"],
+            [*compiler, f"-print-file-name={name}"],
             capture_output=True,
             text=True,
             check=True,

@@ -90,3 +90,23 @@ def test_inputs_of_all_kinds(model, capsys, x, status, says):
     words = ["verify", model / "model.zip", "--inputs", model / "x.npy"]
     assert main([*map(str, words), "--outputs", str(model / "y.npy")]) == status
     assert says in "".join(capsys.readouterr())
+
+
+def test_env_says_what_is_here_and_builds_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("MAX_JOBS", "3")
+    monkeypatch.delenv("DL4PY_OPS", raising=False)
+    assert main(["env", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["dl4py"] == dl4py.__version__
+    assert found["variables"]["MAX_JOBS"] == "3"
+    assert set(found["kernels"]) == set(found["compilers"]) == {"cpu", "cuda"}
+    for state in found["kernels"].values():
+        assert bool(state["path"]) != (state["state"] == "formulas")
+        assert state["needs"] or state["made"]
+    assert found["cache"].startswith(str(tmp_path)) and not list(tmp_path.iterdir())
+    assert main(["env"]) == 0
+    lines = dict(x.split("  ", 1) for x in capsys.readouterr().out.splitlines())
+    assert lines["torch"].strip() == torch.__version__
+    assert found["kernels"]["cpu"]["state"] in lines["cpu kernels"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -86,15 +86,19 @@ def test_processes_share_one_build(python: Process) -> None:
     folder.mkdir(parents=True)
     name = build.library_name("cpu")
     target = folder / name
-    target.with_suffix(".lock").touch()  # left by a process that was killed
+    (folder / "lock").touch()  # left by a process that was killed
     target.write_bytes(b"\x7fELF")  # half-written
     both = [python.start("-c", USE) for _ in range(2)]
+    said = set()
     for process in both:
         out, err = process.communicate(timeout=300)
-        assert (out, err, process.returncode) == (f"jit: {target}\n", "", 0)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [name, target.with_suffix(".lock").name]
-    )
+        assert (out, process.returncode) == (f"jit: {target}\n", 0)
+        said.add(err)
+    assert said == {
+        "dl4py: compiling CPU kernels, about 30 s, once\n",
+        "dl4py: waiting for another process that compiles CPU kernels\n",
+    }
+    assert sorted(p.name for p in folder.iterdir()) == [name, "lock"]
     built = target.stat().st_mtime_ns
     assert python(*SHOW)[0].startswith(f"cpu: jit: {target}\n")
     assert target.stat().st_mtime_ns == built
@@ -114,7 +118,7 @@ Break = Callable[[pathlib.Path], dict[str, str]]
         (lambda cache: {"CXX": "/nowhere/g++"}, "no compiler found (/nowhere/g++)"),
         (lambda cache: {"CXX": "", "PATH": "/nowhere"}, "no compiler found (g++ or"),
         (lambda cache: {"CXX": "false"}, "the compiler failed, see "),
-        (lambda cache: {"TORCH_EXTENSIONS_DIR": os.devnull}, "Not a directory"),
+        (lambda cache: {"TORCH_EXTENSIONS_DIR": os.devnull}, "cannot keep"),
     ],
     ids=["CXX", "PATH", "failing", "cache"],
 )
@@ -124,7 +128,11 @@ def test_what_is_missing_costs_one_line(
 ) -> None:
     out, err = python("-c", USE, **break_it(python.cache))
     assert out.startswith("fallback: ") and reason in out
-    assert err.count("\n") == 1 and reason in err
+    lines = [line for line in err.splitlines() if "dl4py: compiling" not in line]
+    assert len(lines) == 1 and reason in lines[0]
+
+
+MADE = {"compiler": "g++", "torch": "2.13.0"}
 
 
 class Loads:
@@ -142,20 +150,20 @@ class Loads:
 
     def put(self, folder: pathlib.Path, content: str) -> None:
         folder.mkdir()
-        sealed = hashlib.sha256(content.encode()).digest()
-        (folder / self.name).write_bytes(content.encode() + sealed)
+        (folder / self.name).write_bytes(build.sealed(content.encode(), MADE))
 
-    def build(
-        self, device: str, target: pathlib.Path, arch: str, anew: bool = False
-    ) -> None:
+    def build(self, device: str, target: pathlib.Path, anew: bool = False) -> bool:
+        """As the real one, which has loaded what it built."""
         self.tried.append("build")
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(b"built" + hashlib.sha256(b"built").digest())
+        target.write_bytes(build.sealed(b"built", MADE))
+        self.load(target)
+        return True
 
     def load(self, path: pathlib.Path) -> None:
         if not path.exists():
             raise OSError("no such file")
-        content = path.read_bytes()[:-32].decode()
+        content = path.read_bytes().partition(b"{")[0].decode()
         self.tried.append(content)
         if content not in self.works:
             raise OSError("undefined symbol: aoti_torch_of_tomorrow")
@@ -193,16 +201,85 @@ def test_a_damaged_library_is_never_loaded(
         loads.tried.clear()
 
 
+def test_a_damaged_library_of_the_wheel_is_never_loaded(
+    loads: Loads, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loads.put(tmp_path / "prebuilt", "built")
+    file = tmp_path / "prebuilt" / loads.name
+    assert library._bring("cpu") == ("prebuilt", file) and loads.tried == ["built"]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert library._bring("cpu")[0] == "jit"
+    assert loads.tried == ["built", "build", "built"]
+    assert capsys.readouterr().err == f"dl4py: {file} is damaged\n"
+
+
+def test_a_library_that_another_process_built_is_loaded(
+    loads: Loads, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waited(device: str, target: pathlib.Path, anew: bool = False) -> bool:
+        loads.put(target.parent, "built")
+        return False
+
+    monkeypatch.setattr(build, "build", waited)
+    assert library._bring("cpu") == ("jit", tmp_path / "jit" / loads.name)
+    assert loads.tried == ["built"]
+
+
 def test_what_cannot_be_loaded_even_new_is_an_error(loads: Loads) -> None:
     loads.works.clear()
     with pytest.raises(OSError, match="undefined symbol"):
         library._bring("cpu")
-    assert loads.tried == ["build", "built"] * 2
+
+
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user id that the system does not know: ``~`` stays as it is."""
+    for variable in ("HOME", "XDG_CACHE_HOME", "TORCH_EXTENSIONS_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["unknown"])
+
+
+def test_without_a_home_the_wheel_serves_and_nothing_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    cache = library.cache
+    loads = Loads(monkeypatch, tmp_path)
+    monkeypatch.setattr(library, "cache", cache)
+    homeless(monkeypatch)
+    with pytest.raises(build.BuildError, match="no home folder.*set TORCH_EXTENSIONS"):
+        library._bring("cpu")
+    assert library.state("cpu")["needs"].startswith("no home folder")
+    loads.put(tmp_path / "prebuilt", "built")
+    assert library._bring("cpu")[0] == "prebuilt" == library.state("cpu")["state"]
+
+
+def test_state_says_what_is_there_and_what_is_needed(
+    loads: Loads, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> tuple[object, ...]:
+        return tuple(library.state("cpu").values())
+
+    file = tmp_path / "jit" / loads.name
+    monkeypatch.setattr(build, "check", lambda *_: ["g++"])
+    assert state() == ("to build", str(file), None, "compiled at first use")
+    loads.put(tmp_path / "jit", "built")
+    assert state() == ("built", str(file), MADE, None)
+    monkeypatch.setenv("DL4PY_OPS", "off")
+    assert state() == ("formulas", None, None, "DL4PY_OPS=off")
+    monkeypatch.delenv("DL4PY_OPS")
+    file.unlink()
+    monkeypatch.undo()
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    assert state()[3] == "no compiler found (/nowhere/g++)"
+    assert not loads.tried
 
 
 def wheel(folder: pathlib.Path, **env: str) -> pathlib.Path:
-    pytest.importorskip("pip")
-    pytest.importorskip("hatchling")
+    for tool in ("pip", "hatchling"):
+        try:  # looking for the module pip breaks setuptools in this process
+            importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"no {tool}")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", str(ROOT), "-w", str(folder)]
         + ["--no-build-isolation", "--no-deps", "--no-index", "-q"],

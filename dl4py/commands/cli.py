@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=60)
     demo.set_defaults(run=_demo)
 
+    env = commands.add_parser("env", help="versions, devices, kernels, what is needed")
+    env.add_argument("--json", action="store_true", help="the same as JSON")
+    env.set_defaults(run=_env)
+
     inspect = commands.add_parser("inspect", help="what is in a model zip of DL4J's")
     inspect.add_argument("model", type=Path)
     inspect.add_argument("--json", action="store_true", help="the same as JSON")
@@ -69,6 +73,16 @@ def _demo(options: argparse.Namespace) -> int:
     from dl4py.commands.demo import run  # Lightning takes seconds to import
 
     run(options.out, options.epochs)
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from dl4py.commands import environment
+
+    if options.json:
+        print(json.dumps(environment.describe(), indent=2))
+    else:
+        print(environment.table())
     return 0
 
 

@@ -2,7 +2,8 @@
 
 ``python -m dl4py.ops compile cpu`` compiles all sources and says how long that took;
 ``compile cuda 75 80`` for these architectures, by default for all from sm_75 to sm_120.
-Neither needs the device: nothing is linked, loaded or kept.
+``--include FOLDER`` takes another torch's headers. None needs the device or that torch:
+nothing is linked, loaded or kept.
 """
 
 from __future__ import annotations
@@ -23,22 +24,25 @@ def main() -> None:
     command = commands.add_parser("compile", help="compile all sources, keep nothing")
     command.add_argument("device", choices=sorted(build.SUFFIX))
     command.add_argument("archs", nargs="*", help="CUDA architectures, e.g. 90")
+    command.add_argument("--include", type=pathlib.Path, help="torch's headers")
     given = parser.parse_args()
     if given.command:
-        compile_only(given.device, given.archs)
+        compile_only(given.device, given.archs, given.include)
         return
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         print(f"{device}: {library.origin(device)}")
 
 
-def compile_only(device: str, archs: list[str]) -> None:
+def compile_only(
+    device: str, archs: list[str], include: pathlib.Path | None = None
+) -> None:
     if device == "cuda":
         archs = archs or list(build.ARCHS)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         start = time.perf_counter()
         try:
-            objects = build.compile_all(device, folder, folder / "log", archs)
+            objects = build.compile_all(device, folder, folder / "log", archs, include)
         except build.BuildError as error:
             log = folder / "log"
             raise SystemExit(log.read_text() if log.exists() else str(error)) from None
