@@ -7,12 +7,13 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import harness, report, run
+from tests.benchmarks import harness, report, run, updaters
 from tests.benchmarks.harness import Case, Floor, Row, Table
 
 ROW = Row("cube", 1024, "2^10", 1, 1e-6, {"eager": 2.5, "relu": 0.5})
@@ -132,3 +133,16 @@ def test_cases_are_made_on_the_device() -> None:
     assert [row.device for row in rows] == ["meta", "meta"]
     assert all(t.is_meta for t in made)
     assert not torch.zeros(1).is_meta
+
+
+def test_an_updater_that_torch_cannot_fuse_here_has_one_peer_less() -> None:
+    class Unfused(torch.optim.SGD):
+        """As AdaGrad on CUDA: it is made, and cannot step."""
+
+        def step(self, closure: Any = None) -> Any:
+            if self.defaults["fused"]:
+                raise NotImplementedError("no _fused_adagrad_ for this device")
+            return super().step(closure)
+
+    assert not updaters.fused(Unfused, [(2,)])
+    assert updaters.fused(torch.optim.SGD, [(2,)])["fused"]() is None
