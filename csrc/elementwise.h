@@ -54,25 +54,53 @@ constexpr int64_t kChunk = 1024;   // half types converted at a time: stays in t
 #define DL4PY_STREAMING DL4PY_CLONES
 #endif
 
+// m elements from `place` on; fewer than kBlock in a padded place of their own.
+template <class T> struct Block {
+  alignas(64) std::remove_const_t<T> own[kBlock];
+  T *at, *place;
+  size_t size;
+  HD Block(T* place, int64_t m) : at(place), place(place), size(m * sizeof(T)) {
+    if (m >= kBlock) return;
+    memset(own, 0, sizeof(own));
+    memcpy(own, place, size);
+    at = own;
+  }
+  HD void done() const {
+    if constexpr (!std::is_const_v<T>)
+      if (at != place) memcpy(place, own, size);
+  }
+};
+
+// body(element of each array ...) for n elements, in whole vectors: what a
+// compiler makes of the rest of a loop may round differently.
+template <class Body, class... T> HD void elements(int64_t n, Body body, T*... places) {
+  for (int64_t i = 0, m; i < n; i += m) {
+    m = n - i < kBlock ? kBlock : (n - i) & -int64_t(kBlock);
+    auto run = [&](const Block<T>&... a) __attribute__((always_inline)) {
+#pragma omp simd
+      for (int64_t j = 0; j < m; ++j) body(a.at[j]...);
+      (a.done(), ...);
+    };
+    run(Block<T>(places + i, std::min(m, n - i))...);
+  }
+}
+
 template <int order, bool each, class F, class T>
 HD void loop(F f, const Span<T>& a, uint64_t seed, int64_t first) {
-  const T* __restrict x = a.x;
-  const T* __restrict s = a.s;
-  T* __restrict y = a.y;
-  const T one = s ? s[0] : T(1);
+  const T one = a.s ? a.s[0] : T(1);
   if constexpr (Random<F> && order < 2) {
-    for (int64_t i = 0; i < a.n; i += kBlock) {  // `first` is a multiple of kBlock
+    for (int64_t i = 0; i < a.n; i += kBlock) {
       alignas(64) float u[kBlock];
-      uniforms(seed, uint64_t(first + i) / kWords, u);
-      int64_t m = std::min<int64_t>(kBlock, a.n - i);
-      for (int64_t j = 0; j < m; ++j) {
-        T v = derivative<order>(f, x[i + j], T(u[j]));
-        y[i + j] = scaled(f, x[i + j], v, each ? s[i + j] : one);
-      }
+      uniforms(seed, uint64_t(first + i) / kWords, u);  // `first` is a multiple of kBlock
+      auto body = [=](T& y, T x, float u, T s) { y = scaled(f, x, derivative<order>(f, x, T(u)), s); };
+      const int64_t m = std::min<int64_t>(kBlock, a.n - i);
+      if constexpr (each) elements(m, body, a.y + i, a.x + i, u, a.s + i);
+      else elements(m, [=](T& y, T x, float u) { body(y, x, u, one); }, a.y + i, a.x + i, u);
     }
   } else {
-    for (int64_t i = 0; i < a.n; ++i)
-      y[i] = scaled(f, x[i], derivative<order>(f, x[i]), each ? s[i] : one);
+    auto body = [=](T& y, T x, T s) { y = scaled(f, x, derivative<order>(f, x), s); };
+    if constexpr (each) elements(a.n, body, a.y, a.x, a.s);
+    else elements(a.n, [=](T& y, T x) { body(y, x, one); }, a.y, a.x);
   }
 }
 
@@ -151,23 +179,36 @@ template <class F, class T> __device__ T element(F f, const Span<T>& a, T x_in, 
   return T(scaled(f, x, v, C(s_in)));
 }
 
-// 16 bytes at a time where every pointer allows it; what is left, element by element.
+// The first m elements of a pack, 16 bytes at once where they are all and the pointer allows it.
+template <class T> __device__ void move(Pack<T>& to, const T* from, int m, bool at_once) {
+  if (at_once) to = *reinterpret_cast<const Pack<T>*>(from);
+#pragma unroll
+  for (int j = 0; j < int(sizeof(Pack<T>) / sizeof(T)); ++j)
+    if (!at_once && j < m) to.v[j] = from[j];
+}
+template <class T> __device__ void move(T* to, const Pack<T>& from, int m, bool at_once) {
+  if (at_once) *reinterpret_cast<Pack<T>*>(to) = from;
+#pragma unroll
+  for (int j = 0; j < int(sizeof(Pack<T>) / sizeof(T)); ++j)
+    if (!at_once && j < m) to[j] = from.v[j];
+}
+
+// All elements go through the same instructions, as on the CPU.
 template <class F, class T> __global__ void kernel(F f, Span<T> a, bool aligned) {
   constexpr int width = sizeof(Pack<T>) / sizeof(T);
-  const int64_t n = a.n * a.n_seeds, packs = aligned ? n / width : 0;
-  const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  const int64_t n = a.n * a.n_seeds, step = int64_t(gridDim.x) * blockDim.x * width;
   const T one = a.s ? a.s[0] : T(1.0f);
-  for (int64_t p = first; p < packs; p += step) {
-    Pack<T> x = reinterpret_cast<const Pack<T>*>(a.x)[p], s, y;
-    if (a.each) s = reinterpret_cast<const Pack<T>*>(a.s)[p];
+  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * width; i < n; i += step) {
+    const int m = n - i < width ? int(n - i) : width;
+    const bool at_once = aligned && m == width;
+    Pack<T> x{}, s{}, y;
+    move(x, a.x + i, m, at_once);
+    if (a.each) move(s, a.s + i, m, at_once);
 #pragma unroll
     for (int j = 0; j < width; ++j)
-      y.v[j] = element(f, a, x.v[j], a.each ? s.v[j] : one, p * width + j);
-    reinterpret_cast<Pack<T>*>(a.y)[p] = y;
+      y.v[j] = element(f, a, x.v[j], a.each ? s.v[j] : one, i + (j < m ? j : 0));
+    move(a.y + i, y, m, at_once);
   }
-  for (int64_t i = packs * width + first; i < n; i += step)
-    a.y[i] = element(f, a, a.x[i], a.each ? a.s[i] : one, i);
 }
 
 template <class F, class T> void run(F f, const Span<T>& a) {

@@ -29,6 +29,7 @@ template <class T> struct limits;
 template <> struct limits<float> {
   using integer = int32_t;
   static constexpr int mantissa = 23, bias = 127;
+  static constexpr float most = 0x1.fffffep127f;
   static constexpr float round = 0x1.8p23f + 127;  // x + round: its last bits are x + bias
   static constexpr float ln2_high = 0x1.62e4p-1f;  // 16 bits: times an exponent exact
   static constexpr float ln2_low = 0x1.7f7d1cp-20f;
@@ -36,6 +37,7 @@ template <> struct limits<float> {
 template <> struct limits<double> {
   using integer = int64_t;
   static constexpr int mantissa = 52, bias = 1023;
+  static constexpr double most = 0x1.fffffffffffffp1023;
   static constexpr double round = 0x1.8p52 + 1023;
   static constexpr double ln2_high = 0x1.62e42fefa38p-1;  // 42 bits
   static constexpr double ln2_low = 0x1.ef35793c7673p-45;

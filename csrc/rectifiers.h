@@ -58,7 +58,7 @@ template <class T> struct rectifier {  // DL4J: ActivationReLU(max, threshold, s
   HD T df(T x) const {
     bool plain = threshold == 0 && slope == 0;  // DL4J: relu'(0) = 0
     T y = x < threshold || (plain && x == 0) ? slope : T(1);
-    return x < max ? y : T(0);
+    return x < max || max == T(INFINITY) ? y : T(0);
   }
   HD T d2f(T) const { return 0; }
 };

@@ -56,32 +56,37 @@ template <class T> struct softplus {  // ln(1 + eˣ)
   HD T d2f(T x) const { return sigmoid<T>{}.df(x); }
 };
 
+// Where a factor is 0 the other one must not be infinite.
+template <class T> HD T finite_below(T x) { return at_least(x, -limits<T>::most); }
+template <class T> HD T near(T x, T bound) { return at_least(at_most(x, bound), -bound); }
+
 template <class T> struct gelu {  // x · σ(ax)
   T a;
-  HD T f(T x) const { return x * math::sigmoid(a * x); }
+  HD T z(T x) const { return near(a * x, T(1e4)); }
+  HD T f(T x) const { return finite_below(x) * math::sigmoid(a * x); }
   HD T df(T x) const {
-    auto [s, t] = math::sigmoids(a * x);
-    return s + a * x * (s * t);
+    auto [s, t] = math::sigmoids(z(x));
+    return s + z(x) * (s * t);
   }
   HD T d2f(T x) const {
-    auto [s, t] = math::sigmoids(a * x);
-    return a * (s * t) * (2 + a * x * (t - s));
+    auto [s, t] = math::sigmoids(z(x));
+    return a * (s * t) * (2 + z(x) * (t - s));
   }
 };
 
 template <class T> struct gelutanh {  // x/2 · (1 + tanh(z/2)) = x · σ(z)
   static constexpr double k = 1.5957691216057308, c = 0.044715;  // k = 2·√(2/π)
-  HD static T near(T x) { return at_least(at_most(x, T(40)), T(-40)); }  // σ is 0 or 1 beyond
   HD static T z(T x) { return T(k) * x * (1 + T(c) * x * x); }
   HD static T dz(T x) { return T(k) * (1 + T(3 * c) * x * x); }
-  HD T f(T x) const { return x * math::sigmoid(z(near(x))); }
+  HD static T v(T x) { return near(x, T(40)); }  // σ is 0 or 1 beyond
+  HD T f(T x) const { return finite_below(x) * math::sigmoid(z(v(x))); }
   HD T df(T x) const {
-    T v = near(x);
+    T v = this->v(x);
     auto [s, t] = math::sigmoids(z(v));
     return s + v * dz(v) * (s * t);
   }
   HD T d2f(T x) const {
-    T v = near(x), d = dz(v);
+    T v = this->v(x), d = dz(v);
     auto [s, t] = math::sigmoids(z(v));
     return (s * t) * (2 * d + v * (T(6 * k * c) * v + d * d * (t - s)));
   }
@@ -102,21 +107,23 @@ template <class T> struct mish {  // x·w, w = tanh(ln(1 + eˣ)) = (e² + 2e) / 
     T e = p.e, low = 2 + e * (2 - e * (3 + 2 * e)), high = e * (e * (2 * e + 2) - 3) - 2;
     return 4 * (p.low ? e * low : e * e * high) * p.r * p.r * p.r;
   }
-  HD T f(T x) const { return x * w(parts(x)); }
+  HD T f(T x) const { return finite_below(x) * w(parts(x)); }
   HD T df(T x) const {
     Parts p = parts(x);
-    return w(p) + near(x) * dw(p);
+    return w(p) + near(x, T(1e4)) * dw(p);
   }
   HD T d2f(T x) const {
     Parts p = parts(x);
-    return 2 * dw(p) + near(x) * d2w(p);
+    return 2 * dw(p) + near(x, T(1e4)) * d2w(p);
   }
-  HD static T near(T x) { return at_least(at_most(x, T(1e4)), T(-1e4)); }  // ∞ · 0
 };
 
 template <class T> struct softsign {  // x / (1 + |x|)
   HD static T r(T x) { return 1 / (1 + std::fabs(x)); }
-  HD T f(T x) const { return x * r(x); }
+  HD T f(T x) const {
+    T m = at_most(std::fabs(x), limits<T>::most);
+    return std::copysign(m / (1 + m), x);
+  }
   HD T df(T x) const { return r(x) * r(x); }
   HD T d2f(T x) const {
     T sign = x > 0 ? T(1) : x < 0 ? T(-1) : x;

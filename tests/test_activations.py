@@ -19,6 +19,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dl4py import activations
 from dl4py.noise import Noise
+from dl4py.ops import library
 from dl4py.registry import ACTIVATIONS
 from tests import golden
 from tests.references import activations as reference
@@ -31,10 +32,8 @@ GRID = torch.tensor(
     + [0, 1e-4, 0.5, 0.7, 1, 2, 2.5, 6, 21, 30, 1e4],
     dtype=torch.float64,
 )
-ROUNDED = {
-    "GELU(precise)": "torch forms 1 + tanh, which cancels",
-    "gelu": "1.702·x is rounded before the exponential",
-}
+ROUNDED = {"gelu": "1.702·x is rounded before the exponential"}
+ENDS = torch.tensor([60, 89, 104, 745, 1e4, 1e13, 1e19, 1e30, 3e38, math.inf])
 
 
 def parse(key: str) -> tuple[str, dict[str, Any]]:
@@ -66,6 +65,19 @@ def derivative(f: nn.Module, x: Tensor, grad: Tensor | None = None) -> Tensor:
     x = x.detach().requires_grad_()
     y = f(x)
     return torch.autograd.grad(y, x, torch.ones_like(y) if grad is None else grad)[0]
+
+
+def orders(f: nn.Module, x: Tensor) -> list[Tensor]:
+    """Value, slope (alone and on the way to more) and second derivative."""
+    x = x.detach().requires_grad_()
+    y = f(x)
+    one = torch.ones_like(y)
+    (alone,) = torch.autograd.grad(y, x, one, retain_graph=True)
+    (slope,) = torch.autograd.grad(y, x, one, create_graph=True)
+    found = [y.detach(), alone, slope.detach()]
+    if slope.requires_grad:
+        found += torch.autograd.grad(slope, x, one, materialize_grads=True)
+    return found
 
 
 @pytest.fixture(params=CASES)
@@ -130,9 +142,13 @@ class TestActivation:
         f = make(case, dl4j_exact=exact)
         torch._dynamo.reset()
         compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-        x = GRID[2:-2]
-        torch.testing.assert_close(compiled(x), f(x))
-        torch.testing.assert_close(derivative(compiled, x), derivative(f, x))
+
+        def f_prime(x: Tensor) -> Tensor:
+            return derivative(f, x)
+
+        x = torch.cat([GRID[2:-2], ENDS.double(), -ENDS.double()])
+        for h, k in ((compiled, f), (lambda x: derivative(compiled, x), f_prime)):
+            torch.testing.assert_close(h(x), k(x), equal_nan=case == "softmax")
 
     @pytest.mark.filterwarnings(
         "ignore:.torch.jit.script:DeprecationWarning"
@@ -162,6 +178,36 @@ class TestActivation:
             y = h(x).detach().double()
             # torch's GELU forms 1 + tanh, which cancels, times up to 9
             torch.testing.assert_close(y, torch.cat(parts), rtol=rtol, atol=4 * rtol)
+
+    @pytest.mark.parametrize(
+        "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    )
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_the_ends(self, case: str, dtype: torch.dtype, exact: bool) -> None:
+        if case == "softmax":
+            pytest.skip("not elementwise: test_softmax_sums_to_one_and_ignores_shifts")
+        f = make(case, dl4j_exact=exact)
+        x = torch.cat([ENDS, -ENDS]).to(dtype)
+        expected = orders(f, x.double().clamp(-1e60, 1e60))
+        rtol = 8 * torch.finfo(dtype).eps
+        for y, exactly in zip(orders(f.to(dtype), x), expected, strict=True):
+            infinite = x.isinf() & (exactly.abs() > 1e40)
+            exactly = torch.where(infinite, exactly * math.inf, exactly)
+            torch.testing.assert_close(y, exactly.to(dtype), atol=1e-28, rtol=rtol)
+
+    def test_a_batch_of_one_equals_the_batch(self, case: str) -> None:
+        if not library.compiled("cpu"):
+            pytest.skip("torch's own operations round by the place")
+        x = torch.cat([torch.randn(40, 5) * size for size in (0.3, 3, 30)])
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            f, given = make(case).to(dtype), x.to(dtype)
+            together = orders(f, given)
+            many = orders(f, given.repeat(30, 1))
+            alone = zip(*(orders(f, row[None]) for row in given), strict=True)
+            for y, of_many, rows in zip(together, many, alone, strict=True):
+                same = {"rtol": 0, "atol": 0}
+                torch.testing.assert_close(torch.cat(rows), y, **same)
+                torch.testing.assert_close(of_many[: len(x)], y, **same)
 
     def test_copies(self, case: str) -> None:
         f = make(case, dl4j_exact=True)

@@ -20,7 +20,16 @@ from torch.func import vmap
 
 import dl4py.ops
 from dl4py.ops import OPS, library, philox, register
-from tests.ops_cases import SMOOTH, Case, Module, close, derivative, every_op
+from tests.ops_cases import (
+    SMOOTH,
+    VALUES,
+    Case,
+    Module,
+    close,
+    derivative,
+    every,
+    every_op,
+)
 from tests.references import ops as references
 
 GRID = torch.tensor(
@@ -28,9 +37,8 @@ GRID = torch.tensor(
     dtype=torch.float64,
 )
 GRID = torch.cat([-GRID.flip(0), GRID, torch.linspace(-6, 6, 401, dtype=torch.float64)])
-SPECIAL = torch.tensor(
-    [math.nan, math.inf, -math.inf, 0.0, -0.0, 88.5, -88.5, 800, -800]
-)
+ENDS = [math.inf, 0.0, 88.5, 800, 1e13, 1e19, 1e30, 3e38]
+SPECIAL = torch.tensor([math.nan, *ENDS, *(-end for end in ENDS)])
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +84,7 @@ class TestNumbers:
             for order, g in itertools.product(range(3), (None, torch.ones_like(x))):
                 a, b = f.op(x, g, order), f.formula(x, g, order)
                 torch.testing.assert_close(a, b, equal_nan=True)
+                assert a.isnan().tolist()[1:] == [False] * (len(x) - 1)
 
     def test_nan_stays_nan(self, f: Case) -> None:
         assert f(torch.tensor([math.nan, 1.0])).isnan().tolist() == [True, False]
@@ -242,6 +251,32 @@ class TestTensors:
         assert pickle.loads(pickle.dumps(f.made.entry)) is f.made.entry
         module = pickle.loads(pickle.dumps(Module(f)))
         close(module(SMOOTH), f(SMOOTH))
+
+
+CPU_AND_CUDA = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+@every(upper=VALUES["lower"])  # one slope everywhere: places choose it
+@pytest.mark.parametrize("dtype", register.DTYPES, ids=str)
+@pytest.mark.parametrize("device", CPU_AND_CUDA)
+def test_equal_inputs_have_equal_results_wherever_they_stand(
+    f: Case, dtype: torch.dtype, device: str
+) -> None:
+    if not library.compiled(device):
+        pytest.skip("torch's own operations round by the place")
+    f, n = f.on(device), 270
+    x = torch.cat([torch.randn(90) * size for size in (0.3, 3, 30)]).to(device, dtype)
+    g = torch.randn(n).to(device, dtype)
+    scales = [lambda i: None, lambda i: g[:1], lambda i: g[i]]
+    with torch.no_grad():
+        for order, scale in itertools.product(range(3), scales):
+            together = f.op(x, scale(slice(n)), order)
+            for width in (1, 7, 65):
+                parts = [slice(i, i + width) for i in range(0, n, width)]
+                alone = torch.cat([f.op(x[i], scale(i), order) for i in parts])
+                torch.testing.assert_close(alone, together, rtol=0, atol=0)
+            apart = [f.op(v, g[k], order) for k, v in enumerate(x)]  # each its scale
+        torch.testing.assert_close(torch.stack(apart), together, rtol=0, atol=0)
 
 
 class TestRandom:

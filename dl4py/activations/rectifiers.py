@@ -294,7 +294,7 @@ class SELU(Activation):
     kinks = (0.0,)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.selu(x) if ops.pays(x) else F.selu(x)
+        return ops.selu(x) if ops.serves(x) else F.selu(x)
 
 
 @ACTIVATIONS.add("thresholdedrelu", java="ActivationThresholdedReLU")

@@ -67,12 +67,16 @@ class GELU(Activation):
         if not self.precise:
             return ops.gelu(x, self.literal(1.702, x))
         if not self.dl4j_exact:
-            return ops.gelutanh(x) if ops.pays(x) else F.gelu(x, approximate="tanh")
+            if torch.compiler.is_exporting():  # for who loads it without dl4py
+                return F.gelu(x, approximate="tanh")
+            return ops.gelutanh(x)
         # DL4J cubes the constant too; its derivative has six-digit literals of its own
-        t = torch.tanh(math.sqrt(2 / math.pi) * (x + (0.044715 * x) ** 3))
-        s = torch.tanh(0.797885 * x + (0.0356774 * x) ** 3)
-        slope = 0.5 + (0.398942 * x + (0.0535161 * x) ** 3) * (1 - s * s) + 0.5 * s
-        return gradient_of(x * slope.detach(), x / 2 * (1 + t))
+        v = x.clamp(-100, 100)  # tanh is ±1 beyond, and no power of x overflows
+        t = torch.tanh(math.sqrt(2 / math.pi) * (v + (0.044715 * v) ** 3))
+        s = torch.tanh(0.797885 * v + (0.0356774 * v) ** 3)
+        slope = 0.5 + (0.398942 * v + (0.0535161 * v) ** 3) * (1 - s * s) + 0.5 * s
+        value = x.clamp(min=torch.finfo(x.dtype).min) / 2 * (1 + t)  # -∞ · 0
+        return gradient_of(x * slope.detach(), value)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         if self.precise:
@@ -163,7 +167,7 @@ class Mish(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.mish(x) if ops.pays(x) else F.mish(x)
+        return F.mish(x) if torch.compiler.is_exporting() else ops.mish(x)
 
 
 @ACTIVATIONS.add("rationaltanh", java="ActivationRationalTanh")
@@ -209,7 +213,7 @@ class Sigmoid(Activation):
     kernel = "sigmoid"
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
+        return ops.sigmoid(x) if ops.serves(x) else torch.sigmoid(x)
 
 
 @ACTIVATIONS.add("softmax", java="ActivationSoftmax")
@@ -247,7 +251,7 @@ class Softplus(Activation):
     kernel = "softplus"
 
     def forward(self, x: Tensor) -> Tensor:
-        if ops.pays(x):
+        if ops.serves(x):
             return ops.softplus(x)
         # torch's default of 20 leaves 1e-10 of a double behind
         return F.softplus(x, threshold=40.0)
@@ -288,7 +292,7 @@ class Swish(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x)
+        return F.silu(x) if torch.compiler.is_exporting() else ops.gelu(x, 1.0)
 
 
 @ACTIVATIONS.add("tanh", java="ActivationTanH")
@@ -308,4 +312,4 @@ class Tanh(Activation):
     kernel = "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.tanh(x) if ops.pays(x) else torch.tanh(x)
+        return ops.tanh(x) if ops.serves(x) else torch.tanh(x)

@@ -32,20 +32,23 @@ from dl4py.ops.vectors import cg_step_ as cg_step_
 from dl4py.ops.vectors import dot as dot
 
 
-def pays(x: Tensor) -> bool:
-    """Whether a kernel of ours is faster than ATen's of the same function on x.
+def serves(x: Tensor) -> bool:
+    """Whether a kernel of ours computes what ATen has a kernel for, too.
 
-    Measured for tanh, softplus, mish, selu and precise GELU on the CPU, forward and
-    backward: below 2,048 (mish) to 8,192 elements (softplus, selu) a call costs more
-    than what it computes. Compiled graphs keep ATen's, which Inductor fuses.
+    On the CPU, for small x as for large: ATen's are slower from 2,048 to 8,192 elements
+    on, and round differently by where in a tensor an element stands. Compiled graphs
+    keep ATen's, which Inductor fuses.
     """
-    large = x.numel() >= 8192 and x.is_cpu and not torch.compiler.is_compiling()
-    return large and library.compiled("cpu")
+    return x.is_cpu and not torch.compiler.is_compiling() and library.compiled("cpu")
 
 
 def _zero(x: Tensor) -> Tensor:
     # not zeros_like: that cuts the graph to higher derivatives
     return x.masked_fill(torch.ones_like(x, dtype=torch.bool), 0)
+
+
+def _finite_below(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.finfo(x.dtype).min)  # -∞ · 0
 
 
 def _within(x: Tensor, low: float, high: float) -> Tensor:
@@ -124,17 +127,17 @@ def softplus(x: Tensor, order: int) -> Tensor:
     return s if order == 1 else s * t
 
 
-@op()
+@op(fuse=True)
 def gelu(x: Tensor, order: int, a: float) -> Tensor:
     """f(x) = x · σ(a·x)"""
-    z = a * x
+    z = (a * x).clamp(-1e4, 1e4)
     s, t = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - σ(z) cancels
     if order == 0:
-        return x * s
+        return _finite_below(x) * s
     return s + z * s * t if order == 1 else a * s * t * (2 + z * (t - s))
 
 
-@op()
+@op(fuse=True)
 def gelutanh(x: Tensor, order: int) -> Tensor:
     """f(x) = x/2 · (1 + tanh(z/2)) = x · σ(z),  z = 2·√(2/π)·(x + 0.044715·x³)"""
     k, c = math.sqrt(8 / math.pi), 0.044715
@@ -142,23 +145,23 @@ def gelutanh(x: Tensor, order: int) -> Tensor:
     z, dz = k * v * (1 + c * v * v), k * (1 + 3 * c * v * v)
     s, t = torch.sigmoid(z), torch.sigmoid(-z)
     if order == 0:
-        return x * s
+        return _finite_below(x) * s
     if order == 1:
         return s + v * dz * s * t
     return s * t * (2 * dz + v * (6 * k * c * v + dz * dz * (t - s)))
 
 
-@op()
+@op(fuse=True)
 def mish(x: Tensor, order: int) -> Tensor:
     """f(x) = x · tanh(ln(1 + eˣ))"""
     # w = tanh(ln(1 + eˣ)) = (e² + 2e) / d, d = e² + 2e + 2, in powers of e = e⁻ˣ for
     # x > 0; the bound keeps ∞ · 0 from its derivatives
     low, v = x < 0, x.clamp(-1e4, 1e4)
-    e = torch.exp(-x.abs())
+    e = torch.exp(torch.where(low, v, -v))
     r = 1 / torch.where(low, e * (e + 2) + 2, 2 * e * (e + 1) + 1)
     w = torch.where(low, e * (e + 2), 2 * e + 1) * r
     if order == 0:
-        return x * w
+        return _finite_below(x) * w
     dw = 4 * (1 + e) * torch.where(low, e, e * e) * r * r
     if order == 1:
         return w + v * dw
@@ -207,7 +210,8 @@ def softsign(x: Tensor, order: int) -> Tensor:
     """f(x) = x / (1 + |x|)"""
     r = 1 / (1 + x.abs())
     if order == 0:
-        return x * r
+        m = x.clamp(-(top := torch.finfo(x.dtype).max), top)
+        return m / (1 + m.abs())
     return r * r if order == 1 else -2 * x.sign() * r * r * r
 
 
@@ -226,7 +230,9 @@ def rectifier(
         return _zero(x)
     plain = threshold == 0 and slope == 0
     below = (x <= threshold) if plain else (x < threshold)
-    return torch.where(below, slope, torch.ones_like(x)) * (x < max)
+    return torch.where(below, slope, torch.ones_like(x)) * (
+        (x < max) | (max == math.inf)
+    )
 
 
 @op()
