@@ -18,12 +18,12 @@ template <class T> struct Rows {
   int64_t g_stride;
   T scale;  // of g
   T* score;
-  T* lse;    // ln Σ exp z, kept for the backward pass
-  T* total;  // what multiplies the softmax there: Σ w·y
+  T* big;    // max z, kept for the backward pass
+  T* part;   // what multiplies exp(z - big) there: Σ w·y / Σ exp(z - big)
   T* dz;
   int64_t n, k;
   T low, high;  // bounds of ln p in the score
-  bool unit;    // total = 1
+  bool unit;    // Σ w·y = 1
   int32_t device;
 
   HD T weight(int64_t j) const { return w ? w[j] : T(1); }

@@ -3,24 +3,24 @@
 
 namespace dl4py {
 
-template <class T> HD void finish_row(const Rows<T>& a, int64_t i, T big, T log_sum, T total,
-                                      T score) {
+// sum: Σ exp(z - big). ln Σ exp z is never formed: at large z it has lost what z - big still has.
+template <class T> HD void finish_row(const Rows<T>& a, int64_t i, T big, T sum, T total, T score) {
   T by = a.m ? a.m[i] : T(1);
-  a.lse[i] = big + log_sum;
-  a.total[i] = a.unit ? T(1) : total;
+  a.big[i] = big;
+  a.part[i] = (a.unit ? T(1) : total) / sum;
   a.score[i] = by * score;
 }
 
 template <class T> HD void skip_row(const Rows<T>& a, int64_t i) {
-  a.lse[i] = a.total[i] = a.score[i] = 0;
+  a.big[i] = a.part[i] = a.score[i] = 0;
 }
 
 // The label of row i is one class: what it adds to the score.
-template <class T> HD T one_class(const Rows<T>& a, int64_t i, T log_normaliser, T& total) {
+template <class T> HD T one_class(const Rows<T>& a, int64_t i, T big, T log_sum, T& total) {
   total = 0;
   if (!a.has_class(i)) return 0;
   total = a.weight(a.index[i]);
-  return total * a.minus_log(a.z[i * a.k + a.index[i]] - log_normaliser);
+  return total * a.minus_log(a.z[i * a.k + a.index[i]] - big - log_sum);
 }
 
 #ifndef __CUDACC__
@@ -72,9 +72,9 @@ template <bool labels, class T> HD void softmax_row(const Rows<T> a, int64_t i) 
     }
     total = T(labelled), score = T(scored);
   } else {
-    score = one_class(a, i, big + log_sum, total);
+    score = one_class(a, i, big, log_sum, total);
   }
-  finish_row(a, i, big, log_sum, total, score);
+  finish_row(a, i, big, T(sum), total, score);
 }
 
 // kTile rows of few classes, turned so that lanes are rows.
@@ -111,8 +111,8 @@ template <class T> HD void softmax_tile(const Rows<T> a, int64_t first, int rows
       skip_row(a, i);
       continue;
     }
-    if (a.index) score[r] = one_class(a, i, big[r] + log_sum[r], total[r]);
-    finish_row(a, i, big[r], log_sum[r], total[r], score[r]);
+    if (a.index) score[r] = one_class(a, i, big[r], log_sum[r], total[r]);
+    finish_row(a, i, big[r], sum[r], total[r], score[r]);
   }
 }
 
@@ -130,20 +130,21 @@ template <class T> HD void softmax_forward(const Rows<T> a, int64_t first, int64
 }
 
 template <class T> HD void softmax_d_rows(const Rows<T> a, int64_t i, int64_t n) {
-  alignas(64) T lse[kSpread], by[kSpread], slope[kSpread];
+  alignas(64) T big[kSpread], by[kSpread], slope[kSpread];
   spread_slopes(a, i, n, slope);
   for (int64_t r = 0; r < n; ++r) {
-    spread(lse + r * a.k, a.lse[i + r]);
-    spread(by + r * a.k, a.counts(i + r) ? a.slope(i + r) * a.total[i + r] : T(0));
+    spread(big + r * a.k, a.big[i + r]);
+    spread(by + r * a.k, a.counts(i + r) ? a.slope(i + r) * a.part[i + r] : T(0));
   }
   const T* __restrict z = a.z + i * a.k;
   const T* __restrict y = a.y + (a.y ? i * a.k : 0);
   T* __restrict dz = a.dz + i * a.k;
   const int64_t size = n * a.k;
   if (a.y)
-    for (int64_t e = 0; e < size; ++e) dz[e] = by[e] * math::exp_below_1(z[e] - lse[e]) - slope[e] * y[e];
+    for (int64_t e = 0; e < size; ++e)
+      dz[e] = by[e] * math::exp_below_1(z[e] - big[e]) - slope[e] * y[e];
   else
-    for (int64_t e = 0; e < size; ++e) dz[e] = by[e] * math::exp_below_1(z[e] - lse[e]);
+    for (int64_t e = 0; e < size; ++e) dz[e] = by[e] * math::exp_below_1(z[e] - big[e]);
   for (int64_t r = i; r < i + n; ++r) {
     if (!a.counts(r)) no_gradient(a, r);
     else if (a.index && a.has_class(r))
@@ -157,14 +158,15 @@ template <class T> HD void softmax_d_row(const Rows<T> a, int64_t i) {
   const T* __restrict y = a.y + (a.y ? i * a.k : 0);
   const T* __restrict w = a.w;
   T* __restrict dz = a.dz + i * a.k;
-  const T slope = a.slope(i), by = slope * a.total[i], lse = a.lse[i];
+  const T slope = a.slope(i), by = slope * a.part[i], big = a.big[i];
   const int64_t k = a.k;
   if (a.y && w)
-    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse) - slope * (w[j] * y[j]);
+    for (int64_t j = 0; j < k; ++j)
+      dz[j] = by * math::exp_below_1(z[j] - big) - slope * (w[j] * y[j]);
   else if (a.y)
-    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse) - slope * y[j];
+    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - big) - slope * y[j];
   else
-    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - lse);
+    for (int64_t j = 0; j < k; ++j) dz[j] = by * math::exp_below_1(z[j] - big);
   if (a.index && a.has_class(i)) dz[a.index[i]] -= slope * a.weight(a.index[i]);
 }
 
@@ -213,7 +215,8 @@ template <class T> __global__ void softmax_kernel(Rows<T> a) {
     sum += math::exp_below_1(z - big);
     total += a.weight(j) * y;
   });
-  const T log_sum = math::log(row_sum(sum));
+  sum = row_sum(sum);
+  const T log_sum = math::log(sum);
   if (y) {
     total = row_sum(total);
     each(z, y, a.k, [&](int64_t j, T z, T y) {
@@ -222,19 +225,19 @@ template <class T> __global__ void softmax_kernel(Rows<T> a) {
     });
     score = row_sum(score);
   } else {
-    score = one_class(a, i, big + log_sum, total);
+    score = one_class(a, i, big, log_sum, total);
   }
-  if (threadIdx.x == 0) finish_row(a, i, big, log_sum, total, score);
+  if (threadIdx.x == 0) finish_row(a, i, big, sum, total, score);
 }
 
 template <class T> __global__ void softmax_d_kernel(Rows<T> a) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (i >= a.n) return;
   const bool on = a.counts(i);
-  const T slope = on ? a.slope(i) : T(0), by = on ? slope * a.total[i] : T(0), lse = a.lse[i];
+  const T slope = on ? a.slope(i) : T(0), by = on ? slope * a.part[i] : T(0), big = a.big[i];
   map(a.z + i * a.k, a.y ? a.y + i * a.k : nullptr, a.dz + i * a.k, a.k, [&](int64_t j, T z, T y) {
     T t = a.weight(j) * (a.index ? T(a.index[i] == j) : y);
-    return on ? by * math::exp_below_1(z - lse) - slope * t : T(0);
+    return on ? by * math::exp_below_1(z - big) - slope * t : T(0);
   });
 }
 
@@ -244,46 +247,46 @@ template <class T> void run_softmax_d(const Rows<T>& a) { launch_rows(softmax_d_
 #endif
 
 template <class T> void forward(const Loss& all, double low, double high, bool unit,
-                                const Tensor& score, const Tensor& lse, const Tensor& total) {
+                                const Tensor& score, const Tensor& big, const Tensor& part) {
   Rows<T> a = rows<T>(all);
   a.low = T(low), a.high = T(high), a.unit = unit;
   a.score = static_cast<T*>(score.data_ptr());
-  a.lse = static_cast<T*>(lse.data_ptr());
-  a.total = static_cast<T*>(total.data_ptr());
+  a.big = static_cast<T*>(big.data_ptr());
+  a.part = static_cast<T*>(part.data_ptr());
   run_softmax(a);
 }
 
 std::tuple<Tensor, Tensor, Tensor> softmax_xent_op(const Tensor& z, const Tensor& y, Maybe w,
                                                    Maybe m, double low, double high, bool unit) {
   Loss all = checked(z, y, w, m, true);
-  Tensor score = per_row(z), lse = per_row(z), total = per_row(z);
+  Tensor score = per_row(z), big = per_row(z), part = per_row(z);
   if (z.size(1) == 0) {
-    zero_(score), zero_(lse), zero_(total);
+    zero_(score), zero_(big), zero_(part);
   } else if (z.size(0)) {
-    if (z.scalar_type() == ScalarType::Float) forward<float>(all, low, high, unit, score, lse, total);
-    else forward<double>(all, low, high, unit, score, lse, total);
+    if (z.scalar_type() == ScalarType::Float) forward<float>(all, low, high, unit, score, big, part);
+    else forward<double>(all, low, high, unit, score, big, part);
   }
-  return {score, lse, total};
+  return {score, big, part};
 }
 
 template <class T>
-void backward(const Loss& all, const Tensor& lse, const Tensor& total, const Tensor& g,
+void backward(const Loss& all, const Tensor& big, const Tensor& part, const Tensor& g,
               double scale, const Tensor& dz) {
   Rows<T> a = rows_backward<T>(all, g, scale, dz);
-  a.lse = static_cast<T*>(lse.data_ptr());
-  a.total = static_cast<T*>(total.data_ptr());
+  a.big = static_cast<T*>(big.data_ptr());
+  a.part = static_cast<T*>(part.data_ptr());
   run_softmax_d(a);
 }
 
-Tensor softmax_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& lse_in,
-                         const Tensor& total_in, const Tensor& g, double scale) {
+Tensor softmax_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& big_in,
+                         const Tensor& part_in, const Tensor& g, double scale) {
   Loss all = checked(z, y, w, m, true);
-  Tensor lse = vector_for(lse_in, z, z.size(0)), total = vector_for(total_in, z, z.size(0));
+  Tensor big = vector_for(big_in, z, z.size(0)), part = vector_for(part_in, z, z.size(0));
   take_gradient(all, g);
   Tensor dz = empty_as(all.z);
   if (dz.numel() == 0) return dz;
-  if (z.scalar_type() == ScalarType::Float) backward<float>(all, lse, total, g, scale, dz);
-  else backward<double>(all, lse, total, g, scale, dz);
+  if (z.scalar_type() == ScalarType::Float) backward<float>(all, big, part, g, scale, dz);
+  else backward<double>(all, big, part, g, scale, dz);
   return dz;
 }
 

@@ -216,6 +216,20 @@ class TestLoss:
             odd += [(z, 2 * y, None)] if y.is_floating_point() else []
             assert not all(same(plain, exact, *inputs) for inputs in odd)
 
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_softmax_sees_differences_only(self, case: str, exact: bool) -> None:
+        if "softmax" not in case:
+            return
+        loss = make(case, dl4j_exact=exact)
+        z, y = data(case, torch.float32)
+        z = (8 * z).round() / 8
+        far = z + 2**20  # exactly
+        assert torch.equal(loss(far, y), loss(z, y))
+        assert torch.equal(gradient(loss, far, y), gradient(loss, z, y))
+        by_formula = torch.func.grad_and_value(loss)
+        for ours, expected in zip(by_formula(far, y), by_formula(z, y), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
     def test_masked_labels_may_be_anything(self, case: str) -> None:
         loss = make(case)
         z, y = data(case)
@@ -298,6 +312,15 @@ class TestItems:
         torch.testing.assert_close(loss(a, y), linear - torch.tensor(0.5).log())
         slope = torch.tensor([[0.0, 0.0, -2.0]]) + (key == "poisson")
         assert torch.equal(gradient(loss, a, y), slope)
+
+    def test_rankings_far_apart(self) -> None:
+        loss = losses.get("multi_label")
+        z = torch.tensor([[200.0, 190.0, 0.0, 0.0, 0.0, 0.0]])
+        y = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+        expected = torch.tensor(math.exp(-10) / 5)
+        torch.testing.assert_close(loss(z, y), expected)
+        slope = gradient(loss, z, y)[0, :3] / expected
+        torch.testing.assert_close(slope, torch.tensor([-1.0, 1.0, 0.0]))
 
     def test_mae_per_example(self) -> None:
         z, y = torch.zeros(1, 4), torch.ones(1, 4)

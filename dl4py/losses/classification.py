@@ -106,7 +106,8 @@ class MultiLabel(Loss):
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         out = y == 0
         pairs = out.sum(1, keepdim=True) * y.sum(1, keepdim=True)
-        shift = a.detach().mean(1, keepdim=True)  # both factors stay in range
+        # the least aₖ: then Σₖ is at least its yₖ, and no factor exceeds the score
+        shift = a.detach().masked_fill(out, torch.inf).amin(1, keepdim=True)
         negative = (a - shift).masked_fill(~out, -torch.inf).exp()
         positive = (shift - a).masked_fill(out, -torch.inf).exp() * y
         total = positive.sum(1, keepdim=True) * negative

@@ -41,37 +41,54 @@ def _blank(t: Tensor, m: Maybe) -> Tensor:
     return t if m is None else t.masked_fill((m == 0).unsqueeze(1), 0)
 
 
+def _targets(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
+    return _blank(_times(_labels(z, y), w), m)
+
+
 def _log_softmax(z: Tensor, t: Tensor) -> Tensor:
     log = torch.log_softmax(z, 1)
     return log.masked_fill((t == 0) & log.isneginf(), 0)  # 0·∞
 
 
+@torch.no_grad()
+def _kept(z: Tensor, t: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+    """max z, and what multiplies exp(z - max z) in the gradient.
+
+    ln Σ exp z is never formed: at large z it has lost what z - max z still has.
+    """
+    if not z.shape[1]:
+        return z.new_zeros(z.shape[:1]), z.new_zeros(z.shape[:1])
+    big = z.amax(1)
+    total = torch.ones_like(big) if unit else t.sum(1)
+    return big, total / torch.exp(z - big.unsqueeze(1)).sum(1)
+
+
 def _softmax_parts(
     z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    z, t = _blank(z, m), _blank(_times(_labels(z, y), w), m)
+    z, t = _blank(z, m), _targets(z, y, w, m)
+    big, part = _kept(z, t, unit)
     log = _log_softmax(z, t)
-    lse, total = torch.logsumexp(z, 1), t.sum(1)
     score = -(t * log).sum(1)
     if low > -math.inf:
         value = -(t * log.clamp(low, high)).sum(1)
         score = score + (value - score).detach()
     if unit:
-        source = lse - (t * z.masked_fill(t == 0, 0)).sum(1)
+        near = z - big.unsqueeze(1)
+        lse = torch.logsumexp(near, 1)
+        minus_log = lse.detach().unsqueeze(1) - near.masked_fill(t == 0, 0)
+        source = lse + (t * minus_log).sum(1)
         score = source + (score - source).detach()
-        total = torch.ones_like(total)
-    return _times(score, m), lse, total
+    return _times(score, m), big, part
 
 
 def _softmax_value(
     z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
-        z, t = _blank(z, m), _blank(_times(_labels(z, y), w), m)
+        z, t = _blank(z, m), _targets(z, y, w, m)
         log = _log_softmax(z, t).clamp(low, high)
-        total = t.sum(1)
-        total = torch.ones_like(total) if unit else total
-        return _times(-(t * log).sum(1), m), torch.logsumexp(z, 1), total
+        return _times(-(t * log).sum(1), m), *_kept(z, t, unit)
 
 
 def _softmax_gradient(
@@ -79,14 +96,22 @@ def _softmax_gradient(
     y: Tensor,
     w: Maybe,
     m: Maybe,
-    lse: Tensor,
-    total: Tensor,
+    big: Tensor,
+    part: Tensor,
     g: Tensor,
     scale: float,
 ) -> Tensor:
-    p = torch.exp(_blank(z, m) - lse.unsqueeze(1))
-    t = _blank(_times(_labels(z, y), w), m)
-    return (total.unsqueeze(1) * p - t) * _by_rows(g, scale, m)
+    p = torch.exp(_blank(z, m) - big.unsqueeze(1)) * part.unsqueeze(1)
+    return (p - _targets(z, y, w, m)) * _by_rows(g, scale, m)
+
+
+def _softmax_slope(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, unit: bool, g: Tensor, scale: float
+) -> Tensor:
+    """The same as a function of z that has derivatives itself."""
+    p, t = torch.softmax(_blank(z, m), 1), _targets(z, y, w, m)
+    p = p if unit else p * t.sum(1, keepdim=True)
+    return (p - t) * _by_rows(g, scale, m)
 
 
 def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
@@ -119,7 +144,7 @@ _softmax_op = register.define(
     lambda z, *_: tuple(_empty_rows(z) for _ in range(3)),
 )
 _softmax_d_op = register.define(
-    f"softmax_xent_d({INPUTS}, Tensor lse, Tensor total, Tensor g, float scale)"
+    f"softmax_xent_d({INPUTS}, Tensor big, Tensor part, Tensor g, float scale)"
     " -> Tensor",
     lambda *inputs: _softmax_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
@@ -159,30 +184,27 @@ class _SoftmaxXent(Function):
         *p: Any,
     ) -> Any:
         with register.below_autograd():
-            score, lse, total = _softmax_op(z, y, w, m, *p)
+            score, big, part = _softmax_op(z, y, w, m, *p)
             score = score.mean() if average else score
-        ctx.save_for_backward(z, y, w, m, lse, total)
+        ctx.save_for_backward(z, y, w, m, big, part)
         ctx.average, ctx.unit = average, p[2]
         if not whole:
             return score
-        ctx.mark_non_differentiable(lse, total)
-        return score, lse, total
+        ctx.mark_non_differentiable(big, part)
+        return score, big, part
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
-        z, y, w, m, lse, total = ctx.saved_tensors
+        z, y, w, m, big, part = ctx.saved_tensors
         scale = share(ctx.average, z)
         dz = dy = None
         if torch.is_grad_enabled():
-            lse = torch.logsumexp(_blank(z, m), 1)
-            if not ctx.unit:
-                total = _blank(_times(_labels(z, y), w), m).sum(1)
-            dz = _softmax_gradient(z, y, w, m, lse, total, g, scale)
+            dz = _softmax_slope(z, y, w, m, ctx.unit, g, scale)
         elif ctx.needs_input_grad[2]:
             with register.below_autograd():
-                dz = _softmax_d_op(z, y, w, m, lse, total, g, scale)
+                dz = _softmax_d_op(z, y, w, m, big, part, g, scale)
         if ctx.needs_input_grad[3]:
-            slope = _times(_blank(lse.unsqueeze(1) - z, m), w)
+            slope = _times(-torch.log_softmax(_blank(z, m), 1), w)
             dy = slope * _by_rows(g, scale, m)
         return None, None, dz, dy, None, None, None, None, None
 
@@ -301,8 +323,7 @@ def softmax_xent(
     Args:
         y: also int64 classes ``[n]``; one outside 0 … K - 1 means no label.
         low, high: bounds of the logarithm, in the value only.
-        unit: the gradient is m·(softmax(z) - w·y) even if Σ w·y is not 1; labels then
-            have the gradient of ln Σ exp z - Σ w·y·z.
+        unit: the gradient is m·(softmax(z) - w·y) even if Σ w·y is not 1.
         average: the mean over the rows instead.
 
     Shape:
