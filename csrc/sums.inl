@@ -2,19 +2,19 @@
 #include <cfloat>
 #include <string>
 
+#include "logs.h"
 #include "losses.h"
-#include "rectifiers.h"
-#include "sigmoids.h"
 
 namespace dl4py {
 
 template <class T> HD T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : x; }
 
-// y/a, finite for every a, as dl4py.losses.base.ratio.
-template <class T> HD T ratio(T y, T a) {
-  const T most = sizeof(T) == 8 ? T(DBL_MAX) : T(FLT_MAX), least = math::two_to<T>(1);
-  return at_most(at_least(y / (a == 0 ? least : a), -most), most);
+template <class T> HD T finite(T x) {
+  const T most = sizeof(T) == 8 ? T(DBL_MAX) : T(FLT_MAX);
+  return at_most(at_least(x, -most), most);
 }
+// y/a, finite for every a, as dl4py.losses.base.ratio.
+template <class T> HD T ratio(T y, T a) { return y == 0 ? T(0) : finite(y / a); }
 
 // s(a, y), and ∂s/∂a or what DL4J takes for it. p: a number of the loss's own.
 template <class T> struct squared {
@@ -35,24 +35,38 @@ template <class T> struct percentage {
   HD T df(T a, T y) const { return -sign((y - a) / y) / y; }
 };
 
+// The next ones take a and l, its logarithm, which knows more where a is rounded to 0 (or to -1);
+// their slope is by z, from da = ∂a/∂z and dl = ∂l/∂z.
+enum class Of { f, one_plus_f };
+
 template <class T> struct logarithmic {
+  static constexpr Of log = Of::one_plus_f;
   double p;
-  HD T f(T a, T y) const { return squared<T>{}.f(math::log1p(a), math::log1p(y)); }
-  HD T df(T a, T y) const { return 2 * (math::log1p(a) - math::log1p(y)) / (1 + a); }
+  HD T f(T, T l, T y) const { return squared<T>{}.f(l, math::log1p(y)); }
+  HD T df(T, T, T l, T dl, T y) const { return squared<T>{}.df(l, math::log1p(y)) * dl; }
 };
 
-template <class T> struct poisson {  // p: DL4J's slope
+template <class T> struct poisson {  // p: finite, as DL4J's own numbers
+  static constexpr Of log = Of::f;
   double p;
-  HD T f(T a, T y) const { return a - (y == 0 ? T(0) : y * math::log(a)); }
-  HD T df(T a, T y) const { return 1 - (p ? ratio(y, a) : y == 0 ? T(0) : y / a); }
+  HD T f(T a, T l, T y) const { return a - (y == 0 ? T(0) : y * l); }
+  HD T df(T, T da, T, T dl, T y) const {
+    return da - (y == 0 ? T(0) : p ? finite(y * dl) : y * dl);
+  }
 };
 
 template <class T> struct divergence {  // p: DL4J's slope
+  static constexpr Of log = Of::f;
   double p;
-  HD static T clip(T x) { return at_most(at_least(x, T(1e-5)), T(1)); }
-  HD T f(T a, T y) const { return clip(y) * math::log(clip(y) / clip(a)); }
-  HD T df(T a, T y) const {
-    return p ? -ratio(y, a) : a >= T(1e-5) && a <= 1 ? -clip(y) / a : a - a;
+  HD static T least() { return T(1e-5); }
+  HD static T clip(T x) { return at_most(at_least(x, least()), T(1)); }
+  HD T f(T a, T l, T y) const {
+    const T log = a < least() ? T(-11.512925464970229) : at_most(l, T(0));
+    return clip(y) * (math::log(clip(y)) - log);
+  }
+  HD T df(T a, T, T, T dl, T y) const {
+    if (p) return y == 0 ? T(0) : -finite(y * dl);
+    return a >= least() && a <= 1 ? -clip(y) * dl : a - a;
   }
 };
 
@@ -105,31 +119,55 @@ template <class T> struct logits {  // -y·ln σ(z) - (1 - y)·ln(1 - σ(z))
 #define DL4PY_EACH_LOSS(X)                                                          \
   X(squared) X(absolute) X(percentage) X(logarithmic) X(poisson) X(divergence)      \
   X(hinge) X(squared_hinge) X(product) X(binary) X(logits)
-#define DL4PY_EACH_INNER(X) X(cube) X(hardtanh) X(sigmoid) X(softplus) X(softsign) X(tanh)
+#define DL4PY_EACH_INNER(X) \
+  X(cube) X(hardtanh) X(identity) X(sigmoid) X(softplus) X(softsign) X(tanh)
+
+template <class L> concept OfLog = requires { L::log; };
 
 #ifndef __CUDACC__
 
 constexpr int kAbreast = 8;
 
 // Templates cannot carry target_clones. All work on pieces that stay in the first cache, so that
-// any loss meets any activation without a kernel of their own.
-#define DL4PY_LOSS(L, T)                                                                     \
-  DL4PY_CLONES void value(L<T> l, const T* a, const T* y, T* s, int64_t n) {                 \
-    for (int64_t e = 0; e < n; ++e) s[e] = l.f(a[e], y[e]);                                  \
-  }                                                                                          \
-  DL4PY_CLONES void slope(L<T> l, T by, const T* a, const T* y, T* d, int64_t n) {           \
-    for (int64_t e = 0; e < n; ++e) d[e] = by * l.df(a[e], y[e]);                            \
+// any loss meets any activation without a kernel of their own. l, da, dl: for losses of a logarithm,
+// whose slope is by z.
+template <class L, class T> HD T value_at(L loss, T a, T l, T y) {
+  if constexpr (OfLog<L>) return loss.f(a, l, y);
+  else return loss.f(a, y);
+}
+template <class L, class T> HD T slope_at(L loss, T a, T da, T l, T dl, T y) {
+  if constexpr (OfLog<L>) return loss.df(a, da, l, dl, y);
+  else return loss.df(a, y);
+}
+
+#define DL4PY_LOSS(L, T)                                                                      \
+  DL4PY_CLONES void value(L<T> loss, const T* a, const T* l, const T* y, T* s, int64_t n) {   \
+    for (int64_t e = 0; e < n; ++e) s[e] = value_at(loss, a[e], l[e], y[e]);                  \
+  }                                                                                           \
+  DL4PY_CLONES void slope(L<T> loss, T by, const T* a, const T* da, const T* l, const T* dl,  \
+                          const T* y, T* d, int64_t n) {                                      \
+    for (int64_t e = 0; e < n; ++e)                                                           \
+      d[e] = by * slope_at(loss, a[e], da[e], l[e], dl[e], y[e]);                             \
   }
 #define DL4PY_LOSSES(L) DL4PY_LOSS(L, float) DL4PY_LOSS(L, double)
 DL4PY_EACH_LOSS(DL4PY_LOSSES)
 
-#define DL4PY_INNER(F, T)                                                                    \
-  DL4PY_CLONES void inner(F<T> f, const T* z, T* a, int64_t n) {                             \
-    for (int64_t e = 0; e < n; ++e) a[e] = f.f(z[e]);                                        \
-  }                                                                                          \
-  DL4PY_CLONES void inner(F<T> f, const T* z, T* a, T* d, int64_t n) {                       \
-    for (int64_t e = 0; e < n; ++e) a[e] = f.f(z[e]), d[e] = f.df(z[e]);                     \
+#define DL4PY_LOG(NAME, LOG, F, T)                                                            \
+  DL4PY_CLONES void NAME(F<T> f, const T* z, T* l, T* dl, int64_t n) {                        \
+    for (int64_t e = 0; e < n; ++e) {                                                         \
+      const Log<T> g = LOG(f, z[e]);                                                          \
+      l[e] = g.l, dl[e] = g.d;                                                                \
+    }                                                                                         \
   }
+#define DL4PY_INNER(F, T)                                                                     \
+  DL4PY_CLONES void inner(F<T> f, const T* z, T* a, int64_t n) {                              \
+    for (int64_t e = 0; e < n; ++e) a[e] = f.f(z[e]);                                         \
+  }                                                                                           \
+  DL4PY_CLONES void inner(F<T> f, const T* z, T* a, T* d, int64_t n) {                        \
+    for (int64_t e = 0; e < n; ++e) a[e] = f.f(z[e]), d[e] = f.df(z[e]);                      \
+  }                                                                                           \
+  DL4PY_LOG(logs, log_of, F, T)                                                               \
+  DL4PY_LOG(logs_above, log_above, F, T)
 #define DL4PY_INNERS(F) DL4PY_INNER(F, float) DL4PY_INNER(F, double)
 DL4PY_EACH_INNER(DL4PY_INNERS)
 
@@ -153,37 +191,56 @@ DL4PY_EACH_INNER(DL4PY_INNERS)
 DL4PY_PIECES(float)
 DL4PY_PIECES(double)
 
-// A loss and an activation (or null) by name.
+// A loss and an activation by name. inner: null for identity, log: null for losses of none.
 template <class T> struct Summand {
   double p;
-  void (*f)(double p, const T* a, const T* y, T* s, int64_t n);
-  void (*df)(double p, T by, const T* a, const T* y, T* d, int64_t n);
+  void (*f)(double p, const T* a, const T* l, const T* y, T* s, int64_t n);
+  void (*df)(double p, T by, const T* a, const T* da, const T* l, const T* dl, const T* y, T* d,
+             int64_t n);
   void (*inner)(const T* z, T* a, int64_t n);
   void (*inner_d)(const T* z, T* a, T* d, int64_t n);
+  void (*log)(const T* z, T* l, T* dl, int64_t n);
 };
 
-template <class L, class T> void value_of(double p, const T* a, const T* y, T* s, int64_t n) {
-  value(L{p}, a, y, s, n);
+template <class L, class T>
+void value_of(double p, const T* a, const T* l, const T* y, T* s, int64_t n) {
+  value(L{p}, a, l, y, s, n);
 }
 template <class L, class T>
-void slope_of(double p, T by, const T* a, const T* y, T* d, int64_t n) {
-  slope(L{p}, by, a, y, d, n);
+void slope_of(double p, T by, const T* a, const T* da, const T* l, const T* dl, const T* y, T* d,
+              int64_t n) {
+  slope(L{p}, by, a, da, l, dl, y, d, n);
 }
 template <class F, class T> void inner_of(const T* z, T* a, int64_t n) { inner(F{}, z, a, n); }
 template <class F, class T> void inner_d_of(const T* z, T* a, T* d, int64_t n) {
   inner(F{}, z, a, d, n);
 }
+template <class F, class T> void logs_of(const T* z, T* l, T* dl, int64_t n) {
+  logs(F{}, z, l, dl, n);
+}
+template <class F, class T> void logs_above_of(const T* z, T* l, T* dl, int64_t n) {
+  logs_above(F{}, z, l, dl, n);
+}
 
 template <class T> Summand<T> summand(const std::string& loss, const std::string& f, double p) {
   Summand<T> s{.p = p};
-#define DL4PY_FIND(L) \
-  if (loss == #L) s.f = &value_of<L<T>, T>, s.df = &slope_of<L<T>, T>;
+  std::optional<Of> log;
+#define DL4PY_FIND(L)                                     \
+  if (loss == #L) {                                       \
+    s.f = &value_of<L<T>, T>, s.df = &slope_of<L<T>, T>;  \
+    if constexpr (OfLog<L<T>>) log = L<T>::log;           \
+  }
   DL4PY_EACH_LOSS(DL4PY_FIND)
 #undef DL4PY_FIND
-#define DL4PY_FIND(F) \
-  if (f == #F) s.inner = &inner_of<F<T>, T>, s.inner_d = &inner_d_of<F<T>, T>;
+#define DL4PY_FIND(F)                                                               \
+  if (f == #F) {                                                                    \
+    s.inner = &inner_of<F<T>, T>, s.inner_d = &inner_d_of<F<T>, T>;                 \
+    if (log) s.log = *log == Of::f ? &logs_of<F<T>, T> : &logs_above_of<F<T>, T>;   \
+  }
   DL4PY_EACH_INNER(DL4PY_FIND)
-  STD_TORCH_CHECK(s.f && (s.inner || f == "identity"), "dl4py: no loss ", loss, " of ", f);
+#undef DL4PY_FIND
+  STD_TORCH_CHECK(s.f && s.inner, "dl4py: no loss ", loss, " of ", f);
+  if (f == "identity" && !log) s.inner = nullptr;
   return s;
 }
 
@@ -195,9 +252,11 @@ template <class T> const T* spread_weights(const Rows<T>& a, T* room) {
 
 template <class T>
 const T* judged(const Rows<T>& a, const Summand<T>& s, int64_t at, const T* w, T* room, int64_t n) {
+  alignas(64) T l[kPiece], dl[kPiece];
   const T* x = a.z + at;
+  if (s.log) s.log(x, l, dl, n);
   if (s.inner) s.inner(x, room, n), x = room;
-  s.f(s.p, x, a.y + at, room, n);
+  s.f(s.p, x, s.log ? l : x, a.y + at, room, n);
   if (w) multiply(room, w, n);
   return room;
 }
@@ -228,12 +287,14 @@ template <class T> void sum_forward(const Rows<T>& a, const Summand<T>& s, int64
 
 template <class T>
 void slopes(const Rows<T>& a, const Summand<T>& s, int64_t at, T by, const T* w, int64_t n) {
-  alignas(64) T active[kPiece], d[kPiece];
+  alignas(64) T active[kPiece], d[kPiece], l[kPiece], dl[kPiece];
   const T* x = a.z + at;
   T* dz = a.dz + at;
+  if (s.log) s.log(x, l, dl, n);
   if (s.inner) s.inner_d(x, active, d, n), x = active;
-  s.df(s.p, by, x, a.y + at, dz, n);
-  if (s.inner) multiply(dz, d, n);
+  if (s.log) s.df(s.p, by, x, d, l, dl, a.y + at, dz, n);
+  else s.df(s.p, by, x, x, x, x, a.y + at, dz, n);
+  if (s.inner && !s.log) multiply(dz, d, n);
   if (w) multiply(dz, w, n);
 }
 
@@ -282,27 +343,40 @@ void run_sums_d(const Rows<T>& a, const std::string& loss, const std::string& f,
 #else
 
 enum class Inner : int {
-  identity,
 #define DL4PY_NAME(F) F,
   DL4PY_EACH_INNER(DL4PY_NAME)
 };
 
-template <class T> __device__ T inner(Inner f, T z) {
+// g(F) of the activation f.
+template <class T, class G> __device__ T with_inner(Inner f, G g) {
   switch (f) {
 #define DL4PY_CASE(F) \
-    case Inner::F: return F<T>{}.f(z);
+    case Inner::F: return g(F<T>{});
     DL4PY_EACH_INNER(DL4PY_CASE)
-    default: return z;
   }
+  return T(0);
 }
-template <class T> __device__ T inner_d(Inner f, T z) {
-  switch (f) {
-#undef DL4PY_CASE
-#define DL4PY_CASE(F) \
-    case Inner::F: return F<T>{}.df(z);
-    DL4PY_EACH_INNER(DL4PY_CASE)
-    default: return T(1);
-  }
+
+template <class L, class F, class T> __device__ Log<T> log_for(F f, T z) {
+  if constexpr (L::log == Of::f) return log_of(f, z);
+  else return log_above(f, z);
+}
+
+template <class L, class T> __device__ T value_of(L loss, Inner f, T z, T y) {
+  return with_inner<T>(f, [&](auto f) {
+    if constexpr (OfLog<L>) return loss.f(f.f(z), log_for<L>(f, z).l, y);
+    else return loss.f(f.f(z), y);
+  });
+}
+template <class L, class T> __device__ T slope_of(L loss, Inner f, T z, T y) {
+  return with_inner<T>(f, [&](auto f) {
+    if constexpr (OfLog<L>) {
+      const Log<T> g = log_for<L>(f, z);
+      return loss.df(f.f(z), f.df(z), g.l, g.d, y);
+    } else {
+      return loss.df(f.f(z), y) * f.df(z);
+    }
+  });
 }
 
 template <class L, class T> __global__ void sum_kernel(Rows<T> a, L l, Inner f) {
@@ -312,7 +386,7 @@ template <class L, class T> __global__ void sum_kernel(Rows<T> a, L l, Inner f) 
   const bool on = a.counts(i);
   if (on)
     each(a.z + i * a.k, a.y + i * a.k, a.k,
-         [&](int64_t j, T z, T y) { s += a.weight(j) * l.f(inner(f, z), y); });
+         [&](int64_t j, T z, T y) { s += a.weight(j) * value_of(l, f, z, y); });
   s = row_sum(s);
   if (threadIdx.x == 0) a.score[i] = !on ? T(0) : a.scale * (a.m ? a.m[i] * s : s);
 }
@@ -323,7 +397,7 @@ template <class L, class T> __global__ void sum_d_kernel(Rows<T> a, L l, Inner f
   const bool on = a.counts(i);
   const T slope = on ? a.slope(i) : T(0);
   map(a.z + i * a.k, a.y + i * a.k, a.dz + i * a.k, a.k, [&](int64_t j, T z, T y) {
-    return on ? slope * a.weight(j) * l.df(inner(f, z), y) * inner_d(f, z) : T(0);
+    return on ? slope * a.weight(j) * slope_of(l, f, z, y) : T(0);
   });
 }
 
@@ -332,7 +406,7 @@ inline Inner inner_named(const std::string& name) {
   if (name == #F) return Inner::F;
   DL4PY_EACH_INNER(DL4PY_FIND)
 #undef DL4PY_FIND
-  STD_TORCH_CHECK(name == "identity", "dl4py: no loss of ", name);
+  STD_TORCH_CHECK(false, "dl4py: no loss of ", name);
   return Inner::identity;
 }
 

@@ -18,6 +18,10 @@ from dl4py.registry import ACTIVATIONS, Named, parameters
 class Activation(nn.Module):
     """Base of all activations: a formula in ``forward`` and what is known about it.
 
+    Where f rounds to 0, 1 or -1 and losses take logarithms there, the class also has
+    ``log(x)`` = ln f(x), ``log_below(x)`` = ln(1 - f(x)) or ``log_above(x)`` =
+    ln(1 + f(x)), with derivatives that are finite where those of f underflow.
+
     Args:
         dl4j_exact: DL4J's own finite numbers also where design faults of DL4J (see
             ``differs``) make them differ from the mathematics.
@@ -92,6 +96,22 @@ class _GradientOfForward(_GradientOf):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return tangents[0].clone()
+
+
+def split(
+    x: Tensor,
+    at: float,
+    below: Callable[[Tensor], Tensor],
+    above: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """One function below a point and another above, neither seen beyond it.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 4.0])
+        >>> split(x, 0.0, torch.neg, torch.sqrt)
+        tensor([1., 2.])
+    """
+    return torch.where(x < at, below(x.clamp(max=at)), above(x.clamp(min=at)))
 
 
 def float32(value: float) -> float:

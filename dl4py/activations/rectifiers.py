@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dl4py import ops
-from dl4py.activations.base import Activation, gradient_of, literal_note, number
+from dl4py.activations.base import (
+    Activation,
+    gradient_of,
+    literal_note,
+    number,
+    split,
+)
 from dl4py.noise import TORCH, Noise
 from dl4py.registry import ACTIVATIONS
 
@@ -45,6 +51,11 @@ class ELU(Activation):
         if self.dl4j_exact and self.alpha != 1:
             return gradient_of(ops.elu(x, 1.0), y)
         return y
+
+    def log_above(self, x: Tensor) -> Tensor:
+        if self.alpha != 1:  # 1 + f does not vanish, or does so at a finite x
+            return torch.log1p(self.forward(x))
+        return split(x, 0.0, lambda x: x, torch.log1p)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return None if self.alpha == 1 else "DL4J's gradient is that of α = 1"
@@ -135,6 +146,14 @@ class RectifiedTanh(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.rectifiedtanh(x)
+
+    def log_below(self, x: Tensor) -> Tensor:
+        return split(
+            x,
+            1.0,
+            lambda x: torch.log1p(-self.forward(x)),
+            lambda x: math.log(2) + F.logsigmoid(-2 * x),  # 1 - tanh x = 2·σ(-2x)
+        )
 
 
 @ACTIVATIONS.add("relu", java="ActivationReLU")

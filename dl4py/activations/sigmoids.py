@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py import ops
-from dl4py.activations.base import Activation, gradient_of, literal_note
+from dl4py.activations.base import Activation, gradient_of, literal_note, split
 from dl4py.registry import ACTIVATIONS
 
 
@@ -33,6 +33,10 @@ class Cube(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.cube(x)
+
+    def log(self, x: Tensor) -> Tensor:
+        zero = x == 0
+        return (3 * x.masked_fill(zero, 1.0).log()).masked_fill(zero, -math.inf)
 
 
 @ACTIVATIONS.add("gelu", java="ActivationGELU")
@@ -215,6 +219,12 @@ class Sigmoid(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x) if ops.serves(x) else torch.sigmoid(x)
 
+    def log(self, x: Tensor) -> Tensor:
+        return F.logsigmoid(x)
+
+    def log_below(self, x: Tensor) -> Tensor:
+        return F.logsigmoid(-x)
+
 
 @ACTIVATIONS.add("softmax", java="ActivationSoftmax")
 class Softmax(Activation):
@@ -232,6 +242,9 @@ class Softmax(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, dim=-1)
+
+    def log(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, dim=-1)
 
 
 @ACTIVATIONS.add("softplus", java="ActivationSoftPlus")
@@ -256,6 +269,12 @@ class Softplus(Activation):
         # torch's default of 20 leaves 1e-10 of a double behind
         return F.softplus(x, threshold=40.0)
 
+    def log(self, x: Tensor) -> Tensor:
+        # ln ln(1 + e) = ln e - e/2 + …
+        return split(
+            x, -20.0, lambda x: x - x.exp() / 2, lambda x: self.forward(x).log()
+        )
+
 
 @ACTIVATIONS.add("softsign", java="ActivationSoftSign")
 class Softsign(Activation):
@@ -275,6 +294,14 @@ class Softsign(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.softsign(x)
+
+    def log_above(self, x: Tensor) -> Tensor:
+        return split(
+            x, 0.0, lambda x: -torch.log1p(-x), lambda x: torch.log1p(self.forward(x))
+        )
+
+    def log_below(self, x: Tensor) -> Tensor:
+        return self.log_above(-x)
 
 
 @ACTIVATIONS.add("swish", java="ActivationSwish")
@@ -313,3 +340,14 @@ class Tanh(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.tanh(x) if ops.serves(x) else torch.tanh(x)
+
+    def log_above(self, x: Tensor) -> Tensor:
+        return split(
+            x,
+            -1.0,
+            lambda x: math.log(2) + F.logsigmoid(2 * x),  # 1 + tanh x = 2·σ(2x)
+            lambda x: torch.log1p(self.forward(x)),
+        )
+
+    def log_below(self, x: Tensor) -> Tensor:
+        return self.log_above(-x)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dl4py import activations
@@ -132,9 +132,13 @@ class Loss(nn.Module):
             loss, f, z, self.encode(labels, z), w, column(m, z), compose, p, by, average
         )
 
-    def slope(self, a: Tensor, y: Tensor) -> Tensor | None:
-        """DL4J's ∂score/∂a where it is not the derivative."""
+    def source(self, z: Tensor, y: Tensor) -> Tensor | None:
+        """What has DL4J's gradient, where the score itself has another."""
         return None
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        """DL4J's score of each element, as ``terms`` where that is not finite."""
+        return self.scores(self.activation(z), y)
 
     def fault(self) -> str | None:
         """What ``dl4j_exact`` changes in this loss, without its activation's part."""
@@ -163,17 +167,41 @@ class Loss(nn.Module):
     @property
     def link(self) -> str | None:
         """``"softmax"`` or ``"sigmoid"``: their logarithms come from the logits."""
-        if isinstance(self.activation, activations.Softmax):
-            return "softmax"
-        return "sigmoid" if isinstance(self.activation, activations.Sigmoid) else None
+        return LINKS.get(type(self.activation))
 
-    def times_log_output(self, z: Tensor, y: Tensor) -> Tensor:
-        """y·ln f(z), from the logits where f underflows."""
-        if self.link == "softmax":
-            return y * F.log_softmax(z, dim=-1)
-        if self.link == "sigmoid":
-            return y * F.logsigmoid(z)
-        return times_log(y, self.activation(z))
+    def logarithm(self, of: str) -> Callable[[Tensor], Tensor] | None:
+        """The activation's own ``"log"``, ``"log_below"`` or ``"log_above"``, if any.
+
+        See :class:`dl4py.activations.base.Activation`.
+        """
+        own = vars(type(self.activation)).get(of)  # a subclass may have overridden f
+        return None if own is None else functools.partial(own, self.activation)
+
+    def times_log(
+        self, y: Tensor, z: Tensor, *, below: bool = False, eps: float = 0.0
+    ) -> Tensor:
+        """y·ln f(z), 0 where y = 0 whatever f(z) is, and finite where f underflows.
+
+        Args:
+            below: of 1 - f instead.
+            eps: f, or 1 - f, is clipped to [eps, 1 - eps].
+        """
+        own = self.logarithm("log_below" if below else "log")
+        if own is None:
+            a: Tensor = self.activation(z)
+            a = 1 - a if below else a
+            return times_log(y, a.clamp(eps, 1 - eps) if eps else a)
+        log = own(z)
+        log = log.clamp(math.log(eps), math.log1p(-eps)) if eps else log
+        return y * log.masked_fill((y == 0) & ~log.isfinite(), 0.0)
+
+    def exact_times_log(self, y: Tensor, z: Tensor) -> Tensor:
+        """A function with DL4J's gradient of y·ln f(z), but finite: y/f(z)·f'(z)."""
+        y = y.detach()
+        if self.logarithm("log"):
+            return self.times_log(y, z)
+        a: Tensor = self.activation(z)
+        return a * ratio(y, a).detach()
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -181,14 +209,8 @@ class Loss(nn.Module):
         """DL4J's weighted and masked terms, with DL4J's gradient."""
         if per_output(m, y):
             z = scale_gradient(z, m)
-        a = self.activation(z)
-        value = times(self.scores(a, y), w, m)
-        slope = self.slope(a, y)
-        return (
-            value
-            if slope is None
-            else gradient_of(times(a, slope.detach(), w, m), value)
-        )
+        value, source = times(self.value(z, y), w, m), self.source(z, y)
+        return value if source is None else gradient_of(times(source, w, m), value)
 
     def _parts(
         self,
@@ -322,6 +344,12 @@ class WeightedLoss(Loss):
         return values
 
 
+LINKS: dict[type, str] = {
+    activations.Softmax: "softmax",
+    activations.Sigmoid: "sigmoid",
+}
+
+
 def column(m: Tensor | None, z: Tensor) -> Tensor | None:
     """A mask of examples as kernels take it, ``[n]``."""
     return None if m is None else m.squeeze(1).to(z.dtype)
@@ -342,7 +370,7 @@ def times_log(y: Tensor, a: Tensor) -> Tensor:
 def ratio(y: Tensor, a: Tensor) -> Tensor:
     """y/a, finite for every a: DL4J's infinities and 0/0 are not imitated."""
     limits = torch.finfo(a.dtype)
-    return (y / a.masked_fill(a == 0, limits.tiny)).clamp(limits.min, limits.max)
+    return (y / a).masked_fill(y == 0, 0.0).clamp(limits.min, limits.max)
 
 
 def per_output(m: Tensor | None, y: Tensor) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py import ops
@@ -70,22 +69,24 @@ class XENT(WeightedLoss):
         return -times_log(y, a) - times_log(1 - y, 1 - a)
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
-        if self.link == "sigmoid":
-            return F.binary_cross_entropy_with_logits(z, y, reduction="none")
         if self.link == "softmax":
-            return -self.times_log_output(z, y)
-        a = self.activation(z)  # 1 - a is clipped itself: 1 - clip_eps would be rounded
-        yes, no = self._clipped(a), self._clipped(1 - a)
-        return -times_log(y, yes) - times_log(1 - y, no)
+            return -self.times_log(y, z)
+        # 1 - a is clipped itself: 1 - clip_eps would be rounded
+        eps = 0.0 if self.link == "sigmoid" else self.clip_eps
+        no = self.times_log(1 - y, z, below=True, eps=eps)
+        return -self.times_log(y, z, eps=eps) - no
 
     def summand(self, k: int) -> tuple[str, float, float] | None:
-        exact = self.dl4j_exact and self.link != "softmax"
-        return ("binary", self.clip_eps, 1.0) if exact else None
+        return ("binary", self.clip_eps, 1.0) if self._clips else None
 
     def fused(
         self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
     ) -> Tensor | None:
-        if self.link != "sigmoid" or self.dl4j_exact:
+        if (
+            self.link != "sigmoid"
+            or self._clips
+            or (self.dl4j_exact and per_output(m, z))
+        ):
             return super().fused(z, labels, m, average)
         w = None if self.weights is None else self._weights(z)
         return ops.sigmoid_xent(z, self.encode(labels, z), w, column(m, z), average)
@@ -93,11 +94,21 @@ class XENT(WeightedLoss):
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
     ) -> Tensor:
+        if not self._clips and self.link != "softmax":
+            return super().exact_terms(z, y, w, m)
         a = self.activation(scale_gradient(z, w, m))
         clipped = self._clipped(a)
         slope = ratio(clipped - y, clipped * (1 - clipped))
         source = times(a, slope.detach(), m if per_output(m, y) else None)
-        return gradient_of(source, times(self.scores(a, y), w, m))
+        return gradient_of(source, times(self.value(z, y), w, m))
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().value(z, y) if self._clips else self.terms(z, y)
+
+    @property
+    def _clips(self) -> bool:
+        """Whether this is DL4J's clipped score with its gradient."""
+        return self.dl4j_exact and self.clip_eps > 0 and self.link != "softmax"
 
     def fault(self) -> str | None:
         if self.link == "softmax":
@@ -139,7 +150,7 @@ class CrossEntropy(WeightedLoss):
         return -times_log(y, a)
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
-        return -self.times_log_output(z, y)
+        return -self.times_log(y, z)
 
     def fused(
         self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
@@ -166,13 +177,12 @@ class CrossEntropy(WeightedLoss):
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
     ) -> Tensor:
         if self.link != "softmax":
-            a = self.activation(scale_gradient(z, w, m))
-            source = times(a, -ratio(y, a).detach())
-        elif w is None and not per_output(m, y):
-            a = self.activation(z)
+            source = -self.exact_times_log(y, scale_gradient(z, w, m))
+            return gradient_of(source, times(self.terms(z, y), w, m))
+        a = self.activation(z)
+        if w is None and not per_output(m, y):
             source = times(z, (a - y).detach(), m)  # DL4J: as if the labels summed to 1
         else:  # DL4J has no gradient for [n, K] masks here: the right one
-            a = self.activation(z)
             source = times(self.terms(z, y), w, m)
         return gradient_of(source, times(self.scores(a, y), w, m))
 
@@ -327,15 +337,15 @@ class KLD(Loss):
         if self.link is None:
             return super().terms(z, y)
         y = y.clamp(1e-5, 1)
-        return y * y.log() - self.times_log_output(z, y)
+        return y * y.log() - self.times_log(y, z)
 
     def summand(self, k: int) -> tuple[str, float, float] | None:
         if self.dl4j_exact:
             return "divergence", 1.0, 1.0
         return ("divergence", 0.0, 1.0) if self.link is None else None
 
-    def slope(self, a: Tensor, y: Tensor) -> Tensor:
-        return -ratio(y, a)
+    def source(self, z: Tensor, y: Tensor) -> Tensor:
+        return -self.exact_times_log(y, z)
 
     def fault(self) -> str | None:
         return "DL4J clips at 1e-5 in the score, but not in the gradient"

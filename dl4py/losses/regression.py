@@ -13,7 +13,6 @@ from dl4py.losses.base import (
     Loss,
     WeightedLoss,
     per_output,
-    ratio,
     scale_gradient,
     times,
     times_log,
@@ -173,11 +172,26 @@ class MSLE(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSLE
     """
 
-    def summand(self, k: int) -> tuple[str, float, float]:
-        return "logarithmic", 0.0, 1 / k
+    def summand(self, k: int) -> tuple[str, float, float] | None:
+        # ln of DL4J's rounded 1 + a is a matter of the last bit of a
+        rounded = self.dl4j_exact and self.logarithm("log_above")
+        return None if rounded else ("logarithmic", 0.0, 1 / k)
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (torch.log1p(a) - torch.log1p(y)) ** 2 / y.shape[1]
+
+    def terms(self, z: Tensor, y: Tensor) -> Tensor:
+        log = self.logarithm("log_above")
+        if log is None:
+            return super().terms(z, y)
+        return (log(z) - torch.log1p(y)) ** 2 / y.shape[1]
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        if not self.logarithm("log_above"):
+            return super().value(z, y)
+        lost = self.activation(z) == -1
+        known = super().value(z.masked_fill(lost, 0.0), y)
+        return torch.where(lost, self.terms(z, y), known)
 
 
 @LOSSES.add("rmse_xent")
@@ -228,15 +242,17 @@ class Poisson(Loss):
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         a: Tensor = self.activation(z)
-        return a - self.times_log_output(z, y)
+        return a - self.times_log(y, z)
 
-    def summand(self, k: int) -> tuple[str, float, float] | None:
-        if self.dl4j_exact:
-            return "poisson", 1.0, 1.0
-        return ("poisson", 0.0, 1.0) if self.link is None else None
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.terms(z, y)
 
-    def slope(self, a: Tensor, y: Tensor) -> Tensor:
-        return 1 - ratio(y, a)
+    def summand(self, k: int) -> tuple[str, float, float]:
+        return "poisson", float(self.dl4j_exact), 1.0
+
+    def source(self, z: Tensor, y: Tensor) -> Tensor:
+        a: Tensor = self.activation(z)
+        return a - self.exact_times_log(y, z)
 
 
 @LOSSES.add("wasserstein", java="LossWasserstein")
@@ -298,10 +314,13 @@ class CosineProximity(Loss):
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return -y * a / (_norm(y) * _norm(a))
 
-    def slope(self, a: Tensor, y: Tensor) -> Tensor:
+    def source(self, z: Tensor, y: Tensor) -> Tensor:
+        a: Tensor = self.activation(z)
         square = (a * a).sum(1, keepdim=True)
         inner = (y * a).sum(1, keepdim=True)
-        return (a * inner - y * square) / (_norm(y) * _norm(a) * square.clamp(min=1e-5))
+        slope = a * inner - y * square
+        slope = slope / (_norm(y) * _norm(a) * square.clamp(min=1e-5))
+        return a * slope.detach()
 
     def fault(self) -> str | None:
         if self.link == "softmax":  # never that short
@@ -359,10 +378,10 @@ class MixtureDensity(Loss):
         log_alpha = a[:, :m].log_softmax(1)
         log_sigma = a[:, m : 2 * m]
         mu = a[:, 2 * m :].reshape(-1, m, w)
-        distance = ((y.unsqueeze(1) - mu) ** 2).sum(2)
-        log_phi = -distance / (2 * (2 * log_sigma).exp()) - w * (
-            log_sigma + math.log(2 * math.pi) / 2
-        )
+        least = -math.log(torch.finfo(a.dtype).max)  # 1/σ is finite, and σ² not formed
+        by_sigma = (-log_sigma.clamp(min=least)).exp().unsqueeze(2)
+        distance = (((y.unsqueeze(1) - mu) * by_sigma) ** 2).sum(2)
+        log_phi = -distance / 2 - w * (log_sigma + math.log(2 * math.pi) / 2)
         return -(log_alpha + log_phi).logsumexp(1, keepdim=True)
 
     def exact_terms(

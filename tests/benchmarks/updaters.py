@@ -66,7 +66,7 @@ def stepping(
 def fused(
     make: Callable[..., torch.optim.Optimizer], shapes: list[tuple[int, ...]]
 ) -> dict[str, Callable[[], object]]:
-    """The peer ``fused``; none where torch has none for this device (AdaGrad on CUDA)."""
+    """The peer ``fused``; none where torch has none for the device: AdaGrad on CUDA."""
     try:
         step = stepping(partial(make, fused=True), shapes)
         step()
