@@ -82,9 +82,18 @@ def gradient(loss: Loss, z: Tensor, y: Tensor, mask: Tensor | None = None) -> Te
     return torch.autograd.grad(loss.score(z, y, mask, average=False), z)[0]
 
 
-@pytest.fixture(autouse=True)
-def kernels_serve_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Loss, "fused_from", 0)
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on all losses are composed of torch's ops."""
+    for cls in {base for key in OWN for base in LOSSES[key].__mro__}:
+        if "fused" in vars(cls):
+            monkeypatch.setattr(cls, "fused", lambda *_: None)
+
+
+@pytest.fixture(params=["kernels", "formulas"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "formulas":
+        without_kernels(monkeypatch)
+    return str(request.param)
 
 
 @pytest.fixture(params=CASES)
@@ -230,14 +239,50 @@ class TestLoss:
         for ours, expected in zip(by_formula(far, y), by_formula(z, y), strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
 
-    def test_masked_labels_may_be_anything(self, case: str) -> None:
-        loss = make(case)
-        z, y = data(case)
-        m = torch.tensor([1.0, 1, 0, 1, 0])
-        padded = y.clone()
-        padded[m == 0] = math.nan if y.is_floating_point() else -100
-        assert torch.equal(loss(z, padded, m), loss(z, y, m))
-        assert torch.equal(gradient(loss, z, padded, m), gradient(loss, z, y, m))
+    @pytest.mark.parametrize("exact", [False, True])
+    @pytest.mark.parametrize("copies", [1, 600])
+    def test_what_is_masked_may_be_anything(
+        self, case: str, copies: int, exact: bool, by: str
+    ) -> None:
+        loss = make(case, dl4j_exact=exact)
+        z, y = (torch.cat([t] * copies) for t in data(case))
+        some = torch.tensor([1.0, 1, 0, 0.5, 0]).repeat(copies)
+        each = some.unsqueeze(1).expand(z.shape).clone()
+        each[1::N, 1:3] = 0
+        for m in (some, each) if loss.output_masks else (some,):
+            gone = m == 0 if m.ndim == 2 else (m == 0).unsqueeze(1).expand(z.shape)
+            rows = gone.all(1, keepdim=True).expand(z.shape)
+            apart = "softmax" not in case and not loss.coupled
+            labels_apart = not loss.coupled and not (exact and "wass" in case)
+            for junk in (math.nan, math.inf):
+                bad_z = z.masked_fill(gone if apart else rows, junk)
+                if y.is_floating_point() and y.shape == z.shape:
+                    bad_y = y.masked_fill(gone if labels_apart else rows, -junk)
+                else:
+                    flat = rows[:, 0] if y.ndim == 1 else rows[:, : y.shape[1]]
+                    bad_y = y.masked_fill(flat, junk if y.is_floating_point() else -100)
+                assert torch.equal(loss(bad_z, bad_y, m), loss(z, y, m))
+                slope = gradient(loss, bad_z, bad_y, m)
+                assert torch.equal(slope, gradient(loss, z, y, m))
+                assert not slope[rows].any()
+                if loss.additive:
+                    each_score = loss.per_example(bad_z, bad_y, m)
+                    assert torch.equal(each_score, loss.per_example(z, y, m))
+
+    def test_half_batches_do_not_overflow(self, case: str) -> None:
+        z, y = (torch.cat([t] * 8000) for t in data(case))
+        loss, half = make(case), (4 * z).half().requires_grad_()
+        wide = half.detach().float().requires_grad_()
+        mean, right = loss(half, y), loss(wide, y)
+        assert mean.dtype == torch.float16
+        torch.testing.assert_close(mean.float(), right, rtol=1e-3, atol=1e-3)
+        total = loss.score(half, y, average=False)
+        right = loss.score(wide, y, average=False)
+        torch.testing.assert_close(total, right)
+        (slope,), (expected,) = (
+            torch.autograd.grad(*pair) for pair in ((total, half), (right, wide))
+        )
+        torch.testing.assert_close(slope.float(), expected, rtol=1e-3, atol=1e-3)
 
     def test_labels_and_masks_of_any_dtype(self, case: str) -> None:
         loss = make(case)

@@ -47,6 +47,27 @@ class TestGet:
             z, indices
         )
 
+    def test_what_is_masked_may_be_anything(self) -> None:
+        z, y = torch.randn(3, 2), torch.rand(3, 2)
+        m = torch.tensor([1.0, 0.0, 0.5])
+        loss = losses.get(nn.MSELoss(reduction="none"))
+        bad, leaf = z.clone(), z.clone().requires_grad_()
+        bad[1] = math.inf
+        bad.requires_grad_()
+        pair = loss(bad, y, m), loss(leaf, y, m)
+        assert torch.equal(*pair)
+        assert torch.equal(loss.per_example(bad, y, m), loss.per_example(leaf, y, m))
+        slopes = [
+            torch.autograd.grad(*at)[0] for at in zip(pair, (bad, leaf), strict=True)
+        ]
+        assert torch.equal(*slopes)
+
+    def test_half_batches_do_not_overflow(self) -> None:
+        z, y = torch.full((9000, 8), 4.0).half(), torch.zeros(9000, 8).half()
+        loss = losses.get(nn.MSELoss(reduction="none"))
+        assert loss(z, y) == 128 and loss(z, y).dtype == torch.float16
+        assert loss.score(z, y, average=False) == 9000 * 128
+
     def test_one_number_takes_no_mask(self) -> None:
         z, y = torch.randn(3, 2), torch.rand(3, 2)
         loss = losses.get(nn.MSELoss())

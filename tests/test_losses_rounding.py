@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 
 from dl4py import losses
-from dl4py.losses import Loss
 from dl4py.registry import ACTIVATIONS
-from tests.test_losses import OWN, gradient
+from tests.test_losses import OWN, by, gradient
+
+__all__ = ["by"]  # a fixture
 
 FAR = (9.5, 12, 16, 40, 85, 88.8, 95, 104, 250, 600, 1e-16, 1e-3, 0.5, 3)
-
-
-@pytest.fixture(params=["kernels", "formulas"])
-def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(Loss, "fused_from", 0 if request.param == "kernels" else 1e9)
-    return str(request.param)
 
 
 def inputs(key: str) -> tuple[Tensor, Tensor]:

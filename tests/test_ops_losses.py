@@ -127,7 +127,7 @@ class TestDerivatives:
         f, z, y = data(kind, 4, 5)
         z.requires_grad_()
         for w, m in extras(4, 5, torch.float64):
-            mean = functools.partial(f, y=y, w=w, m=m, average=True)
+            mean = functools.partial(f, y=y, w=w, m=m, reduction="mean")
             rows = f(z, y, w, m).mean()
             torch.testing.assert_close(mean(z), rows)
             assert mean(z).dtype == z.dtype and mean(z.detach()).shape == ()
@@ -137,7 +137,7 @@ class TestDerivatives:
             assert gradgradcheck(mean, z, **TIGHT)
         if y.is_floating_point():
             y = y.clamp(0.1, 0.9).requires_grad_()
-            assert gradcheck(lambda z, y: f(z, y, average=True), (z, y), **TIGHT)
+            assert gradcheck(lambda z, y: f(z, y, reduction="mean"), (z, y), **TIGHT)
 
     def test_weights_and_masks_have_gradients(self, kind: str) -> None:
         f, z, y = data(kind, 4, 5)

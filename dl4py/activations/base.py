@@ -28,11 +28,13 @@ class Activation(nn.Module):
 
     Attributes:
         kinks: points without a derivative.
+        elementwise: each output depends on its own input only.
         json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
         kernel: its name in ``csrc/sums.inl``, where losses compute it themselves.
     """
 
     kinks: tuple[float, ...] = ()
+    elementwise: ClassVar[bool] = True
     kernel: ClassVar[str | None] = None
     json: ClassVar[dict[str, str]] = {}
     dl4j_exact: bool
@@ -210,6 +212,8 @@ class Custom(Activation):
     Args:
         function: elementwise or not; what autograd makes of it is its gradient.
     """
+
+    elementwise = False
 
     def __init__(
         self, function: Callable[[Tensor], Tensor], *, dl4j_exact: bool = False

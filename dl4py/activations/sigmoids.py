@@ -240,6 +240,8 @@ class Softmax(Activation):
     DL4J: org.nd4j.linalg.activations.impl.ActivationSoftmax
     """
 
+    elementwise = False
+
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, dim=-1)
 

@@ -10,7 +10,7 @@ Every registered class is here under its own name: ``dl4py.losses.MCXENT``.
 
 from typing import TYPE_CHECKING
 
-from dl4py.losses import classification, cross_entropy, regression
+from dl4py.losses import classification, cross_entropy, likelihood, regression
 from dl4py.losses.base import Loss, WeightedLoss
 from dl4py.losses.custom import Custom, get
 from dl4py.registry import LOSSES
@@ -18,6 +18,7 @@ from dl4py.registry import LOSSES
 if TYPE_CHECKING:
     from dl4py.losses.classification import *
     from dl4py.losses.cross_entropy import *
+    from dl4py.losses.likelihood import *
     from dl4py.losses.regression import *
 
 _found = {LOSSES[key].__name__: LOSSES[key] for key in LOSSES}
@@ -29,6 +30,7 @@ __all__ = [
     "classification",
     "cross_entropy",
     "get",
+    "likelihood",
     "regression",
     *_found,
 ]

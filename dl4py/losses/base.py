@@ -12,8 +12,22 @@ from torch import Tensor, nn
 
 from dl4py import activations
 from dl4py.activations.base import arguments, gradient_of
+from dl4py.losses.terms import (
+    column,
+    per_output,
+    ratio,
+    scale_gradient,
+    times,
+    times_log,
+    whole,
+)
 from dl4py.ops.head import head
 from dl4py.ops.sums import sum_loss
+
+LINKS: dict[type, str] = {
+    activations.Softmax: "softmax",
+    activations.Sigmoid: "sigmoid",
+}
 
 
 class Loss(nn.Module):
@@ -28,22 +42,24 @@ class Loss(nn.Module):
 
     Shape:
         output ``[n, K]``, labels ``[n, K]``, mask ``[n]``, ``[n, 1]`` or ``[n, K]``.
-        Masked labels may be anything, NaN included (not with ``dl4j_exact``).
+        What is masked may be anything, NaN included, in output and labels: it adds
+        exactly 0 to score and gradient. (A masked output still takes part in what
+        others depend on, as in softmax, unless its row is masked altogether; and a
+        mask that has a gradient itself multiplies.)
+        Half types are computed in float32, and so is what ``score`` returns of them
+        with ``average=False``.
 
     Attributes:
         json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
         additive: the score is a sum over examples.
         coupled: a label takes part in the terms of other outputs.
         output_masks: ``[n, K]`` masks have a meaning.
-        fused_from: elements from which a kernel of ``summand`` is faster than its
-            composition, forward and backward on one thread of a CPU.
     """
 
     json: ClassVar[dict[str, str]] = {}
     additive: ClassVar[bool] = True
     coupled: ClassVar[bool] = False
     output_masks: ClassVar[bool] = True
-    fused_from: ClassVar[int] = 1 << 18
     shared_difference: ClassVar[str] = (
         "per-output masks enter DL4J's gradient before and after the activation"
     )
@@ -71,18 +87,16 @@ class Loss(nn.Module):
         average: bool = True,
     ) -> Tensor:
         """The mean over all examples, or their plain sum; differentiable."""
-        parts: Tensor = head(self._parts, output, labels, mask, average)
-        if parts.ndim == 0:
-            return parts
-        total = parts.sum()
-        return total / max(output.shape[0], 1) if average else total
+        reduction = "mean" if average else "sum"
+        score: Tensor = head(self._judged, output, labels, mask, reduction)
+        return self._narrowed(score, output) if average else score
 
     def per_example(
         self, output: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of each example, ``[n]``."""
-        parts: Tensor = head(self._parts, output, labels, mask)
-        return parts if parts.ndim == 1 else parts.sum(1)
+        scores: Tensor = head(self._judged, output, labels, mask, "none")
+        return self._narrowed(scores, output)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         """What ``dl4j_exact`` changes beside ``shared_difference``, in one line."""
@@ -103,21 +117,17 @@ class Loss(nn.Module):
     def summand(self, k: int) -> tuple[str, float, float] | None:
         """Name, own number and factor of :func:`dl4py.ops.sums.sum_loss`, if any.
 
-        The kernel computes ``scores`` and, with ``dl4j_exact``, ``slope``.
+        The kernel computes ``terms`` or, with ``dl4j_exact``, ``exact_terms``.
         """
         return None
 
     def fused(
-        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
     ) -> Tensor | None:
-        """Scores of examples ``[n]``, or their mean, where one kernel does it."""
+        """Scores of examples, their mean or sum, where one kernel does it."""
         # a subclass may have overridden what the kernel computes
-        f = vars(type(self.activation)).get("kernel")
-        if (
-            f is None
-            or "summand" not in vars(type(self))
-            or z.numel() < self.fused_from
-        ):
+        f = vars(self._f).get("kernel")
+        if f is None or "summand" not in vars(type(self)):
             return None
         found = self.summand(z.shape[1])
         if found is None or (self.dl4j_exact and per_output(m, z)):
@@ -126,11 +136,10 @@ class Loss(nn.Module):
         w = None if self.weights is None else self._weights(z)
 
         def compose(z: Tensor, y: Tensor) -> Tensor:
-            return self._terms(z, y, m).sum(1)
+            return self._weighted(z, y, m).sum(1)
 
-        return sum_loss(
-            loss, f, z, self.encode(labels, z), w, column(m, z), compose, p, by, average
-        )
+        y = self.encode(labels, z)
+        return sum_loss(loss, f, z, y, w, column(m), compose, p, by, reduction)
 
     def source(self, z: Tensor, y: Tensor) -> Tensor | None:
         """What has DL4J's gradient, where the score itself has another."""
@@ -160,21 +169,25 @@ class Loss(nn.Module):
                 f"{self._name}: labels must be [n, K] = {list(z.shape)} as the output, "
                 f"got {list(labels.shape)}: {hint}"
             )
-        return labels.to(z.dtype)
+        return labels if labels.dtype is z.dtype else labels.to(z.dtype)
 
     # what is the same for all of them
 
     @property
     def link(self) -> str | None:
         """``"softmax"`` or ``"sigmoid"``: their logarithms come from the logits."""
-        return LINKS.get(type(self.activation))
+        return LINKS.get(self._f)
+
+    @property
+    def _f(self) -> type:
+        return type(self._modules["activation"])  # faster than the attribute
 
     def logarithm(self, of: str) -> Callable[[Tensor], Tensor] | None:
         """The activation's own ``"log"``, ``"log_below"`` or ``"log_above"``, if any.
 
         See :class:`dl4py.activations.base.Activation`.
         """
-        own = vars(type(self.activation)).get(of)  # a subclass may have overridden f
+        own = vars(self._f).get(of)  # a subclass may have overridden f
         return None if own is None else functools.partial(own, self.activation)
 
     def times_log(
@@ -212,37 +225,54 @@ class Loss(nn.Module):
         value, source = times(self.value(z, y), w, m), self.source(z, y)
         return value if source is None else gradient_of(times(source, w, m), value)
 
-    def _parts(
-        self,
-        output: Tensor,
-        labels: Tensor,
-        mask: Tensor | None,
-        average: bool = False,
+    def _judged(
+        self, output: Tensor, labels: Tensor, mask: Tensor | None, reduction: str
     ) -> Tensor:
-        """Scores of examples ``[n]``, their mean if ``average``, or their terms."""
+        """Scores of examples ``[n]``, or their ``"mean"`` or ``"sum"``."""
         z = self._output(output, labels)
-        m = self._mask(mask, z)
+        m = None if mask is None else self._mask(mask, z)
         # kernels know masks of examples that need no gradient
         if z.numel() and (m is None or (m.shape[1] == 1 and not m.requires_grad)):
-            wide = z.float() if z.itemsize < 4 else z
-            scores = self.fused(wide, labels, m, average)
-            if scores is not None:
-                return scores.to(z.dtype)
-        return self._terms(output, labels, mask)
+            found = self.fused(z, labels, m, reduction)
+            if found is not None:
+                return found
+        terms = self._weighted(z, labels, m)
+        if reduction == "none":
+            return terms.sum(1)
+        total = terms.sum()
+        return total / max(len(z), 1) if reduction == "mean" else total
 
     def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         """Weighted and masked terms, ``[n, K]`` or ``[n, 1]``."""
         z = self._output(output, labels)
-        m = self._mask(mask, z)
-        if m is not None and not self.dl4j_exact:
-            labels = self._blank(labels, m)
+        m = None if mask is None else self._mask(mask, z)
+        return self._weighted(z, labels, m)
+
+    def _weighted(self, z: Tensor, labels: Tensor, m: Tensor | None) -> Tensor:
+        gone = None if m is None or m.requires_grad else self._gone(m)
+        if gone is not None:
+            # 1 is known to every loss; and no gradient, NaN or not, comes through
+            alone = self._alone and not self.coupled
+            z = z.masked_fill(gone if alone else whole(gone), 1.0)
+            labels = self._blank(labels, whole(gone) if self.coupled else gone)
         y = self.encode(labels, z)
         if m is not None and m.shape[1] not in (1, y.shape[1]):
             self._bad_mask(m.shape, z)
         w = None if self.weights is None else self._weights(z)
         if self.dl4j_exact:
-            return self.exact_terms(z, y, w, m)
-        return times(self.terms(z, y), w, m)
+            terms = self.exact_terms(z, y, w, m)
+        else:
+            terms = times(self.terms(z, y), w, m)
+        return terms if gone is None else terms.masked_fill(gone, 0.0)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether an activation depends on its own pre-activation only."""
+        return bool(getattr(self.activation, "elementwise", False))
+
+    def _gone(self, m: Tensor) -> Tensor:
+        """What the mask leaves nothing of."""
+        return m == 0
 
     def _output(self, output: Tensor, labels: Tensor) -> Tensor:
         if output.ndim != 2:
@@ -259,13 +289,15 @@ class Loss(nn.Module):
                 f"{self._name}: labels are on {labels.device}, the output is on "
                 f"{output.device}: use labels.to(output.device)"
             )
-        if output.itemsize < 4 and torch.is_autocast_enabled(output.device.type):
-            return output.float()
-        return output
+        return output.float() if output.itemsize < 4 else output
 
-    def _mask(self, mask: Tensor | None, z: Tensor) -> Tensor | None:
-        if mask is None:
-            return None
+    def _narrowed(self, score: Tensor, output: Tensor) -> Tensor:
+        """In the dtype of the output, or in float32 under autocast."""
+        if output.itemsize >= 4 or torch.is_autocast_enabled(output.device.type):
+            return score
+        return score.to(output.dtype)
+
+    def _mask(self, mask: Tensor, z: Tensor) -> Tensor:
         if mask.device != z.device:
             raise ValueError(
                 f"{self._name}: mask is on {mask.device}, the output is on {z.device}: "
@@ -288,12 +320,12 @@ class Loss(nn.Module):
             f"{self._name}: mask must be [n] = [{n}], [n, 1]{wide}, got {list(shape)}"
         )
 
-    def _blank(self, labels: Tensor, m: Tensor) -> Tensor:
-        """Labels with 1, a value every loss knows, where nothing counts."""
-        fits = labels.ndim == 2 and labels.shape[0] == m.shape[0]
-        if not fits or (m.shape[1] > 1 and (self.coupled or m.shape != labels.shape)):
+    def _blank(self, labels: Tensor, gone: Tensor) -> Tensor:
+        """Labels with 1 where nothing counts."""
+        fits = labels.ndim == 2 and labels.shape[0] == gone.shape[0]
+        if not fits or gone.shape[1] not in (1, labels.shape[1]):
             return labels
-        return torch.where(m == 0, torch.ones_like(labels), labels)
+        return labels.masked_fill(gone, 1)
 
     def _weights(self, z: Tensor) -> Tensor:
         assert self.weights is not None
@@ -342,44 +374,3 @@ class WeightedLoss(Loss):
                 f"got {list(values)}"
             )
         return values
-
-
-LINKS: dict[type, str] = {
-    activations.Softmax: "softmax",
-    activations.Sigmoid: "sigmoid",
-}
-
-
-def column(m: Tensor | None, z: Tensor) -> Tensor | None:
-    """A mask of examples as kernels take it, ``[n]``."""
-    return None if m is None else m.squeeze(1).to(z.dtype)
-
-
-def times(t: Tensor, *factors: Tensor | None) -> Tensor:
-    """The product of what is there."""
-    for factor in factors:
-        t = t if factor is None else t * factor
-    return t
-
-
-def times_log(y: Tensor, a: Tensor) -> Tensor:
-    """y·ln a, 0 with gradient 0 where y = 0 whatever a is."""
-    return y * a.masked_fill(y == 0, 1.0).log()
-
-
-def ratio(y: Tensor, a: Tensor) -> Tensor:
-    """y/a, finite for every a: DL4J's infinities and 0/0 are not imitated."""
-    limits = torch.finfo(a.dtype)
-    return (y / a).masked_fill(y == 0, 0.0).clamp(limits.min, limits.max)
-
-
-def per_output(m: Tensor | None, y: Tensor) -> bool:
-    """DL4J's test; a ``[n, 1]`` mask of ``[n, 1]`` labels counts as one per output."""
-    return m is not None and m.shape == y.shape
-
-
-def scale_gradient(z: Tensor, *factors: Tensor | None) -> Tensor:
-    """``z``, whose gradient is multiplied by the factors."""
-    return (
-        gradient_of(times(z, *factors), z) if any(f is not None for f in factors) else z
-    )

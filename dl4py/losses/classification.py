@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py.activations.base import number
-from dl4py.losses.base import Loss, times
+from dl4py.losses.base import Loss
+from dl4py.losses.terms import times
 from dl4py.ops.head import head
 from dl4py.registry import LOSSES
 
@@ -62,10 +63,10 @@ class SquaredHinge(Loss):
         return "squared_hinge", 0.0, 1.0
 
     def fused(
-        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
     ) -> Tensor | None:
         squared = self.dl4j_exact and m is not None
-        return None if squared else super().fused(z, labels, m, average)
+        return None if squared else super().fused(z, labels, m, reduction)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -170,7 +171,8 @@ class FMeasure(Loss):
         denominator = numerator + square * missed + false
         empty = (numerator == 0) & (denominator == 0)
         score: Tensor = 1 - numerator / denominator.masked_fill(empty, 1)
-        return score.masked_fill(empty, 0)
+        score = score.masked_fill(empty, 0)
+        return self._narrowed(score, output) if average else score
 
     def per_example(
         self, output: Tensor, labels: Tensor, mask: Tensor | None = None

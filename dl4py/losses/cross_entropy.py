@@ -11,9 +11,8 @@ from torch import Tensor
 
 from dl4py import ops
 from dl4py.activations.base import float32, gradient_of, number
-from dl4py.losses.base import (
-    Loss,
-    WeightedLoss,
+from dl4py.losses.base import Loss, WeightedLoss
+from dl4py.losses.terms import (
     column,
     per_output,
     ratio,
@@ -49,8 +48,6 @@ class XENT(WeightedLoss):
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossBinaryXENT
     """
 
-    fused_from = 0  # logarithms cost more than calls
-
     def __init__(
         self,
         activation: Any = "identity",
@@ -80,16 +77,16 @@ class XENT(WeightedLoss):
         return ("binary", self.clip_eps, 1.0) if self._clips else None
 
     def fused(
-        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
     ) -> Tensor | None:
         if (
             self.link != "sigmoid"
             or self._clips
             or (self.dl4j_exact and per_output(m, z))
         ):
-            return super().fused(z, labels, m, average)
+            return super().fused(z, labels, m, reduction)
         w = None if self.weights is None else self._weights(z)
-        return ops.sigmoid_xent(z, self.encode(labels, z), w, column(m, z), average)
+        return ops.sigmoid_xent(z, self.encode(labels, z), w, column(m), reduction)
 
     def exact_terms(
         self, z: Tensor, y: Tensor, w: Tensor | None, m: Tensor | None
@@ -153,7 +150,7 @@ class CrossEntropy(WeightedLoss):
         return -self.times_log(y, z)
 
     def fused(
-        self, z: Tensor, labels: Tensor, m: Tensor | None, average: bool
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
     ) -> Tensor | None:
         if self.link != "softmax":
             return None
@@ -167,7 +164,7 @@ class CrossEntropy(WeightedLoss):
             # DL4J: as if the labels summed to 1
             unit = w is None and not (m is not None and z.shape[1] == 1)
             y = y.detach() if unit else y
-        return ops.softmax_xent(z, y, w, column(m, z), low, high, unit, average)
+        return ops.softmax_xent(z, y, w, column(m), low, high, unit, reduction)
 
     def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
         """Labels as the kernel takes them: values or classes."""
@@ -262,8 +259,8 @@ class SparseMCXENT(CrossEntropy):
     soft_labels = False
 
     def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
-        if m is not None and not self.dl4j_exact:
-            labels = self._blank(labels, m)
+        if m is not None:
+            labels = self._blank(labels, m == 0)
         return self._classes(labels, z).reshape(z.shape[0])
 
     def encode(self, labels: Tensor, z: Tensor) -> Tensor:
@@ -287,22 +284,27 @@ class SparseMCXENT(CrossEntropy):
         return index.long()
 
     def _check_range(self, index: Tensor, k: int) -> None:
-        wrong = (index < 0) | (index >= k) | (index != index.long())
+        if not index.numel():
+            return
         try:
-            found = bool(wrong.any())
+            low, high = (t.item() for t in torch.aminmax(index))
+            whole = not index.is_floating_point() or bool(
+                (index == index.trunc()).all()
+            )
         except RuntimeError:  # inside torch.func.vmap there are no numbers to look at
             return
-        if found:
+        if not (low >= 0 and high < k and whole):
+            wrong = (index < 0) | (index >= k) | (index != index.long())
             raise ValueError(
                 f"SparseMCXENT: labels must be whole numbers in 0 … {k - 1}, got "
                 f"{index[wrong][0].item()}"
             )
 
-    def _blank(self, labels: Tensor, m: Tensor) -> Tensor:
-        if m.shape[1] > 1 or labels.shape not in (m.shape, m.shape[:1]):
+    def _blank(self, labels: Tensor, gone: Tensor) -> Tensor:
+        gone = gone.all(1)
+        if labels.shape not in (gone.shape, (len(gone), 1)):
             return labels
-        gone = m.reshape(labels.shape) == 0
-        return torch.where(gone, torch.zeros_like(labels), labels)
+        return labels.masked_fill(gone.reshape(labels.shape), 0)
 
 
 @LOSSES.add("kld", "kl_divergence", "reconstruction_crossentropy", java="LossKLD")
@@ -326,8 +328,6 @@ class KLD(Loss):
 
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossKLD
     """
-
-    fused_from = 0  # logarithms cost more than calls
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         y = y.clamp(1e-5, 1)

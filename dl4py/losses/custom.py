@@ -8,10 +8,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dl4py import activations
-from dl4py.losses.base import Loss, WeightedLoss, times
+from dl4py.losses.base import Loss, WeightedLoss
+from dl4py.losses.terms import times, whole
 from dl4py.registry import LOSSES, Named, parameters
 
 
@@ -24,7 +26,6 @@ class Custom(WeightedLoss):
             gets the labels as they are.
 
     Example:
-        >>> import torch
         >>> loss = get(nn.CrossEntropyLoss(reduction="none"))
         >>> loss.per_example(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor([1.3863, 1.3863])
@@ -48,11 +49,11 @@ class Custom(WeightedLoss):
         mask: Tensor | None = None,
         average: bool = True,
     ) -> Tensor:
-        result = self._result(output, labels)
+        result = self._result(output, labels, mask)
         n = max(output.shape[0], 1)
         if result.ndim:
             total = self._reduced(result, output, mask).sum()
-            return total / n if average else total
+            return total.div(n).to(result.dtype) if average else total
         if mask is not None or self.weights is not None:
             raise ValueError(
                 f"{self.extra_repr()} returns one number, so masks and weights cannot "
@@ -60,11 +61,18 @@ class Custom(WeightedLoss):
             )
         return result if average else result * n
 
-    def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-        return self._reduced(self._result(output, labels), output, mask)
+    def per_example(
+        self, output: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        result = self._result(output, labels, mask)
+        return self._reduced(result, output, mask).sum(1).to(result.dtype)
 
-    def _result(self, output: Tensor, labels: Tensor) -> Tensor:
+    def _result(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         z = self._output(output, labels)
+        if mask is not None and not mask.requires_grad:  # no gradient comes through
+            gone = whole(self._mask(mask, z) == 0)
+            z = torch.where(gone, z.detach(), z)
+        z = self._narrowed(z, output)
         result = self.function(self.activation(z), labels)
         if result.ndim and result.shape not in (z.shape, z.shape[:1], (z.shape[0], 1)):
             raise ValueError(
@@ -80,10 +88,12 @@ class Custom(WeightedLoss):
                 "return [n, K] or [n] (reduction='none')"
             )
         terms = result.unsqueeze(1) if result.ndim == 1 else result
-        m = self._mask(mask, output)
+        terms = terms.float() if terms.itemsize < 4 else terms
+        m = None if mask is None else self._mask(mask, output)
         if m is not None and m.shape[1] > terms.shape[1]:
             self._bad_mask(m.shape, terms)
-        return times(terms, None if self.weights is None else self._weights(terms), m)
+        terms = times(terms, None if self.weights is None else self._weights(terms), m)
+        return terms if m is None or m.requires_grad else terms.masked_fill(m == 0, 0.0)
 
     def extra_repr(self) -> str:
         if isinstance(self.function, nn.Module):
@@ -110,7 +120,6 @@ def get(
         args: the loss's own arguments.
 
     Example:
-        >>> import torch
         >>> get("MCXENT", activation="softmax")(torch.zeros(1, 4), torch.eye(4)[:1])
         tensor(1.3863)
         >>> get("xent", "sigmoid", clip_eps=1e-7)

@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from dl4py.ops import register
+from dl4py.ops.register import below_autograd, in_plain_eager_mode
 
 Maybe = Tensor | None
+grad_on = torch.is_grad_enabled
 
 
 def _labels(z: Tensor, y: Tensor) -> Tensor:
@@ -158,36 +160,49 @@ _sigmoid_d_op = register.define(
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
 
+# OpOverload._op: without one more call in Python
+_softmax_raw, _softmax_d_raw = _softmax_op._op, _softmax_d_op._op
+_sigmoid_raw, _sigmoid_d_raw = _sigmoid_op._op, _sigmoid_d_op._op
+
 
 def _by_rows(g: Tensor, scale: float, m: Maybe) -> Tensor:
     """The factor of each row's gradient, ``[n, 1]`` or ``[1, 1]``."""
     return _times(g * scale, m).reshape(-1, 1)
 
 
-def share(average: bool, z: Tensor) -> float:
+def reduced(scores: Tensor, reduction: str) -> Tensor:
+    """Scores of rows, their ``"mean"`` or their ``"sum"``."""
+    if reduction == "mean":
+        return scores.mean()
+    return scores.sum() if reduction == "sum" else scores
+
+
+def share(reduction: str, z: Tensor) -> float:
     """The factor of a row's score in what is returned."""
-    return 1 / z.shape[0] if average else 1.0
+    return 1 / len(z) if reduction == "mean" else 1.0
 
 
 class _SoftmaxXent(Function):
-    """The scores or their mean; only ``whole`` returns what the op does."""
+    """Scores as ``reduction`` says, or with ``whole`` all that the op returns."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        average: bool,
+        reduction: str,
         whole: bool,
         z: Tensor,
         y: Tensor,
         w: Maybe,
         m: Maybe,
-        *p: Any,
+        low: float,
+        high: float,
+        unit: bool,
     ) -> Any:
-        with register.below_autograd():
-            score, big, part = _softmax_op(z, y, w, m, *p)
-            score = score.mean() if average else score
+        with below_autograd():
+            scores, big, part = _softmax_raw(z, y, w, m, low, high, unit)
+            score = reduced(scores, reduction)
         ctx.save_for_backward(z, y, w, m, big, part)
-        ctx.average, ctx.unit = average, p[2]
+        ctx.scale, ctx.unit = share(reduction, z), unit
         if not whole:
             return score
         ctx.mark_non_differentiable(big, part)
@@ -196,59 +211,61 @@ class _SoftmaxXent(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
         z, y, w, m, big, part = ctx.saved_tensors
-        scale = share(ctx.average, z)
+        _, _, of_z, of_y, *_ = ctx.needs_input_grad
         dz = dy = None
-        if torch.is_grad_enabled():
-            dz = _softmax_slope(z, y, w, m, ctx.unit, g, scale)
-        elif ctx.needs_input_grad[2]:
-            with register.below_autograd():
-                dz = _softmax_d_op(z, y, w, m, big, part, g, scale)
-        if ctx.needs_input_grad[3]:
+        if grad_on():
+            dz = _softmax_slope(z, y, w, m, ctx.unit, g, ctx.scale)
+        elif of_z:
+            with below_autograd():
+                dz = _softmax_d_raw(z, y, w, m, big, part, g, ctx.scale)
+        if of_y:
             slope = _times(-torch.log_softmax(_blank(z, m), 1), w)
-            dy = slope * _by_rows(g, scale, m)
+            dy = slope * _by_rows(g, ctx.scale, m)
         return None, None, dz, dy, None, None, None, None, None
 
 
 class _SigmoidXent(Function):
     @staticmethod
     def forward(
-        ctx: Any, average: bool, z: Tensor, y: Tensor, w: Maybe, m: Maybe
+        ctx: Any, reduction: str, z: Tensor, y: Tensor, w: Maybe, m: Maybe
     ) -> Any:
         ctx.save_for_backward(z, y, w, m)
-        ctx.average = average
-        with register.below_autograd():
-            score = _sigmoid_op(z, y, w, m)
-            return score.mean() if average else score
+        ctx.scale = share(reduction, z)
+        with below_autograd():
+            return reduced(_sigmoid_raw(z, y, w, m), reduction)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        scale = share(ctx.average, z)
+        _, of_z, of_y, *_ = ctx.needs_input_grad
         dz = dy = None
-        if torch.is_grad_enabled():
-            dz = _sigmoid_gradient(z, y, w, m, g, scale)
-        elif ctx.needs_input_grad[1]:
-            with register.below_autograd():
-                dz = _sigmoid_d_op(z, y, w, m, g, scale)
-        if ctx.needs_input_grad[2]:
-            dy = _times(_blank(-z, m), w) * _by_rows(g, scale, m)
+        if grad_on():
+            dz = _sigmoid_gradient(z, y, w, m, g, ctx.scale)
+        elif of_z:
+            with below_autograd():
+                dz = _sigmoid_d_raw(z, y, w, m, g, ctx.scale)
+        if of_y:
+            dy = _times(_blank(-z, m), w) * _by_rows(g, ctx.scale, m)
         return None, dz, dy, None, None
 
 
 def constant(*tensors: Maybe) -> bool:
-    return not any(t is not None and t.requires_grad for t in tensors)
+    for t in tensors:
+        if t is not None and t.requires_grad:
+            return False
+    return True
 
 
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
     if register.transforming() or not constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
-    return _fast_softmax(False, True, z, y, w, m, *p)
+    return _fast_softmax("none", True, z, y, w, m, *p)
 
 
 def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
     if register.transforming() or not constant(w, m):
         return _sigmoid_formula(z, y, w, m)
-    return _fast_sigmoid(False, z, y, w, m)
+    return _fast_sigmoid("none", z, y, w, m)
 
 
 def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
@@ -256,7 +273,7 @@ def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
         tensors = [a for a in args if isinstance(a, Tensor)]
         if register.transforming() or not constant(*tensors):
             return formula(*args)
-        with register.below_autograd():
+        with below_autograd():
             return op(*args)
 
     return autograd
@@ -316,7 +333,7 @@ def softmax_xent(
     low: float = -math.inf,
     high: float = math.inf,
     unit: bool = False,
-    average: bool = False,
+    reduction: str = "none",
 ) -> Tensor:
     """m·Σⱼ -wⱼ·yⱼ·ln softmax(z)ⱼ of each row.
 
@@ -324,23 +341,22 @@ def softmax_xent(
         y: also int64 classes ``[n]``; one outside 0 … K - 1 means no label.
         low, high: bounds of the logarithm, in the value only.
         unit: the gradient is m·(softmax(z) - w·y) even if Σ w·y is not 1.
-        average: the mean over the rows instead.
+        reduction: ``"mean"`` or ``"sum"`` over the rows instead.
 
     Shape:
-        ``[n]``, or none with ``average``
+        ``[n]``, or none with ``reduction``
 
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if not register.in_plain_eager_mode() or not constant(w, m):
-        score: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
-    elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        result: Tensor = _fast_softmax(average, False, z, y, w, m, low, high, unit)
-        return result
+    if not in_plain_eager_mode() or not constant(w, m):
+        scores: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
+    elif grad_on() and (z.requires_grad or y.requires_grad):
+        return _fast_softmax(reduction, False, z, y, w, m, low, high, unit)  # type: ignore[no-any-return]
     else:
-        with register.below_autograd():
-            score = _softmax_op(z, y, w, m, low, high, unit)[0]
-    return score.mean() if average else score
+        with below_autograd():
+            scores = _softmax_raw(z, y, w, m, low, high, unit)[0]
+    return reduced(scores, reduction)
 
 
 def sigmoid_xent(
@@ -348,25 +364,24 @@ def sigmoid_xent(
     y: Tensor,
     w: Tensor | None = None,
     m: Tensor | None = None,
-    average: bool = False,
+    reduction: str = "none",
 ) -> Tensor:
     """m·Σⱼ -wⱼ·(yⱼ·ln σ(zⱼ) + (1 - yⱼ)·ln(1 - σ(zⱼ))) of each row.
 
     Args:
-        average: the mean over the rows instead.
+        reduction: ``"mean"`` or ``"sum"`` over the rows instead.
 
     Shape:
-        ``[n]``, or none with ``average``
+        ``[n]``, or none with ``reduction``
 
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
-    if not register.in_plain_eager_mode() or not constant(w, m):
-        score: Tensor = _sigmoid_op(z, y, w, m)
-    elif torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        result: Tensor = _fast_sigmoid(average, z, y, w, m)
-        return result
+    if not in_plain_eager_mode() or not constant(w, m):
+        scores: Tensor = _sigmoid_op(z, y, w, m)
+    elif grad_on() and (z.requires_grad or y.requires_grad):
+        return _fast_sigmoid(reduction, z, y, w, m)  # type: ignore[no-any-return]
     else:
-        with register.below_autograd():
-            score = _sigmoid_op(z, y, w, m)
-    return score.mean() if average else score
+        with below_autograd():
+            scores = _sigmoid_raw(z, y, w, m)
+    return reduced(scores, reduction)

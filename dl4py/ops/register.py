@@ -134,7 +134,7 @@ def transforming() -> bool:
 
 def in_plain_eager_mode() -> bool:
     """Neither compiled nor transformed."""
-    return not (_compiling() or transforming())
+    return not (_compiling() or _transforms() or forward_ad._current_level >= 0)
 
 
 def uncompiled(function: F) -> F:
@@ -148,9 +148,7 @@ def uncompiled(function: F) -> F:
     return disable(function)
 
 
-def below_autograd() -> Any:
-    """A context in which ops are computed and not recorded."""
-    return _below_autograd()
+below_autograd: Any = _below_autograd  # a context: ops are computed and not recorded
 
 
 def set_autograd(name: str, kernel: Callable[..., Any]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from dl4py.ops import library, register
-from dl4py.ops.losses import INPUTS, Maybe, constant, share
+from dl4py.ops.losses import INPUTS, Maybe, constant, grad_on, reduced, share
+from dl4py.ops.register import below_autograd, in_plain_eager_mode
 
 
 def _no_kernel(*_: Any) -> Any:
@@ -33,6 +34,7 @@ _sum_d_op = register.define(
     _no_kernel,
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
+_sum_raw, _sum_d_raw = _sum_op._op, _sum_d_op._op
 
 
 class _SumLoss(Function):
@@ -40,7 +42,7 @@ class _SumLoss(Function):
     def forward(
         ctx: Any,
         compose: Callable[[Tensor, Tensor], Tensor],
-        average: bool,
+        reduction: str,
         z: Tensor,
         y: Tensor,
         w: Maybe,
@@ -51,16 +53,15 @@ class _SumLoss(Function):
         by: float,
     ) -> Any:
         ctx.save_for_backward(z, y, w, m)
-        ctx.compose, ctx.average, ctx.rest, ctx.by = compose, average, (loss, f, p), by
-        with register.below_autograd():
-            score = _sum_op(z, y, w, m, loss, f, p, by)
-            return score.mean() if average else score
+        ctx.compose, ctx.rest = compose, (loss, f, p)
+        ctx.scale, ctx.by = share(reduction, z), by
+        with below_autograd():
+            return reduced(_sum_raw(z, y, w, m, loss, f, p, by), reduction)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        scale = share(ctx.average, z)
-        recorded, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:4]
+        recorded, needed = grad_on(), ctx.needs_input_grad[2:4]
         if recorded or needed[1]:
             with torch.enable_grad():
                 # views: labels computed from the output do not count twice
@@ -73,15 +74,15 @@ class _SumLoss(Function):
                 torch.autograd.grad(
                     score,
                     [t for t, n in zip(inputs, needed, strict=True) if n],
-                    (g * scale).expand_as(score),
+                    (g * ctx.scale).expand_as(score),
                     create_graph=recorded,
                     allow_unused=True,
                 )
             )
             dz, dy = (next(found) if n else None for n in needed)
         else:
-            with register.below_autograd():
-                dz = _sum_d_op(z, y, w, m, *ctx.rest, g, scale * ctx.by)
+            with below_autograd():
+                dz = _sum_d_raw(z, y, w, m, *ctx.rest, g, ctx.scale * ctx.by)
             dy = None
         return (None, None, dz, dy, *(None,) * 6)
 
@@ -99,7 +100,7 @@ def sum_loss(
     compose: Callable[[Tensor, Tensor], Tensor],
     p: float = 0.0,
     by: float = 1.0,
-    average: bool = False,
+    reduction: str = "none",
 ) -> Tensor | None:
     """by·m·Σⱼ wⱼ·s(f(zⱼ), yⱼ) of each row, or None where no kernel computes it now.
 
@@ -108,10 +109,10 @@ def sum_loss(
         f: an activation there, or ``"identity"``.
         compose: the same of (z, y) in differentiable torch ops.
         p: the loss's own number.
-        average: the mean over the rows instead.
+        reduction: ``"mean"`` or ``"sum"`` over the rows instead.
 
     Shape:
-        ``[n]``, or none with ``average``
+        ``[n]``, or none with ``reduction``
 
     >>> z, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
     >>> scores = sum_loss("squared", "identity", z, y, None, None, lambda z, y: z)
@@ -119,13 +120,11 @@ def sum_loss(
     True
     """
     if not (
-        register.in_plain_eager_mode()
-        and constant(w, m)
-        and library.compiled(z.device.type)
+        in_plain_eager_mode() and constant(w, m) and library.compiled(z.device.type)
     ):
         return None
-    if torch.is_grad_enabled() and (z.requires_grad or y.requires_grad):
-        return _fast_sum(compose, average, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
-    with register.below_autograd():
-        score: Tensor = _sum_op(z, y, w, m, loss, f, p, by)
-    return score.mean() if average else score
+    if grad_on() and (z.requires_grad or y.requires_grad):
+        return _fast_sum(compose, reduction, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
+    with below_autograd():
+        scores: Tensor = _sum_raw(z, y, w, m, loss, f, p, by)
+    return reduced(scores, reduction)
