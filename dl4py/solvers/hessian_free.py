@@ -15,10 +15,10 @@ from dl4py.solvers.base import Solver
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.cg import solve
 from dl4py.solvers.curvature import Fisher, GaussNewton, Hessian
+from dl4py.solvers.evaluations import Runs
 from dl4py.solvers.likelihoods import carried, slopes
 from dl4py.solvers.model import Matrix, Model
 from dl4py.solvers.problem import Closure, Problem
-from dl4py.solvers.runs import Runs
 from dl4py.solvers.watch import Watch
 
 _WAY = (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dl4py.solvers.evaluations import Runs
 from dl4py.solvers.gradients import Gradients
 from dl4py.solvers.ranks import Ranks
-from dl4py.solvers.runs import Runs
 from dl4py.solvers.watch import Watch
 
 if TYPE_CHECKING:
