@@ -8,9 +8,9 @@ from dl4py.solvers.line import (
     LineGradientDescent,
     LineSolver,
 )
+from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Problem
 from dl4py.solvers.structural import damp
-from dl4py.solvers.watch import Watch
 
 __all__ = [
     "LBFGS",

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.registry import UPDATERS
+from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Closure, Problem, alike
-from dl4py.solvers.watch import Watch
 from dl4py.updaters import options
 
 Context = Callable[[], contextlib.AbstractContextManager[Any]]

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from dl4py.ops.head import head
 from dl4py.solvers.likelihoods import Judged
 from dl4py.solvers.links import Links
+from dl4py.solvers.observation import Watch, weighted
 from dl4py.solvers.structural import Damped, damp
-from dl4py.solvers.watch import Watch, weighted
 
 HEADS: dict[Any, tuple[str, ...]] = {  # loss → its arguments that are outputs
     F.cross_entropy: ("input", "target"),

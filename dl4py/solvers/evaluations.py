@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dl4py.solvers.watch import Replay, Watch
+from dl4py.solvers.observation import Replay, Watch
 
 if TYPE_CHECKING:
     from dl4py.solvers.base import Solver

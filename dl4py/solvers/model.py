@@ -10,8 +10,8 @@ from torch import Tensor
 from dl4py.solvers.capture import Capture
 from dl4py.solvers.curvature import GaussNewton, Hessian
 from dl4py.solvers.evaluations import Runs
+from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Problem
-from dl4py.solvers.watch import Watch
 
 Matrix = GaussNewton | Hessian
 Build = Callable[[Capture, int], Matrix]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dl4py.solvers.evaluations import Runs
 from dl4py.solvers.gradients import Gradients
+from dl4py.solvers.observation import Watch
 from dl4py.solvers.ranks import Ranks
-from dl4py.solvers.watch import Watch
 
 if TYPE_CHECKING:
     from dl4py.solvers.base import Solver
@@ -40,7 +40,7 @@ class Problem:
         gradient: its gradient there, ``[size]``; never changed in place.
         score, slope: that loss and ‖gradient‖² as floats.
         returned: what the closure returned there.
-        watched: the :class:`~dl4py.solvers.watch.Watch` of the latest gradient.
+        watched: the :class:`~dl4py.solvers.observation.Watch` of the latest gradient.
         gradients, values: evaluations so far, with gradient and without.
         decays: whether any group has weight decay.
         mask: of every number of the vector, whether the closure has set its gradient
