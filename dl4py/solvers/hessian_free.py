@@ -17,9 +17,9 @@ from dl4py.solvers.cg import solve
 from dl4py.solvers.curvature import Fisher, GaussNewton, Hessian
 from dl4py.solvers.evaluations import Runs
 from dl4py.solvers.likelihoods import carried, slopes
-from dl4py.solvers.model import Matrix, Model
 from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Closure, Problem
+from dl4py.solvers.quadratic_model import Matrix, Model
 
 _WAY = (
     "use a loss of torch.nn.functional or dl4py.losses and weight_decay= for "
