@@ -2,7 +2,7 @@
 
 from dl4py.solvers.base import Solver
 from dl4py.solvers.hessian_free import HessianFree
-from dl4py.solvers.line import (
+from dl4py.solvers.line_solvers import (
     LBFGS,
     ConjugateGradient,
     LineGradientDescent,
