@@ -23,7 +23,7 @@ TESTS = (
     "tests/test_losses.py",
     "tests/test_losses_golden.py",
     "tests/test_losses_kernels.py",
-    "tests/test_solvers_cg.py",
+    "tests/test_solvers_linear_cg.py",
     "tests/test_vectors.py",
     *sorted(glob.glob("tests/test_updaters*.py")),
 )

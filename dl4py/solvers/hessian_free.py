@@ -13,10 +13,10 @@ from torch.optim.optimizer import ParamsT
 from dl4py.registry import UPDATERS
 from dl4py.solvers.base import Solver
 from dl4py.solvers.capture import Capture
-from dl4py.solvers.cg import solve
 from dl4py.solvers.curvature import Fisher, GaussNewton, Hessian
 from dl4py.solvers.evaluations import Runs
 from dl4py.solvers.likelihoods import carried, slopes
+from dl4py.solvers.linear_cg import solve
 from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Closure, Problem
 from dl4py.solvers.quadratic_model import Matrix, Model
@@ -61,7 +61,7 @@ class HessianFree(Solver):
             :mod:`dl4py.solvers.likelihoods`.
         cg_max_iter: products of one step, >= 1.
         cg_tol: Martens' relative progress per iteration, see
-            :func:`dl4py.solvers.cg.solve`.
+            :func:`dl4py.solvers.linear_cg.solve`.
         cg_decay: the next solve starts at this multiple of the last solution, [0, 1].
         cg_chunk: iterations between two host reads where a read waits, for an
             accelerator or for other ranks; elsewhere the host looks at every iteration.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dl4py.solvers import cg
+from dl4py.solvers import linear_cg
 
 
 class Reads(TorchDispatchMode):
@@ -32,7 +32,7 @@ def test_solves_in_as_many_steps_as_dimensions(preconditioned, warm):
     a, b = system()
     start = torch.ones_like(b) if warm else torch.zeros_like(b)
     scale = a.diag() if preconditioned else None
-    found = cg.solve(a.mv, b, start, scale, max_iter=12, tolerance=0.0)
+    found = linear_cg.solve(a.mv, b, start, scale, max_iter=12, tolerance=0.0)
     torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
     assert start.unique().numel() == 1
 
@@ -40,7 +40,7 @@ def test_solves_in_as_many_steps_as_dimensions(preconditioned, warm):
 def test_the_stop_does_not_depend_on_when_the_host_looks():
     a, b = system(400, 5.0)
     runs = [
-        cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300, chunk=chunk)
+        linear_cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300, chunk=chunk)
         for chunk in (1, 7, 10, 50)
     ]
     assert 10 < runs[0].stopped < 300
@@ -60,7 +60,7 @@ def test_reads_of_the_host():
 
     start = torch.zeros_like(b)
     with Reads() as reads:
-        cg.solve(a.mv, b, start, max_iter=100, tolerance=0.0, read=read)
+        linear_cg.solve(a.mv, b, start, max_iter=100, tolerance=0.0, read=read)
     assert 0 < len(asked) <= 10 and reads.count == 0
 
 
@@ -73,8 +73,8 @@ def test_few_products_are_wasted(chunk):
         products.append(v)
         return a.mv(v)
 
-    plain = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300, chunk=300)
-    found = cg.solve(product, b, torch.zeros_like(b), max_iter=300, chunk=chunk)
+    plain = linear_cg.solve(a.mv, b, torch.zeros_like(b), max_iter=300, chunk=300)
+    found = linear_cg.solve(product, b, torch.zeros_like(b), max_iter=300, chunk=chunk)
     assert torch.equal(found.x, plain.x) and found.stopped == plain.stopped
     assert 30 < plain.stopped < 300
     # one more for the start, one to see that it has stopped
@@ -83,15 +83,15 @@ def test_few_products_are_wasted(chunk):
 
 def test_stops_before_negative_curvature():
     a = torch.diag(torch.tensor([1.0, -1.0]))
-    found = cg.solve(a.mv, torch.tensor([0.0, 1.0]), torch.zeros(2))
+    found = linear_cg.solve(a.mv, torch.tensor([0.0, 1.0]), torch.zeros(2))
     assert found.stopped == 0 and not found.x.any()
 
 
 def test_stored_iterates():
     a, b = system(60, 4.0)
-    found = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=32, tolerance=0.0)
+    found = linear_cg.solve(a.mv, b, torch.zeros_like(b), max_iter=32, tolerance=0.0)
     assert [i for i, _ in found.iterates] == [5, 7, 9, 11, 15, 19, 25, 32]
-    short = cg.solve(a.mv, b, torch.zeros_like(b), max_iter=9, tolerance=0.0)
+    short = linear_cg.solve(a.mv, b, torch.zeros_like(b), max_iter=9, tolerance=0.0)
     assert torch.equal(found.iterates[2][1], short.x)
 
 
@@ -102,7 +102,7 @@ def test_models_are_those_of_the_iterates(preconditioned, dtype):
     a, b = (t.to(dtype) for t in system(60, 3.0))
     scale = a.diag() if preconditioned else None
     start = torch.linspace(-1, 1, 60, dtype=dtype)
-    found = cg.solve(a.mv, b, start, scale, max_iter=90, tolerance=0.0)
+    found = linear_cg.solve(a.mv, b, start, scale, max_iter=90, tolerance=0.0)
 
     def model(x):
         x = x.double()
