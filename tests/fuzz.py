@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import dl4py
-from tests import catalogue
+from tests import catalogue, graphs
 
 ROOT = catalogue.HERE.parent
 BUDGET = 16 << 20  # bytes above what the configuration implies
@@ -144,7 +144,7 @@ def json_text(r: random.Random, entries: Entries) -> bytes:
     kind = r.randrange(4)
     if kind == 0:
         depth = r.choice((100, 5_000, 200_000))
-        text = text.replace(b'"confs"', b'"x": ' + b"[" * depth + b', "confs"')
+        text = text.replace(b"{", b'{"x": ' + b"[" * depth + b",", 1)
     elif kind == 1:
         depth = r.choice((50, 70, 3_000))
         nested = b'{"a":' * depth + b"1" + b"}" * depth
@@ -185,7 +185,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def originals() -> list[Entries]:
-    """The real zips, small ones and with state, as entries."""
+    """The real zips, small ones and with state, and graphs, as entries."""
     from tests.test_catalogue import MISSING, configuration
 
     found = []
@@ -195,9 +195,17 @@ def originals() -> list[Entries]:
             continue
         file = case.file("trained.zip") or case.file("model.zip")
         assert file is not None
-        with zipfile.ZipFile(file) as archive:
-            found.append({n: archive.read(n) for n in archive.namelist()})
+        found.append(_entries(file))
+    for name in graphs.CASES:
+        net, file = graphs.configuration(name).module(dl4j_exact=True), io.BytesIO()
+        dl4py.save(net, file)
+        found.append(_entries(file))
     return found
+
+
+def _entries(file: io.BytesIO) -> Entries:
+    with zipfile.ZipFile(file) as archive:
+        return {n: archive.read(n) for n in archive.namelist()}
 
 
 class Fault(Exception):

@@ -79,6 +79,11 @@ def test_logistic_regression(run):
     assert accuracy["dl4py"] == accuracy["scikit-learn"] > 0.95
 
 
+def test_two_towers(run):
+    result = run("two_towers", epochs=20)
+    assert result["accuracy"]["dl4py"] > 0.9 and result["R²"]["dl4py"] > 0.45
+
+
 def test_drop_in(run):
     accuracy = run("drop_in", epochs=20)
     assert list(accuracy) == ["Before", "After"]

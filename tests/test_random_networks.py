@@ -1,6 +1,11 @@
 """Networks that DL4J puts together at random compute here what DL4J computed.
 
-``DL4PY_NETWORKS`` says how many are made (most need a layer or graph to come).
+Chains and graphs; ``DL4PY_NETWORKS`` says how many are made (many need a layer that is
+to come).
+
+Not compared: the recorded activations of what an ActivationLayer reads, since DL4J
+writes the layer's result over them, and networks that begin with one. DL4J skips by
+itself what it cannot compute (its own validation fails, a number is not finite).
 """
 
 import json
@@ -9,7 +14,7 @@ import zipfile
 
 import numpy as np
 
-from dl4py.config import ActivationLayer
+from dl4py.config import ActivationLayer, ComputationGraphConfiguration
 from tests.catalogue import Case
 from tests.test_catalogue import MISSING, Run, configuration
 
@@ -28,24 +33,34 @@ def case(folder):
     return Case(folder.name, conf, meta, arrays)
 
 
+def overwritten(conf):
+    """What ActivationLayers read: names of a graph's, numbers of a chain's layers."""
+    steps = conf.plan().steps
+    chain = not isinstance(conf, ComputationGraphConfiguration)
+    places = {s.name: f"{i:02}" if chain else s.name for i, s in enumerate(steps)}
+    return {
+        places.get(s.inputs[0]) for s in steps if isinstance(s.conf, ActivationLayer)
+    }
+
+
 def test_equal_dl4j(oracle, tmp_path):
     oracle("fuzz", 777, COUNT, tmp_path)
-    compared = 0
+    compared = {"mln": 0, "graph": 0}
     for folder in sorted(p.parent for p in tmp_path.glob("*/meta.json")):
         network = case(folder)
         conf = configuration(network)
-        if conf is MISSING or isinstance(conf.layers[0], ActivationLayer):
-            continue  # in the latter DL4J overwrites its own input
-        overwritten = {
-            f"layers/{i:02}"  # by the ActivationLayer behind it
-            for i, layer in enumerate(conf.layers[1:])
-            if isinstance(layer, ActivationLayer)
-        }
+        if conf is MISSING or None in (lost := overwritten(conf)):
+            continue
         run = Run(network, conf)
         run.outputs()
-        run.layers(without=overwritten)
+        keys = (k.split("_", 1) for k in network.arrays if k.startswith("layers/"))
+        run.layers(
+            without={
+                k for k, name in keys if name in lost or k.rpartition("/")[2] in lost
+            }
+        )
         run.gradient()
         if conf.backprop_type == "Standard" and network.meta["trains"]:
             run.steps()
-        compared += bool(run.compared)
-    assert compared >= COUNT // 10
+        compared[network.meta["kind"]] += bool(run.compared)
+    assert compared["mln"] >= COUNT // 10 and compared["graph"] >= COUNT // 20
