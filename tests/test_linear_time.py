@@ -5,6 +5,7 @@ is timed, and a quadratic loop shows before it takes longer than the rest.
 """
 
 import io
+import itertools
 import json
 import sys
 import zipfile
@@ -23,10 +24,23 @@ ADAM = {"iupdater": {"@class": "Adam", "learningRate": 0.01}}
 ROWS = {"@class": f"{DL4J}.preprocessor.RnnToFeedForwardPreProcessor"}
 
 
-def zipped(layers, preprocessors=(), state=0):
+def zipped(layers, preprocessors=(), state=0, graph=False):
     """A model zip whose parameters are all 0, with ``state`` times as many numbers."""
     confs = [{"seed": 1, "layer": layer} for layer in layers]
     content = {"confs": confs, "inputPreProcessors": dict(preprocessors)}
+    if graph:
+        names = ["in", *(f"v{i}" for i in range(len(confs)))]
+        layer = {"@class": f"{DL4J}.graph.LayerVertex", "preProcessor": None}
+        content = {
+            "defaultConfiguration": {"seed": 1},
+            "networkInputs": ["in"],
+            "networkOutputs": names[-1:],
+            "vertices": {
+                name: {**layer, "layerConf": conf}
+                for name, conf in zip(names[1:], confs, strict=True)
+            },
+            "vertexInputs": {b: [a] for a, b in itertools.pairwise(names)},
+        }
     count = 2 * sum("nin" in layer for layer in layers)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -47,6 +61,7 @@ FILES = {
         [ACTIVATION] * n, ((str(i), ROWS) for i in range(n))
     ),
     "parameters": lambda n: zipped([DENSE] * n),
+    "graph": lambda n: zipped([{**DENSE, **ADAM}] * n, state=2, graph=True),
     "state": lambda n: zipped([{**DENSE, **ADAM}] * n, state=2),
 }
 
