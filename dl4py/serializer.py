@@ -90,14 +90,15 @@ def restore(
             for view in net.views():
                 _fill(stream, view, view.tensor)
         with at(f"{reader.name}:{CONFIGURATION}: $"):
-            segments = list(net.optimizer.segments())
+            optimizer = net.optimizer  # once: it looks at all layers each time
+            segments = list(optimizer.segments())
         entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
         if entry is not None:
             with reader.array(entry) as stream:
                 numbers = sum(track.tensor.numel() for _, track in segments)
                 _check(stream, reader, entry, numbers)
                 for name, track in segments:
-                    state = net.optimizer.state[track.tensor][name]
+                    state = optimizer.state[track.tensor][name]
                     _fill(stream, track.view, state)
     return net.eval()
 

@@ -52,10 +52,10 @@ class AttentionVertex(TrainedVertex):
     DL4J: org.deeplearning4j.nn.conf.graph.AttentionVertex
     """
 
-    n_in_queries: int | None = field(None, Integer(1), json="ninQueries")
-    n_in_keys: int | None = field(None, Integer(1), json="ninKeys")
-    n_in_values: int | None = field(None, Integer(1), json="ninValues")
-    n_out: int | None = field(None, Integer(1), json="nout")
+    n_in_queries: int | None = field(None, Integer(1, bits=63), json="ninQueries")
+    n_in_keys: int | None = field(None, Integer(1, bits=63), json="ninKeys")
+    n_in_values: int | None = field(None, Integer(1, bits=63), json="ninValues")
+    n_out: int | None = field(None, Integer(1, bits=63), json="nout")
     n_heads: int = field(1, Integer(1), json="nheads")
     head_size: int | None = field(None, Integer(1))
     project_input: bool = field(False, flag)

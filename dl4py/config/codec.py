@@ -311,11 +311,12 @@ def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
     )
 
 
-def _agrees(key: str, given: Any, derived: float) -> None:
-    """Raise where a number that follows from the others is another one."""
-    if not (is_real(given) and math.isclose(given, derived)):
+def _agrees(key: str, given: Any, derived: Any) -> None:
+    """Raise where a value that follows from the others is another one."""
+    close = is_real(given) and is_real(derived) and math.isclose(given, derived)
+    if not close and (given != derived or isinstance(given, bool)):
         raise ValueError(
-            f"{key}: must be {derived}, which follows from the other numbers, got "
+            f"{key}: must be {derived}, which follows from the other values, got "
             f"{shown(given)}"
         )
 

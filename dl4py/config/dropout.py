@@ -21,31 +21,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InputNoise(Checked):
-    """Base of all noise on a layer's input while training; identity while testing."""
+class Scheduled(Checked):
+    """Base of noise with a rate that may be a schedule.
+
+    DL4J keeps a schedule in a field of its own beside the number, which is then NaN.
+    """
 
     rate_field: ClassVar[str] = "p"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        beside = f"{self.rate_field}_schedule"
         rate = getattr(self, self.rate_field)
-        if callable(rate):  # DL4J keeps a schedule beside the number, which is then NaN
-            object.__setattr__(self, f"{self.rate_field}_schedule", rate)
+        if callable(rate):
+            object.__setattr__(self, beside, rate)
             object.__setattr__(self, self.rate_field, float("nan"))
-        elif math.isnan(rate) and getattr(self, f"{self.rate_field}_schedule") is None:
+        elif math.isnan(rate) and getattr(self, beside) is None:
             raise ValueError(
                 f"{type(self).__name__}({self.rate_field}=...) must be a number or a "
                 f"schedule, got {rate}"
             )
 
-    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
-        """``x`` with one draw of the noise."""
-        raise NotImplementedError
-
     def now(self, clock: Clock) -> float:
         """The present rate."""
         schedule = getattr(self, f"{self.rate_field}_schedule")
         return clock.at(schedule or getattr(self, self.rate_field))
+
+
+@dataclass(frozen=True)
+class InputNoise(Scheduled):
+    """Base of all noise on a layer's input while training; identity while testing."""
+
+    def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
+        """``x`` with one draw of the noise."""
+        raise NotImplementedError
 
 
 @DROPOUTS.add("dropout", java="Dropout")

@@ -322,14 +322,22 @@ def preprocessor_of(value: Any, path: str) -> Preprocessor:
     return preprocessor
 
 
+def _check_given(layer: Layer, raw: Mapping[str, Any], place: str = "") -> None:
+    """Refuse null, and missing sizes, where DL4J always writes a value."""
+    for f in fields(layer):
+        key, value = json_key(f), getattr(layer, f.name)
+        size = f.name in ("n_in", "n_out")
+        null = key in raw and raw[key] is None
+        absent = size and bool(layer.variables) and value is None
+        if (null and (size or f.name in DEFAULTS)) or absent:
+            raise ValueError(f"{place}{key}: must be given, got null")
+        if isinstance(value, Layer) and isinstance(raw.get(key), Mapping):
+            _check_given(value, raw[key], f"{place}{key}.")
+
+
 def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Layer:
     """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
     if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
         layer = replace(layer, use_log_std="var" not in variables)
-    for f in fields(layer):
-        size = f.name in ("n_in", "n_out")
-        null = json_key(f) in raw and raw[json_key(f)] is None
-        absent = size and bool(layer.variables) and getattr(layer, f.name) is None
-        if (null and (size or f.name in DEFAULTS)) or absent:
-            raise ValueError(f"{json_key(f)}: must be given, got null")
+    _check_given(layer, raw)
     return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dl4py.config.dropout import Scheduled
 from dl4py.config.kinds import Checked, Data, Rate, field, flag
-from dl4py.registry import DISTRIBUTIONS, WEIGHT_NOISES
+from dl4py.registry import DISTRIBUTIONS, SCHEDULES, WEIGHT_NOISES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,7 @@ class ParameterNoise(Checked):
 
 @WEIGHT_NOISES.add("drop_connect", java="DropConnect")
 @dataclass(frozen=True)
-class DropConnect(ParameterNoise):
+class DropConnect(ParameterNoise, Scheduled):
     """Keep a weight with probability p, else 0; kept ones are not scaled by 1/p.
 
     Args:
@@ -65,22 +66,16 @@ class DropConnect(ParameterNoise):
 
     p: Any = field(0.5, Rate(1e-12, 1.0), json="weightRetainProb")
     apply_to_biases: bool = field(False, flag)
-    p_schedule: Any = field(None, json="weightRetainProbSchedule")
+    p_schedule: Any = field(None, Data(SCHEDULES), json="weightRetainProbSchedule")
 
     json_last: ClassVar[tuple[str, ...]] = ("weightRetainProb",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if callable(self.p):  # DL4J keeps a schedule beside the number
-            object.__setattr__(self, "p_schedule", self.p)
-            object.__setattr__(self, "p", float("nan"))
 
     @property
     def on_biases(self) -> bool:
         return self.apply_to_biases
 
     def draw(self, like: Tensor, noise: Noise, clock: Clock) -> Tensor:
-        return noise.keep(like, clock.at(self.p_schedule or self.p))
+        return noise.keep(like, self.now(clock))
 
     def apply(self, w: Tensor, drawn: Tensor) -> Tensor:
         return w * drawn
