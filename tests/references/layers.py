@@ -163,7 +163,8 @@ def time_distributed(conf, p, x, mask=None):
 
 
 def mask_zero(conf, p, x, mask=None):
-    return lstm(conf.underlying, p, x, (x != conf.masking_value).any(1).astype(float))
+    own = (x != conf.masking_value).any(1).astype(float)
+    return lstm(conf.underlying, p, x, own if mask is None else own * mask)
 
 
 def frozen(conf, p, x, mask=None):
