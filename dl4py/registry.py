@@ -79,11 +79,6 @@ class Registry(Generic[T]):
         self.package = package
         self._entries: dict[str, Entry[T]] = {}
         self._java: dict[str, Entry[T]] = {}
-        self._announced: dict[str, str] = {}
-
-    def announce(self, *names: str, reason: str) -> None:
-        """Names that are to come: looking one up raises ``NotImplementedError``."""
-        self._announced.update({canonical(name): reason for name in names})
 
     def add(self, *names: str, java: str | None = None) -> Callable[[A], A]:
         """Register the decorated class or function under ``names``.
@@ -167,10 +162,6 @@ class Registry(Generic[T]):
         return Named(self.kind, entry.key, tuple(sorted(args.items())))
 
     def _unknown(self, name: str) -> NoReturn:
-        if canonical(name) in self._announced:
-            raise NotImplementedError(
-                f"{self.kind} {name!r}: {self._announced[canonical(name)]}"
-            )
         names = {n.lower() for e in self._entries.values() for n in e.names}
         hint = suggest(name.lower(), names) or f"known: {', '.join(sorted(names))}"
         raise ValueError(f"unknown {self.kind} {name!r}: {hint}")

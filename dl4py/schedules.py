@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dl4py.checked import Checked, is_number, number
 from dl4py.clock import Clock
+from dl4py.fields import Numbers, is_number, number
 from dl4py.registry import SCHEDULES
 
 __all__ = ["Counted", "Schedule", "get"]
 
 
 @dataclass(frozen=True)
-class Schedule(Checked):
+class Schedule(Numbers):
     """Base of all schedules: a value for every moment."""
 
     def __call__(

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dl4py
 from dl4py.activations import Activation
-from dl4py.checked import number
 from dl4py.config import (
     FeedForwardLayer,
     MultiLayerConfiguration,
@@ -31,6 +30,7 @@ from dl4py.config import (
     field,
 )
 from dl4py.config.kinds import Integer
+from dl4py.fields import number
 from dl4py.layers import Layer, View, implements
 from dl4py.lightning import Network
 from dl4py.losses import Loss

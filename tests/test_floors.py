@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
 FLOORS = {
-    0: {"checked", "clock", "noise", "ops", "registry"},
+    0: {"fields", "clock", "noise", "ops", "registry"},
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
         "solvers"},
     2: {"io", "layers"},
@@ -19,7 +19,7 @@ FLOORS = {
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 # every import that stays on a floor, and those inside a function that go up
 BESIDE = {
-    ("checked", "registry"),
+    ("fields", "registry"),
     ("clock", "registry"),
     ("losses", "activations"),
     ("updaters", "schedules"),

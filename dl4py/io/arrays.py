@@ -179,18 +179,6 @@ def _header(r: _Reader) -> Header:
     return header
 
 
-def read_header(
-    file: IO[bytes], *, size: int | None = None, where: str = "array"
-) -> Header:
-    """The header of the array that begins at the file's position.
-
-    Args:
-        size: bytes that are left; found out where the file can seek.
-        where: the place named in error messages.
-    """
-    return _header(_Reader(file, _size_left(file) if size is None else size, where))
-
-
 def read_ndarray(
     source: str | os.PathLike[str] | IO[bytes] | bytes,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from dl4py.checked import number
+from dl4py.fields import number
 from dl4py.registry import WEIGHT_INITS
 from dl4py.weight_init.base import WeightInit
 from dl4py.weight_init.distributions import TruncatedNormalDistribution

@@ -37,12 +37,12 @@ def is_number(value: object) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
+class Numbers:
     """Base of data with fields made by :func:`number`.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
-        ... class Decay(Checked):
+        ... class Decay(Numbers):
         ...     rate: float = number(low=0.0, high=1.0)
         >>> Decay(1)
         Decay(rate=1.0)
