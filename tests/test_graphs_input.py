@@ -249,3 +249,13 @@ class TestBadInput:
         assert net.output(x, mask).shape == (12, 2)  # one for each step
         with pytest.raises(ValueError, match=r"features_mask: expected \[4, 3\]"):
             net.output(x, torch.ones(4, 2).double())
+
+    def test_a_mask_that_does_not_fit_what_leaves(self):
+        conf = build(
+            ("v", ReshapeVertex((-1, 3)), "x"),
+            ("o", OUT, "v"),
+            types=[InputType.recurrent(2, 3)],
+        )
+        x, mask = torch.zeros(4, 2, 3).double(), torch.ones(4, 3).double()
+        with pytest.raises(ValueError, match="vertex 'v' .*mask .*give mask_shape"):
+            conf.module().output(x, mask)
