@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 PYTEST = ("-m", "pytest", "-q", "-p", "tests.gpu.only", "-W", "default", "--tb=short")
 # whose files tell most; all others that need a GPU follow
 FIRST = ("test_gpu_networks.py", "test_ops.py", "test_gpu.py")
-SANITIZED = ("test_vectors.py", "test_ops_losses.py")
+SANITIZED = ("test_vectors.py",)
 ENDED = "passed", "FAILED"
 LAST = "ops", "losses", "updaters", "vectors", "kernels"  # tables, in this order
 
@@ -62,10 +63,11 @@ def jobs(out: pathlib.Path) -> Iterator[Job]:
 
 def files() -> list[str]:
     """Every test file with something that needs a GPU."""
+    folder = ROOT / "tests"
     found = [
-        path.name
-        for path in sorted((ROOT / "tests").glob("test_*.py"))
-        if f'reason="{only.REASON}"' in path.read_text()
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("test_*.py"))
+        if any(w in path.read_text() for w in (f'reason="{only.REASON}"', only.HERE))
     ]
     return sorted(found, key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
 
@@ -92,7 +94,7 @@ def run(job: Job, seconds: float, out: pathlib.Path) -> Result:
     seconds = min(seconds, job.seconds)
     if seconds <= 0:
         return Result(job.name, "not run", note="the time is up")
-    log = out / f"{job.name.replace(' ', '-')}.log"
+    log = out / f"{re.sub(r'[ /]', '-', job.name)}.log"
     outcomes = log.with_suffix(".jsonl")
     outcomes.unlink(missing_ok=True)
     start = time.monotonic()

@@ -13,10 +13,15 @@ import pathlib
 import pytest
 
 REASON = "needs a GPU"  # of the mark ``skipif``
+HERE = (
+    'DEVICE = "cuda" if torch.cuda.is_available()'  # of a file that takes what is here
+)
 FILE = "DL4PY_GPU_OUTCOMES"
 
 
 def needs_gpu(item: pytest.Item) -> bool:
+    if getattr(getattr(item, "module", None), "DEVICE", "cpu") == "cuda":
+        return True
     return any(m.kwargs.get("reason") == REASON for m in item.iter_markers("skipif"))
 
 
