@@ -200,6 +200,14 @@ def test_a_network_goes_on_only_from_its_updater(tmp_path: Path) -> None:
         trainer(tmp_path).fit(network("nadam"), loader(), ckpt_path=path)
 
 
+def test_a_network_compares_its_groups_with_saved_ones() -> None:
+    optimizer = network("adam").network.optimizer
+    saved = optimizer.state_dict()
+    saved["param_groups"].append({**saved["param_groups"][0], "params": []})
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        optimizer.load_state_dict(saved)
+
+
 def test_a_network_cycles_its_momentum() -> None:
     for name, key in (("adam", "beta1"), ("nesterovs", "momentum")):
         net = network(name).network

@@ -601,7 +601,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
         kept = (*BASE, states.MARK)
         own = [{k: g[k] for k in kept if k in g} for g in self.param_groups]
         pairs = zip(own, saved, strict=False)
-        rest["param_groups"] = [{**ours, **theirs} for ours, theirs in pairs]
+        groups = [{**ours, **theirs} for ours, theirs in pairs]
+        rest["param_groups"] = [*groups, *saved[len(groups) :]]  # torch compares counts
         return rest
 
 
