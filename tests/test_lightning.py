@@ -190,6 +190,18 @@ def test_batches_may_be_dicts(tmp_path):
         module.training_step({"input_ids": x, "labels": y}, 0)
 
 
+def test_inputs_by_name_are_no_batch_in_a_dict():
+    graph = NeuralNetConfiguration.builder().data_type("double").graph_builder()
+    graph.add_inputs("x", "y").add_layer("a", Dense(n_in=8, n_out=3), "x", "y")
+    graph.add_layer("out", Output(n_in=3, n_out=3), "a").set_outputs("out")
+    module = graph.build().lightning(package="lightning")
+    x, labels = loader().dataset.tensors
+    named = {"x": x, "y": x + 1}
+    expected = module.network.output((x, x + 1))
+    for batch in (named, {"x": named, "labels": labels}):
+        assert torch.equal(module.predict_step(batch, 0), expected)
+
+
 def test_a_network_at_hand_is_trained_in_place(tmp_path):
     net = configuration().module()
     before = net.params()

@@ -18,6 +18,8 @@ from dl4py.registry import LOSSES
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_classes_are_importable(name: str) -> None:
     cls = LOSSES[name]
+    if not cls.__module__.startswith("dl4py."):
+        pytest.skip("registered by another test")
     assert getattr(losses, cls.__name__) is cls and cls.__name__ in losses.__all__
 
 

@@ -109,11 +109,11 @@ class NetworkMixin(_Base):
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         x: Any = batch
         masks: Any = ()
-        several = len(self.network.plan.inputs) > 1
-        if isinstance(batch, Mapping) and "x" in batch:
+        names = self.network.plan.inputs
+        if isinstance(batch, Mapping) and not set(batch) <= set(names):
             x, _, *masks = unpacked(batch, labels=False)
         elif isinstance(batch, (list, tuple)) and not (
-            several and isinstance(batch[0], Tensor)  # the inputs alone
+            len(names) > 1 and isinstance(batch[0], Tensor)  # the inputs alone
         ):
             x, _, *masks = unpacked(batch) if len(batch) > 1 else (*batch, None)
         return self.network.output(x, *masks)
