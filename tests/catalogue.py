@@ -25,7 +25,8 @@ WHOLE = SHARED / "models"
 FAMILIES = re.compile(
     "act_|loss_|updater_|schedule_|gradnorm_|constraint_|l1|l2|weight_|minibatch|"
     "minimize|per_layer|batchnorm|conv2d_|lenet|subsampling_|globalpool_|embedding|"
-    "dense_|output_|lstm|rnn_|lmask_|fmask_|activation_|dropout_|nhwc_|dtype_|graph_"
+    "dense_|output_|lstm|rnn_|lmask_|fmask_|activation_|dropout_|nhwc_|dtype_|graph_|"
+    "bidirectional_|conv1d_|frozen|last_|mask_zero|simple_|time_|transfer_"
 )
 
 
