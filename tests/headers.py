@@ -148,6 +148,8 @@ def defined(name: str, torch: pathlib.Path) -> bool:
     """Whether a release's sources or stubs define a private name."""
     module, _, last = name.rpartition(".")
     places = [torch / "_C"] if "._C" in name or module == "torch" else []
+    if module == "torch":
+        places.append(torch / "__init__.py")
     inside = torch.parent / module.replace(".", "/")
     while not (places or inside == torch.parent):  # of a class: its module
         places = [p for p in (inside.with_suffix(".py"), inside) if p.exists()]

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dl4py.ops import build, library
+from tests import headers
 
 SHIM = "stable.h"
 PUBLIC = {"STD_TORCH_CHECK", "TORCH_BOX", "STABLE_TORCH_LIBRARY_IMPL"}
@@ -40,6 +41,20 @@ def test_only_the_shim_header_knows_torch() -> None:
 def test_what_counts_as_a_name_of_torch() -> None:
     text = '#include <torch/a.h>\n#include "b.h"  // torch\nTORCH_CHECK(1, "torch");'
     assert names_of_torch(text) == {"torch/a.h", "TORCH_CHECK"}
+
+
+def test_private_names_are_looked_for_in_sources() -> None:
+    """As ``python -m tests.headers`` does it in torches that are not installed."""
+    here = pathlib.Path(torch.__file__).parent
+    names = headers.private_names()
+    assert {"torch._C._set_grad_enabled", "torch._foreach_mul_"} < set(names)
+    assert [name for name in names if not headers.defined(name, here)] == []
+    for made_up in (
+        "torch._C._set_grad",
+        "torch._ops.OpOverload._o",
+        "torch._foreach_x",
+    ):
+        assert not headers.defined(made_up, here)
 
 
 FAKE = """#!/bin/sh
