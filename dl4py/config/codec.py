@@ -303,20 +303,20 @@ def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
         rest = {k: decode(v, f"{path}.{k}") for k, v in rest.items()}
         value: Any = entry.item(**known)
         for key in getattr(entry.item, "json_derived", ()):
-            if key in rest:
-                _agrees(key, rest.pop(key), value.json_extra()[key])
+            given = rest.pop(key, ...)
+            if key in getattr(entry.item, "json_agrees", ()) and given is not ...:
+                _agrees(key, given, value.json_extra()[key])
         return _with_unknown(value, rest)
     return _build_named(
         entry, {k: decode(v, f"{path}.{k}") for k, v in content.items()}
     )
 
 
-def _agrees(key: str, given: Any, derived: Any) -> None:
-    """Raise where a value that follows from the others is another one."""
-    close = is_real(given) and is_real(derived) and math.isclose(given, derived)
-    if not close and (given != derived or isinstance(given, bool)):
+def _agrees(key: str, given: Any, derived: float) -> None:
+    """Raise where a number that follows from the others is another one."""
+    if not (is_real(given) and math.isclose(given, derived)):
         raise ValueError(
-            f"{key}: must be {derived}, which follows from the other values, got "
+            f"{key}: must be {derived}, which follows from the other numbers, got "
             f"{shown(given)}"
         )
 
