@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dl4py.config.chain import MultiLayerConfiguration
 from dl4py.config.codec import parse, replace
+from dl4py.config.eras import current
 from dl4py.config.feedforward import HasLoss
 from dl4py.config.graph import ComputationGraphConfiguration, check_connected
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
@@ -66,6 +67,7 @@ class NeuralNetConfiguration:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Any:
         """As :meth:`from_json`, from plain Python types."""
+        content = current(content)
         if "vertices" in content and "confs" not in content:
             return ComputationGraphConfiguration.from_dict(content)
         return MultiLayerConfiguration.from_dict(content)

@@ -294,7 +294,7 @@ def _tagged(
 
 def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
     if dataclasses.is_dataclass(entry.item) and isinstance(entry.item, type):
-        rest = {**getattr(entry.item, "json_absent", {}), **content}
+        rest = dict(content)
         known = {}
         for f in dataclasses.fields(entry.item):
             key = json_key(f)
@@ -354,8 +354,6 @@ def _build_named(entry: Entry[Any], content: dict[str, Any]) -> Named:
         key = _argument_key(entry.item, name)
         number = rest.pop(key, inspect.Parameter.empty)
         schedule = rest.pop(_schedule_key(key), None)
-        if schedule is None:
-            schedule = rest.pop(f"{key}Schedule", None)
         if schedule is not None:
             if not _is_schedule(schedule):
                 raise ValueError(

@@ -106,7 +106,6 @@ class Convolution2D(FeedForwardLayer, Sliding):
     )
     family: ClassVar[str] = "cnn"
     weights: ClassVar[tuple[str, ...]] = ("W",)
-    json_absent: ClassVar[dict[str, Any]] = {"convolutionMode": "Truncate"}
 
     @property
     def biases(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -212,10 +211,6 @@ class Subsampling(Layer, Sliding):
     )
     leading: ClassVar[tuple[str, ...]] = (*positional, "dilation")
     family: ClassVar[str] = "cnn"
-    json_absent: ClassVar[dict[str, Any]] = {
-        "avgPoolIncludePadInDivisor": True,
-        "convolutionMode": "Truncate",
-    }
 
     def with_input(self, given: InputType) -> Any:
         return in_format(self, given)

@@ -167,7 +167,6 @@ class Embedding(FeedForwardLayer):
 
     family: ClassVar[str] = "ff"
     weights: ClassVar[tuple[str, ...]] = ("W",)
-    json_absent: ClassVar[dict[str, Any]] = {"hasBias": True}
 
     @property
     def biases(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -160,6 +160,11 @@ class Sizes:
             raise _wrong(f"{self.count} whole numbers", value)
         return tuple(Integer(self.minimum)(v) for v in value)
 
+    def from_json(self, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list):
+            raise _wrong(f"a list of {self.count} whole numbers", value)
+        return self(value)
+
 
 @dataclasses.dataclass(frozen=True)
 class Item:

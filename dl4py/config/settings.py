@@ -14,7 +14,6 @@ from dl4py.config.codec import (
     decode_field,
     encode,
     mapping,
-    replace,
     shown,
 )
 from dl4py.config.kinds import Choice, Integer, field, flag
@@ -305,7 +304,7 @@ def layer_of(conf: Any, path: str) -> Layer:
             f"{path}.variables: expected a list of names, got {shown(variables)}"
         )
     with at(f"{path}.layer"):
-        return _finished(layer, raw, variables)
+        return _finished(layer, raw)
 
 
 def own_type(conf: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
@@ -335,9 +334,7 @@ def _check_given(layer: Layer, raw: Mapping[str, Any], place: str = "") -> None:
             _check_given(value, raw[key], f"{place}{key}.")
 
 
-def _finished(layer: Layer, raw: Mapping[str, Any], variables: list[Any]) -> Layer:
+def _finished(layer: Layer, raw: Mapping[str, Any]) -> Layer:
     """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
-    if "useLogStd" not in raw and hasattr(layer, "use_log_std") and variables:
-        layer = replace(layer, use_log_std="var" not in variables)
     _check_given(layer, raw)
     return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]
