@@ -184,33 +184,45 @@ def check(version: str, folder: pathlib.Path, archs: list[str]) -> bool:
     return not missing and not any("FAILED" in cell for cell in cells.values())
 
 
-def symbols(libraries: list[pathlib.Path], kind: str) -> set[str]:
-    line = ["nm", "-D", f"--{kind}-only", *map(str, libraries)]
-    told = subprocess.run(line, capture_output=True, text=True).stdout
-    return {
-        word.split()[-1].partition("@")[0] for word in told.splitlines() if word[:1]
-    }
+def told(*line: object) -> str:
+    return subprocess.run(list(map(str, line)), capture_output=True, text=True).stdout
 
 
 def stand_ins(torch: pathlib.Path, folder: pathlib.Path) -> None:
     """Empty libraries in place of NVIDIA's: each function says "no device" (100)."""
     libraries = sorted((torch / "lib").glob("*.so*"))
-    told = subprocess.run(
-        ["readelf", "-d", *map(str, libraries)], capture_output=True, text=True
-    ).stdout
-    needed = set(re.findall(r"\(NEEDED\).*\[(lib(?:cu|nv|nccl)[^\]]*)\]", told))
-    names = symbols(libraries, "undefined") - symbols(libraries, "defined")
-    like = re.compile(r"_*(cu|nccl|nv|CU)\w*")
-    text = [".text"]
-    for name in sorted(filter(like.fullmatch, names)):
-        text += [f".globl {name}", f"{name}: movl $100, %eax", "ret"]
+    like = r"lib(?:cu|nv|nccl)\S*"
+    needed = re.findall(rf"\(NEEDED\).*\[({like})\]", told("readelf", "-d", *libraries))
+    defined = set(
+        re.findall(r" \w (\w+)", told("nm", "-D", "--defined-only", *libraries))
+    )
+    wanted = re.findall(
+        r" U (\w+)(?:@(\S+))?", told("nm", "-D", "--undefined-only", *libraries)
+    )
+    nodes: dict[str, set[str]] = {name: set() for name in needed}  # versions by file
+    for block in told("readelf", "-V", *libraries).split(" File: ")[1:]:
+        file = block.split()[0]
+        if file in nodes:
+            entries = block.partition("\n\n")[0]
+            nodes[file] |= set(re.findall(r" Name: (\S+) ", entries))
+    plain = {
+        name
+        for name, version in wanted
+        if not version and name not in defined and re.match("_*(cu|nccl|nv|CU)", name)
+    }
     folder.mkdir()
-    (folder / "all.s").write_text("\n".join(text) + "\n")
-    made = folder / "all.so"
-    line = [*build.compiler("cpu"), "-shared", "-nostdlib", "-o", str(made)]
-    subprocess.run([*line, str(folder / "all.s")], check=True)
-    for name in needed:
-        (folder / name).symlink_to(made.name)
+    for file, versions in nodes.items():
+        script, text = [], [".text"]
+        for version in sorted(versions) or [""]:
+            names = {n for n, v in wanted if v == version} if version else plain
+            script.append(f"{version} {{ global: {'; '.join([*names, 'none'])}; }};")
+            text += [f".globl {n}\n{n}: movl $100, %eax\nret" for n in sorted(names)]
+        source, map_ = folder / f"{file}.s", folder / f"{file}.map"
+        source.write_text("\n".join(text) + "\n")
+        map_.write_text("\n".join(script) + "\n")
+        line = [*build.compiler("cpu"), "-shared", "-nostdlib", f"-Wl,-soname,{file}"]
+        line += [f"-Wl,--version-script={map_}", "-o", str(folder / file), str(source)]
+        subprocess.run(line, check=True)
 
 
 def minima(folder: pathlib.Path) -> bool:
