@@ -16,7 +16,7 @@ template <class T> struct Rows {
   const T* m;
   const T* g;
   int64_t g_stride;
-  T scale;  // of g
+  T scale;  // of the scores, or of g
   T* score;
   T* big;    // max z, kept for the backward pass
   T* part;   // what multiplies exp(z - big) there: Σ w·y / Σ exp(z - big)
@@ -212,6 +212,27 @@ template <class T> Rows<T> rows(const Loss& all) {
 inline Tensor per_row(const Tensor& z) {
   const int64_t n = z.size(0), step = 1;
   return empty(z, 1, &n, &step);
+}
+
+// Σ of the scores, in doubles on a CPU.
+inline Tensor sum_of(const Tensor& score) {
+#ifdef __CUDACC__
+  return sum_all(score);
+#else
+  Tensor total = empty(score, 0, nullptr, nullptr);
+  double sum = 0;
+  const int64_t n = score.size(0);
+  if (score.scalar_type() == ScalarType::Float) {
+    const float* s = static_cast<const float*>(score.data_ptr());
+    for (int64_t i = 0; i < n; ++i) sum += s[i];
+    *static_cast<float*>(total.data_ptr()) = float(sum);
+  } else {
+    const double* s = static_cast<const double*>(score.data_ptr());
+    for (int64_t i = 0; i < n; ++i) sum += s[i];
+    *static_cast<double*>(total.data_ptr()) = sum;
+  }
+  return total;
+#endif
 }
 
 // The gradient of the scores may be one number for all.

@@ -5,7 +5,7 @@ namespace dl4py {
 
 // sum: Σ exp(z - big). ln Σ exp z is never formed: at large z it has lost what z - big still has.
 template <class T> HD void finish_row(const Rows<T>& a, int64_t i, T big, T sum, T total, T score) {
-  T by = a.m ? a.m[i] : T(1);
+  const T by = a.m ? a.scale * a.m[i] : a.scale;
   a.big[i] = big;
   a.part[i] = (a.unit ? T(1) : total) / sum;
   a.score[i] = by * score;
@@ -246,10 +246,10 @@ template <class T> void run_softmax_d(const Rows<T>& a) { launch_rows(softmax_d_
 
 #endif
 
-template <class T> void forward(const Loss& all, double low, double high, bool unit,
+template <class T> void forward(const Loss& all, double low, double high, bool unit, double by,
                                 const Tensor& score, const Tensor& big, const Tensor& part) {
   Rows<T> a = rows<T>(all);
-  a.low = T(low), a.high = T(high), a.unit = unit;
+  a.low = T(low), a.high = T(high), a.unit = unit, a.scale = T(by);
   a.score = static_cast<T*>(score.data_ptr());
   a.big = static_cast<T*>(big.data_ptr());
   a.part = static_cast<T*>(part.data_ptr());
@@ -257,16 +257,19 @@ template <class T> void forward(const Loss& all, double low, double high, bool u
 }
 
 std::tuple<Tensor, Tensor, Tensor> softmax_xent_op(const Tensor& z, const Tensor& y, Maybe w,
-                                                   Maybe m, double low, double high, bool unit) {
+                                                   Maybe m, double low, double high, bool unit,
+                                                   double by, bool summed) {
   Loss all = checked(z, y, w, m, true);
   Tensor score = per_row(z), big = per_row(z), part = per_row(z);
   if (z.size(1) == 0) {
     zero_(score), zero_(big), zero_(part);
   } else if (z.size(0)) {
-    if (z.scalar_type() == ScalarType::Float) forward<float>(all, low, high, unit, score, big, part);
-    else forward<double>(all, low, high, unit, score, big, part);
+    if (z.scalar_type() == ScalarType::Float)
+      forward<float>(all, low, high, unit, by, score, big, part);
+    else
+      forward<double>(all, low, high, unit, by, score, big, part);
   }
-  return {score, big, part};
+  return {summed ? sum_of(score) : score, big, part};
 }
 
 template <class T>

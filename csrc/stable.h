@@ -56,6 +56,8 @@ inline Tensor empty(const Tensor& x, int64_t dims, const int64_t* sizes, const i
 #ifdef __CUDACC__
 using torch::stable::accelerator::DeviceGuard;
 
+inline Tensor sum_all(const Tensor& t) { return torch::stable::sum(t); }
+
 inline cudaStream_t current_stream(int32_t device) {
   void* stream;
   DL4PY_SHIM(aoti_torch_get_current_cuda_stream(device, &stream));

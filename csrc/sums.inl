@@ -35,7 +35,7 @@ template <class T> struct percentage {
   HD T df(T a, T y) const { return -sign((y - a) / y) / y; }
 };
 
-// The next ones take a and l, its logarithm, which knows more where a is rounded to 0 (or to -1);
+// The next ones take l, a logarithm of a, which knows more where a is rounded to 0 (or to -1);
 // their slope is by z, from da = ∂a/∂z and dl = ∂l/∂z.
 enum class Of { f, one_plus_f };
 
@@ -50,7 +50,7 @@ template <class T> struct poisson {  // p: finite, as DL4J's own numbers
   static constexpr Of log = Of::f;
   double p;
   HD T f(T a, T l, T y) const { return a - (y == 0 ? T(0) : y * l); }
-  HD T df(T, T da, T, T dl, T y) const {
+  HD T df(T, T da, T dl, T y) const {
     return da - (y == 0 ? T(0) : p ? finite(y * dl) : y * dl);
   }
 };
@@ -60,11 +60,8 @@ template <class T> struct divergence {  // p: DL4J's slope
   double p;
   HD static T least() { return T(1e-5); }
   HD static T clip(T x) { return at_most(at_least(x, least()), T(1)); }
-  HD T f(T a, T l, T y) const {
-    const T log = a < least() ? T(-11.512925464970229) : at_most(l, T(0));
-    return clip(y) * (math::log(clip(y)) - log);
-  }
-  HD T df(T a, T, T, T dl, T y) const {
+  HD T f(T a, T y) const { return clip(y) * math::log(clip(y) / clip(a)); }
+  HD T df(T a, T, T dl, T y) const {
     if (p) return y == 0 ? T(0) : -finite(y * dl);
     return a >= least() && a <= 1 ? -clip(y) * dl : a - a;
   }
@@ -122,24 +119,27 @@ template <class T> struct logits {  // -y·ln σ(z) - (1 - y)·ln(1 - σ(z))
 #define DL4PY_EACH_INNER(X) \
   X(cube) X(hardtanh) X(identity) X(sigmoid) X(softplus) X(softsign) X(tanh)
 
+template <class L, class T> concept ValueOfLog = requires(L s, T x) { s.f(x, x, x); };
+template <class L, class T> concept SlopeOfLog = requires(L s, T x) { s.df(x, x, x, x, x); };
 template <class L> concept OfLog = requires { L::log; };
+
+template <class L, class T> HD T value_at(L loss, T a, T l, T y) {
+  if constexpr (ValueOfLog<L, T>) return loss.f(a, l, y);
+  else return loss.f(a, y);
+}
+// By z where the loss is of a logarithm, else by a.
+template <class L, class T> HD T slope_at(L loss, T a, T da, T l, T dl, T y) {
+  if constexpr (SlopeOfLog<L, T>) return loss.df(a, da, l, dl, y);
+  else if constexpr (OfLog<L>) return loss.df(a, da, dl, y);
+  else return loss.df(a, y);
+}
 
 #ifndef __CUDACC__
 
 constexpr int kAbreast = 8;
 
 // Templates cannot carry target_clones. All work on pieces that stay in the first cache, so that
-// any loss meets any activation without a kernel of their own. l, da, dl: for losses of a logarithm,
-// whose slope is by z.
-template <class L, class T> HD T value_at(L loss, T a, T l, T y) {
-  if constexpr (OfLog<L>) return loss.f(a, l, y);
-  else return loss.f(a, y);
-}
-template <class L, class T> HD T slope_at(L loss, T a, T da, T l, T dl, T y) {
-  if constexpr (OfLog<L>) return loss.df(a, da, l, dl, y);
-  else return loss.df(a, y);
-}
-
+// any loss meets any activation without a kernel of their own. l, da, dl: where they are needed.
 #define DL4PY_LOSS(L, T)                                                                      \
   DL4PY_CLONES void value(L<T> loss, const T* a, const T* l, const T* y, T* s, int64_t n) {   \
     for (int64_t e = 0; e < n; ++e) s[e] = value_at(loss, a[e], l[e], y[e]);                  \
@@ -152,12 +152,13 @@ template <class L, class T> HD T slope_at(L loss, T a, T da, T l, T dl, T y) {
 #define DL4PY_LOSSES(L) DL4PY_LOSS(L, float) DL4PY_LOSS(L, double)
 DL4PY_EACH_LOSS(DL4PY_LOSSES)
 
-#define DL4PY_LOG(NAME, LOG, F, T)                                                            \
-  DL4PY_CLONES void NAME(F<T> f, const T* z, T* l, T* dl, int64_t n) {                        \
-    for (int64_t e = 0; e < n; ++e) {                                                         \
-      const Log<T> g = LOG(f, z[e]);                                                          \
-      l[e] = g.l, dl[e] = g.d;                                                                \
-    }                                                                                         \
+#define DL4PY_LOG(LOG, F, T)                                                                  \
+  DL4PY_CLONES void LOG##s(F<T> f, const T* z, const T* a, T* l, int64_t n) {                 \
+    for (int64_t e = 0; e < n; ++e) l[e] = LOG(f, z[e], a[e]);                                \
+  }                                                                                           \
+  DL4PY_CLONES void LOG##_slopes(F<T> f, const T* z, const T* a, const T* da, T* dl,          \
+                                 int64_t n) {                                                 \
+    for (int64_t e = 0; e < n; ++e) dl[e] = LOG##_slope(f, z[e], a[e], da[e]);                \
   }
 #define DL4PY_INNER(F, T)                                                                     \
   DL4PY_CLONES void inner(F<T> f, const T* z, T* a, int64_t n) {                              \
@@ -166,8 +167,8 @@ DL4PY_EACH_LOSS(DL4PY_LOSSES)
   DL4PY_CLONES void inner(F<T> f, const T* z, T* a, T* d, int64_t n) {                        \
     for (int64_t e = 0; e < n; ++e) a[e] = f.f(z[e]), d[e] = f.df(z[e]);                      \
   }                                                                                           \
-  DL4PY_LOG(logs, log_of, F, T)                                                               \
-  DL4PY_LOG(logs_above, log_above, F, T)
+  DL4PY_LOG(log_of, F, T)                                                                     \
+  DL4PY_LOG(log_above, F, T)
 #define DL4PY_INNERS(F) DL4PY_INNER(F, float) DL4PY_INNER(F, double)
 DL4PY_EACH_INNER(DL4PY_INNERS)
 
@@ -191,7 +192,7 @@ DL4PY_EACH_INNER(DL4PY_INNERS)
 DL4PY_PIECES(float)
 DL4PY_PIECES(double)
 
-// A loss and an activation by name. inner: null for identity, log: null for losses of none.
+// A loss and an activation by name. inner: null for identity; log: the logarithm that the loss is of.
 template <class T> struct Summand {
   double p;
   void (*f)(double p, const T* a, const T* l, const T* y, T* s, int64_t n);
@@ -199,7 +200,9 @@ template <class T> struct Summand {
              int64_t n);
   void (*inner)(const T* z, T* a, int64_t n);
   void (*inner_d)(const T* z, T* a, T* d, int64_t n);
-  void (*log)(const T* z, T* l, T* dl, int64_t n);
+  void (*log)(const T* z, const T* a, T* l, int64_t n);
+  void (*log_d)(const T* z, const T* a, const T* da, T* dl, int64_t n);
+  bool value_of_log, slope_of_log;
 };
 
 template <class L, class T>
@@ -215,27 +218,31 @@ template <class F, class T> void inner_of(const T* z, T* a, int64_t n) { inner(F
 template <class F, class T> void inner_d_of(const T* z, T* a, T* d, int64_t n) {
   inner(F{}, z, a, d, n);
 }
-template <class F, class T> void logs_of(const T* z, T* l, T* dl, int64_t n) {
-  logs(F{}, z, l, dl, n);
+template <Of of, class F, class T> void logs(const T* z, const T* a, T* l, int64_t n) {
+  of == Of::f ? log_ofs(F{}, z, a, l, n) : log_aboves(F{}, z, a, l, n);
 }
-template <class F, class T> void logs_above_of(const T* z, T* l, T* dl, int64_t n) {
-  logs_above(F{}, z, l, dl, n);
+template <Of of, class F, class T>
+void log_slopes(const T* z, const T* a, const T* da, T* dl, int64_t n) {
+  of == Of::f ? log_of_slopes(F{}, z, a, da, dl, n) : log_above_slopes(F{}, z, a, da, dl, n);
 }
 
 template <class T> Summand<T> summand(const std::string& loss, const std::string& f, double p) {
   Summand<T> s{.p = p};
   std::optional<Of> log;
-#define DL4PY_FIND(L)                                     \
-  if (loss == #L) {                                       \
-    s.f = &value_of<L<T>, T>, s.df = &slope_of<L<T>, T>;  \
-    if constexpr (OfLog<L<T>>) log = L<T>::log;           \
+#define DL4PY_FIND(L)                                                              \
+  if (loss == #L) {                                                                \
+    s.f = &value_of<L<T>, T>, s.df = &slope_of<L<T>, T>;                           \
+    s.value_of_log = ValueOfLog<L<T>, T>, s.slope_of_log = SlopeOfLog<L<T>, T>;    \
+    if constexpr (OfLog<L<T>>) log = L<T>::log;                                    \
   }
   DL4PY_EACH_LOSS(DL4PY_FIND)
 #undef DL4PY_FIND
-#define DL4PY_FIND(F)                                                               \
-  if (f == #F) {                                                                    \
-    s.inner = &inner_of<F<T>, T>, s.inner_d = &inner_d_of<F<T>, T>;                 \
-    if (log) s.log = *log == Of::f ? &logs_of<F<T>, T> : &logs_above_of<F<T>, T>;   \
+#define DL4PY_FIND(F)                                                                         \
+  if (f == #F) {                                                                              \
+    s.inner = &inner_of<F<T>, T>, s.inner_d = &inner_d_of<F<T>, T>;                           \
+    if (log == Of::f) s.log = &logs<Of::f, F<T>, T>, s.log_d = &log_slopes<Of::f, F<T>, T>;   \
+    if (log == Of::one_plus_f)                                                                \
+      s.log = &logs<Of::one_plus_f, F<T>, T>, s.log_d = &log_slopes<Of::one_plus_f, F<T>, T>; \
   }
   DL4PY_EACH_INNER(DL4PY_FIND)
 #undef DL4PY_FIND
@@ -252,11 +259,11 @@ template <class T> const T* spread_weights(const Rows<T>& a, T* room) {
 
 template <class T>
 const T* judged(const Rows<T>& a, const Summand<T>& s, int64_t at, const T* w, T* room, int64_t n) {
-  alignas(64) T l[kPiece], dl[kPiece];
+  alignas(64) T l[kPiece];
   const T* x = a.z + at;
-  if (s.log) s.log(x, l, dl, n);
   if (s.inner) s.inner(x, room, n), x = room;
-  s.f(s.p, x, s.log ? l : x, a.y + at, room, n);
+  if (s.value_of_log) s.log(a.z + at, x, l, n);
+  s.f(s.p, x, s.value_of_log ? l : x, a.y + at, room, n);
   if (w) multiply(room, w, n);
   return room;
 }
@@ -290,10 +297,10 @@ void slopes(const Rows<T>& a, const Summand<T>& s, int64_t at, T by, const T* w,
   alignas(64) T active[kPiece], d[kPiece], l[kPiece], dl[kPiece];
   const T* x = a.z + at;
   T* dz = a.dz + at;
-  if (s.log) s.log(x, l, dl, n);
   if (s.inner) s.inner_d(x, active, d, n), x = active;
-  if (s.log) s.df(s.p, by, x, d, l, dl, a.y + at, dz, n);
-  else s.df(s.p, by, x, x, x, x, a.y + at, dz, n);
+  if (s.slope_of_log) s.log(a.z + at, x, l, n);
+  if (s.log) s.log_d(a.z + at, x, d, dl, n);
+  s.df(s.p, by, x, s.log ? d : x, s.slope_of_log ? l : x, s.log ? dl : x, a.y + at, dz, n);
   if (s.inner && !s.log) multiply(dz, d, n);
   if (w) multiply(dz, w, n);
 }
@@ -357,24 +364,24 @@ template <class T, class G> __device__ T with_inner(Inner f, G g) {
   return T(0);
 }
 
-template <class L, class F, class T> __device__ Log<T> log_for(F f, T z) {
-  if constexpr (L::log == Of::f) return log_of(f, z);
-  else return log_above(f, z);
-}
-
 template <class L, class T> __device__ T value_of(L loss, Inner f, T z, T y) {
   return with_inner<T>(f, [&](auto f) {
-    if constexpr (OfLog<L>) return loss.f(f.f(z), log_for<L>(f, z).l, y);
-    else return loss.f(f.f(z), y);
+    const T a = f.f(z);
+    T l = a;
+    if constexpr (ValueOfLog<L, T>) l = L::log == Of::f ? log_of(f, z, a) : log_above(f, z, a);
+    return value_at(loss, a, l, y);
   });
 }
 template <class L, class T> __device__ T slope_of(L loss, Inner f, T z, T y) {
   return with_inner<T>(f, [&](auto f) {
+    const T a = f.f(z), da = f.df(z);
+    T l = a, dl = da;
+    if constexpr (SlopeOfLog<L, T>) l = L::log == Of::f ? log_of(f, z, a) : log_above(f, z, a);
     if constexpr (OfLog<L>) {
-      const Log<T> g = log_for<L>(f, z);
-      return loss.df(f.f(z), f.df(z), g.l, g.d, y);
+      dl = L::log == Of::f ? log_of_slope(f, z, a, da) : log_above_slope(f, z, a, da);
+      return slope_at(loss, a, da, l, dl, y);
     } else {
-      return loss.df(f.f(z), y) * f.df(z);
+      return slope_at(loss, a, da, l, dl, y) * da;
     }
   });
 }
@@ -441,14 +448,16 @@ void forward(const Loss& all, const std::string& loss, const std::string& f, dou
 }
 
 Tensor sum_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, std::string loss, std::string f,
-              double p, double by) {
+              double p, double by, bool summed) {
   Loss all = checked(z, y, w, m, false);
   Tensor score = per_row(z);
-  if (z.size(1) == 0) return zero_(score);
-  if (z.size(0) == 0) return score;
-  if (z.scalar_type() == ScalarType::Float) forward<float>(all, loss, f, p, by, score);
-  else forward<double>(all, loss, f, p, by, score);
-  return score;
+  if (z.size(1) == 0) {
+    zero_(score);
+  } else if (z.size(0)) {
+    if (z.scalar_type() == ScalarType::Float) forward<float>(all, loss, f, p, by, score);
+    else forward<double>(all, loss, f, p, by, score);
+  }
+  return summed ? sum_of(score) : score;
 }
 
 Tensor sum_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, std::string loss,
@@ -464,8 +473,9 @@ Tensor sum_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, std::string 
   return dz;
 }
 
-Tensor sigmoid_xent_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m) {
-  return sum_op(z, y, w, m, "logits", "identity", 0, 1);
+Tensor sigmoid_xent_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, double by,
+                       bool summed) {
+  return sum_op(z, y, w, m, "logits", "identity", 0, by, summed);
 }
 Tensor sigmoid_xent_d_op(const Tensor& z, const Tensor& y, Maybe w, Maybe m, const Tensor& g,
                          double scale) {

@@ -122,6 +122,10 @@ def test_skipped_rows_may_hold_anything() -> None:
 def test_one_clear_error() -> None:
     z = torch.rand(3, 4)
     with pytest.raises(RuntimeError, match="no loss nothing of identity"):
-        torch.ops.dl4py.sum_loss(z, z, None, None, "nothing", "identity", 0.0, 1.0)
+        torch.ops.dl4py.sum_loss(
+            z, z, None, None, "nothing", "identity", 0.0, 1.0, False
+        )
     with pytest.raises(RuntimeError, match="no loss squared of nothing"):
-        torch.ops.dl4py.sum_loss(z, z, None, None, "squared", "nothing", 0.0, 1.0)
+        torch.ops.dl4py.sum_loss(
+            z, z, None, None, "squared", "nothing", 0.0, 1.0, False
+        )

@@ -205,7 +205,11 @@ class TestDerivatives:
     def test_opcheck(self, kind: str) -> None:
         f, z, y = data(kind, 4, 5)
         op = getattr(torch.ops.dl4py, f.__name__)
-        more = () if kind == "sigmoid" else (-math.inf, math.inf, False)
+        more = (
+            (0.5, True)
+            if kind == "sigmoid"
+            else (-math.inf, math.inf, False, 0.5, True)
+        )
         for w, m in extras(4, 5, torch.float64):
             torch.library.opcheck(op, (z.requires_grad_(), y, w, m, *more))
             g = torch.ones(4).double()

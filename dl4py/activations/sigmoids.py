@@ -272,10 +272,8 @@ class Softplus(Activation):
         return F.softplus(x, threshold=40.0)
 
     def log(self, x: Tensor) -> Tensor:
-        # ln ln(1 + e) = ln e - e/2 + …
-        return split(
-            x, -20.0, lambda x: x - x.exp() / 2, lambda x: self.forward(x).log()
-        )
+        # f(x) = eˣ - e²ˣ/2 + …
+        return split(x, -40.0, lambda x: x, lambda x: self.forward(x).log())
 
 
 @ACTIVATIONS.add("softsign", java="ActivationSoftSign")
@@ -346,8 +344,8 @@ class Tanh(Activation):
     def log_above(self, x: Tensor) -> Tensor:
         return split(
             x,
-            -1.0,
-            lambda x: math.log(2) + F.logsigmoid(2 * x),  # 1 + tanh x = 2·σ(2x)
+            0.0,
+            lambda x: 2 * x + torch.log1p(-self.forward(x)),  # 1 + f = e²ˣ·(1 - f)
             lambda x: torch.log1p(self.forward(x)),
         )
 

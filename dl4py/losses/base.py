@@ -89,7 +89,8 @@ class Loss(nn.Module):
         """The mean over all examples, or their plain sum; differentiable."""
         reduction = "mean" if average else "sum"
         score: Tensor = head(self._judged, output, labels, mask, reduction)
-        return self._narrowed(score, output) if average else score
+        half = average and output.itemsize < 4
+        return self._narrowed(score, output) if half else score
 
     def per_example(
         self, output: Tensor, labels: Tensor, mask: Tensor | None = None
@@ -176,7 +177,7 @@ class Loss(nn.Module):
     @property
     def link(self) -> str | None:
         """``"softmax"`` or ``"sigmoid"``: their logarithms come from the logits."""
-        return LINKS.get(self._f)
+        return LINKS.get(type(self._modules["activation"]))
 
     @property
     def _f(self) -> type:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dl4py import ops
@@ -21,6 +22,9 @@ from dl4py.losses.terms import (
     times_log,
 )
 from dl4py.registry import LOSSES
+
+SMALL = 8192  # elements below which ATen's own op costs less than a kernel's call
+NO_CLASS = -(2**62)  # torch's -100 would pass as a label
 
 
 @LOSSES.add("xent", "binary_xent", java="LossBinaryXENT")
@@ -79,11 +83,8 @@ class XENT(WeightedLoss):
     def fused(
         self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
     ) -> Tensor | None:
-        if (
-            self.link != "sigmoid"
-            or self._clips
-            or (self.dl4j_exact and per_output(m, z))
-        ):
+        exact = self.dl4j_exact and (self.clip_eps > 0 or per_output(m, z))
+        if exact or self.link != "sigmoid":
             return super().fused(z, labels, m, reduction)
         w = None if self.weights is None else self._weights(z)
         return ops.sigmoid_xent(z, self.encode(labels, z), w, column(m), reduction)
@@ -257,6 +258,28 @@ class SparseMCXENT(CrossEntropy):
     """
 
     soft_labels = False
+
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
+    ) -> Tensor | None:
+        if (
+            z.numel() <= SMALL
+            and labels.dtype is torch.int64
+            and labels.shape == z.shape[:1]
+            and z.is_cpu  # CUDA's is no more to be used once a class does not exist
+            and m is None
+            and self.weights is None
+            and self.link == "softmax"
+            and not self.dl4j_exact
+        ):
+            try:
+                return F.cross_entropy(
+                    z, labels, ignore_index=NO_CLASS, reduction=reduction
+                )
+            except IndexError:
+                self._check_range(labels, z.shape[1])
+                raise
+        return super().fused(z, labels, m, reduction)
 
     def targets(self, labels: Tensor, z: Tensor, m: Tensor | None) -> Tensor:
         if m is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dl4py import activations
 from dl4py.activations.base import gradient_of
 from dl4py.losses.base import Loss, WeightedLoss
 from dl4py.losses.terms import (
@@ -14,6 +15,8 @@ from dl4py.losses.terms import (
     whole,
 )
 from dl4py.registry import LOSSES
+
+SMALL = 8192  # elements below which ATen's own op costs less than a kernel's call
 
 
 @LOSSES.add("mse", "squared_loss", "mean_squared_error", java="LossMSE")
@@ -39,6 +42,21 @@ class MSE(WeightedLoss):
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
         return (y - a) ** 2 / y.shape[1]
+
+    def fused(
+        self, z: Tensor, labels: Tensor, m: Tensor | None, reduction: str
+    ) -> Tensor | None:
+        if (
+            z.numel() <= SMALL
+            and reduction == "mean"
+            and self._f is activations.Identity
+            and type(self) is MSE
+            and m is None
+            and self.weights is None
+        ):
+            y = self.encode(labels, z)
+            return torch.ops.aten.mse_loss.default(z, y, 1)  # type: ignore[no-any-return]
+        return super().fused(z, labels, m, reduction)
 
 
 @LOSSES.add("l2", java="LossL2")
@@ -162,7 +180,7 @@ class MSLE(WeightedLoss):
         output and labels ``[n, K]``.
 
     Example:
-        >>> MSLE()(torch.tensor([[0.0]]), torch.tensor([[math.e - 1]]))
+        >>> MSLE()(torch.tensor([[0.0]]), torch.tensor([[1.0]]).expm1())
         tensor(1.)
 
     DL4J: org.nd4j.linalg.lossfunctions.impl.LossMSLE

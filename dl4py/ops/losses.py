@@ -24,6 +24,7 @@ from dl4py.ops import register
 from dl4py.ops.register import below_autograd, in_plain_eager_mode
 
 Maybe = Tensor | None
+Rest = tuple[Any, ...]  # weights, mask and numbers of a call
 grad_on = torch.is_grad_enabled
 
 
@@ -36,6 +37,10 @@ def _labels(z: Tensor, y: Tensor) -> Tensor:
 
 def _times(t: Tensor, w: Maybe) -> Tensor:
     return t if w is None else t * w
+
+
+def _total(scores: Tensor, summed: bool) -> Tensor:
+    return scores.sum() if summed else scores
 
 
 def _blank(t: Tensor, m: Maybe) -> Tensor:
@@ -66,7 +71,15 @@ def _kept(z: Tensor, t: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
 
 
 def _softmax_parts(
-    z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
+    z: Tensor,
+    y: Tensor,
+    w: Maybe,
+    m: Maybe,
+    low: float,
+    high: float,
+    unit: bool,
+    by: float,
+    summed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     z, t = _blank(z, m), _targets(z, y, w, m)
     big, part = _kept(z, t, unit)
@@ -81,16 +94,25 @@ def _softmax_parts(
         minus_log = lse.detach().unsqueeze(1) - near.masked_fill(t == 0, 0)
         source = lse + (t * minus_log).sum(1)
         score = source + (score - source).detach()
-    return _times(score, m), big, part
+    return _total(by * _times(score, m), summed), big, part
 
 
 def _softmax_value(
-    z: Tensor, y: Tensor, w: Maybe, m: Maybe, low: float, high: float, unit: bool
+    z: Tensor,
+    y: Tensor,
+    w: Maybe,
+    m: Maybe,
+    low: float,
+    high: float,
+    unit: bool,
+    by: float,
+    summed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         z, t = _blank(z, m), _targets(z, y, w, m)
         log = _log_softmax(z, t).clamp(low, high)
-        return _times(-(t * log).sum(1), m), *_kept(z, t, unit)
+        score = by * _times(-(t * log).sum(1), m)
+        return _total(score, summed), *_kept(z, t, unit)
 
 
 def _softmax_gradient(
@@ -116,13 +138,16 @@ def _softmax_slope(
     return (p - t) * _by_rows(g, scale, m)
 
 
-def _sigmoid_formula(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
+def _sigmoid_formula(
+    z: Tensor, y: Tensor, w: Maybe, m: Maybe, by: float, summed: bool
+) -> Tensor:
     z, y = _blank(z, m), _blank(y, m)
     yes = -torch.nn.functional.logsigmoid(z)
     no = -torch.nn.functional.logsigmoid(-z)
     yes = yes.masked_fill((y == 0) & (z == -math.inf), 0)
     no = no.masked_fill((y == 1) & (z == math.inf), 0)
-    return _times(_times(y * yes + (1 - y) * no, w).sum(1), m)
+    score = _times(_times(y * yes + (1 - y) * no, w).sum(1), m)
+    return _total(by * score, summed)
 
 
 def _sigmoid_gradient(
@@ -133,17 +158,23 @@ def _sigmoid_gradient(
 
 
 INPUTS = "Tensor z, Tensor y, Tensor? w, Tensor? m"
+_MORE = "float by, bool summed"
 
 
-def _empty_rows(z: Tensor, *_: Any) -> Tensor:
-    return z.new_empty(z.shape[:1])
+def empty_scores(z: Tensor, *rest: Any) -> Tensor:
+    """What an op returns; the last argument is ``summed``."""
+    return z.new_empty(() if rest[-1] else z.shape[:1])
 
 
 _softmax_op = register.define(
-    f"softmax_xent({INPUTS}, float low, float high, bool unit)"
+    f"softmax_xent({INPUTS}, float low, float high, bool unit, {_MORE})"
     " -> (Tensor, Tensor, Tensor)",
     _softmax_value,
-    lambda z, *_: tuple(_empty_rows(z) for _ in range(3)),
+    lambda z, *rest: (
+        empty_scores(z, *rest),
+        empty_scores(z, False),
+        empty_scores(z, False),
+    ),
 )
 _softmax_d_op = register.define(
     f"softmax_xent_d({INPUTS}, Tensor big, Tensor part, Tensor g, float scale)"
@@ -152,7 +183,7 @@ _softmax_d_op = register.define(
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
 )
 _sigmoid_op = register.define(
-    f"sigmoid_xent({INPUTS}) -> Tensor", _sigmoid_formula, _empty_rows
+    f"sigmoid_xent({INPUTS}, {_MORE}) -> Tensor", _sigmoid_formula, empty_scores
 )
 _sigmoid_d_op = register.define(
     f"sigmoid_xent_d({INPUTS}, Tensor g, float scale) -> Tensor",
@@ -170,83 +201,65 @@ def _by_rows(g: Tensor, scale: float, m: Maybe) -> Tensor:
     return _times(g * scale, m).reshape(-1, 1)
 
 
-def reduced(scores: Tensor, reduction: str) -> Tensor:
-    """Scores of rows, their ``"mean"`` or their ``"sum"``."""
-    if reduction == "mean":
-        return scores.mean()
-    return scores.sum() if reduction == "sum" else scores
-
-
 def share(reduction: str, z: Tensor) -> float:
-    """The factor of a row's score in what is returned."""
-    return 1 / len(z) if reduction == "mean" else 1.0
+    """The factor of a row's score in the ``"mean"``, the ``"sum"`` or by itself."""
+    return 1 / (z.size(0) or 1) if reduction == "mean" else 1.0
 
 
 class _SoftmaxXent(Function):
-    """Scores as ``reduction`` says, or with ``whole`` all that the op returns."""
+    """Scores, or with ``whole`` all that the op returns.
+
+    What needs no gradient comes in one tuple: each argument costs its part of a us.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        reduction: str,
-        whole: bool,
-        z: Tensor,
-        y: Tensor,
-        w: Maybe,
-        m: Maybe,
-        low: float,
-        high: float,
-        unit: bool,
-    ) -> Any:
+    def forward(ctx: Any, z: Tensor, y: Tensor, rest: Rest, whole: bool) -> Any:
         with below_autograd():
-            scores, big, part = _softmax_raw(z, y, w, m, low, high, unit)
-            score = reduced(scores, reduction)
+            scores, big, part = _softmax_raw(z, y, *rest)
+        w, m, _, _, ctx.unit, ctx.by, _ = rest
         ctx.save_for_backward(z, y, w, m, big, part)
-        ctx.scale, ctx.unit = share(reduction, z), unit
         if not whole:
-            return score
+            return scores
         ctx.mark_non_differentiable(big, part)
-        return score, big, part
+        return scores, big, part
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Any:
         z, y, w, m, big, part = ctx.saved_tensors
-        _, _, of_z, of_y, *_ = ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         dz = dy = None
         if grad_on():
-            dz = _softmax_slope(z, y, w, m, ctx.unit, g, ctx.scale)
-        elif of_z:
+            dz = _softmax_slope(z, y, w, m, ctx.unit, g, ctx.by)
+        elif needed[0]:
             with below_autograd():
-                dz = _softmax_d_raw(z, y, w, m, big, part, g, ctx.scale)
-        if of_y:
+                dz = _softmax_d_raw(z, y, w, m, big, part, g, ctx.by)
+        if needed[1]:
             slope = _times(-torch.log_softmax(_blank(z, m), 1), w)
-            dy = slope * _by_rows(g, ctx.scale, m)
-        return None, None, dz, dy, None, None, None, None, None
+            dy = slope * _by_rows(g, ctx.by, m)
+        return dz, dy, None, None
 
 
 class _SigmoidXent(Function):
     @staticmethod
-    def forward(
-        ctx: Any, reduction: str, z: Tensor, y: Tensor, w: Maybe, m: Maybe
-    ) -> Any:
+    def forward(ctx: Any, z: Tensor, y: Tensor, rest: Rest) -> Any:
+        w, m, ctx.by, _ = rest
         ctx.save_for_backward(z, y, w, m)
-        ctx.scale = share(reduction, z)
         with below_autograd():
-            return reduced(_sigmoid_raw(z, y, w, m), reduction)
+            return _sigmoid_raw(z, y, *rest)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        _, of_z, of_y, *_ = ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         dz = dy = None
         if grad_on():
-            dz = _sigmoid_gradient(z, y, w, m, g, ctx.scale)
-        elif of_z:
+            dz = _sigmoid_gradient(z, y, w, m, g, ctx.by)
+        elif needed[0]:
             with below_autograd():
-                dz = _sigmoid_d_raw(z, y, w, m, g, ctx.scale)
-        if of_y:
-            dy = _times(_blank(-z, m), w) * _by_rows(g, ctx.scale, m)
-        return None, dz, dy, None, None
+                dz = _sigmoid_d_raw(z, y, w, m, g, ctx.by)
+        if needed[1]:
+            dy = _times(_blank(-z, m), w) * _by_rows(g, ctx.by, m)
+        return dz, dy, None
 
 
 def constant(*tensors: Maybe) -> bool:
@@ -259,13 +272,13 @@ def constant(*tensors: Maybe) -> bool:
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
     if register.transforming() or not constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
-    return _fast_softmax("none", True, z, y, w, m, *p)
+    return _fast_softmax(z, y, (w, m, *p), True)
 
 
-def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Any:
+def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
     if register.transforming() or not constant(w, m):
-        return _sigmoid_formula(z, y, w, m)
-    return _fast_sigmoid("none", z, y, w, m)
+        return _sigmoid_formula(z, y, w, m, *p)
+    return _fast_sigmoid(z, y, (w, m, *p))
 
 
 def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
@@ -292,8 +305,13 @@ register.set_autograd(
 )
 
 
-def _vmap_rule(op: Any, rows: tuple[int, ...]) -> Callable[..., Any]:
-    """A batch is more rows; ``rows`` says which arguments have some."""
+def _vmap_rule(
+    op: Any, rows: tuple[int, ...], scores: bool = False
+) -> Callable[..., Any]:
+    """A batch is more rows; ``rows`` says which arguments have some.
+
+    ``scores``: the op returns these, and its last argument is ``summed``.
+    """
 
     def rule(info: Any, dims: Any, *args: Any) -> Any:
         n = info.batch_size
@@ -311,17 +329,20 @@ def _vmap_rule(op: Any, rows: tuple[int, ...]) -> Callable[..., Any]:
         for i in rows:
             if args[i] is not None:
                 given[i] = batched(i)
+        summed = scores and given[-1]
+        given[-1] = given[-1] and not summed
         result = op(*given)
         whole = result if isinstance(result, tuple) else (result,)
-        made = tuple(t.unflatten(0, (n, t.shape[0] // max(n, 1))) for t in whole)
-        return (made, (0,) * len(made)) if len(made) > 1 else (made[0], 0)
+        made = [t.unflatten(0, (n, t.shape[0] // max(n, 1))) for t in whole]
+        made[0] = made[0].sum(1) if summed else made[0]
+        return (tuple(made), (0,) * len(made)) if len(made) > 1 else (made[0], 0)
 
     return rule
 
 
-register.set_vmap("softmax_xent", _vmap_rule(_softmax_op, (0, 1, 3)))
+register.set_vmap("softmax_xent", _vmap_rule(_softmax_op, (0, 1, 3), True))
 register.set_vmap("softmax_xent_d", _vmap_rule(_softmax_d_op, (0, 1, 3, 4, 5, 6)))
-register.set_vmap("sigmoid_xent", _vmap_rule(_sigmoid_op, (0, 1, 3)))
+register.set_vmap("sigmoid_xent", _vmap_rule(_sigmoid_op, (0, 1, 3), True))
 register.set_vmap("sigmoid_xent_d", _vmap_rule(_sigmoid_d_op, (0, 1, 3, 4)))
 
 
@@ -349,14 +370,15 @@ def softmax_xent(
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
+    rest = (w, m, low, high, unit, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
-        scores: Tensor = _softmax_op(z, y, w, m, low, high, unit)[0]
+        scores: Tensor = _softmax_op(z, y, *rest)[0]
     elif grad_on() and (z.requires_grad or y.requires_grad):
-        return _fast_softmax(reduction, False, z, y, w, m, low, high, unit)  # type: ignore[no-any-return]
+        scores = _fast_softmax(z, y, rest, False)
     else:
         with below_autograd():
-            scores = _softmax_raw(z, y, w, m, low, high, unit)[0]
-    return reduced(scores, reduction)
+            scores = _softmax_raw(z, y, *rest)[0]
+    return scores
 
 
 def sigmoid_xent(
@@ -377,11 +399,12 @@ def sigmoid_xent(
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
+    rest = (w, m, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
-        scores: Tensor = _sigmoid_op(z, y, w, m)
+        scores: Tensor = _sigmoid_op(z, y, *rest)
     elif grad_on() and (z.requires_grad or y.requires_grad):
-        return _fast_sigmoid(reduction, z, y, w, m)  # type: ignore[no-any-return]
+        scores = _fast_sigmoid(z, y, rest)
     else:
         with below_autograd():
-            scores = _sigmoid_raw(z, y, w, m)
-    return reduced(scores, reduction)
+            scores = _sigmoid_raw(z, y, *rest)
+    return scores

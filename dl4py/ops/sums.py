@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from dl4py.ops import library, register
-from dl4py.ops.losses import INPUTS, Maybe, constant, grad_on, reduced, share
+from dl4py.ops.losses import INPUTS, Rest, constant, empty_scores, grad_on, share
 from dl4py.ops.register import below_autograd, in_plain_eager_mode
 
 
@@ -25,9 +25,9 @@ def _no_kernel(*_: Any) -> Any:
 
 _MORE = "str loss, str f, float p"
 _sum_op = register.define(
-    f"sum_loss({INPUTS}, {_MORE}, float by) -> Tensor",
+    f"sum_loss({INPUTS}, {_MORE}, float by, bool summed) -> Tensor",
     _no_kernel,
-    lambda z, *_: z.new_empty(z.shape[:1]),
+    empty_scores,
 )
 _sum_d_op = register.define(
     f"sum_loss_d({INPUTS}, {_MORE}, Tensor g, float scale) -> Tensor",
@@ -41,50 +41,47 @@ class _SumLoss(Function):
     @staticmethod
     def forward(
         ctx: Any,
-        compose: Callable[[Tensor, Tensor], Tensor],
-        reduction: str,
         z: Tensor,
         y: Tensor,
-        w: Maybe,
-        m: Maybe,
-        loss: str,
-        f: str,
-        p: float,
-        by: float,
+        rest: Rest,
+        share: float,
+        compose: Callable[[Tensor, Tensor], Tensor],
     ) -> Any:
+        w, m, *ctx.names, ctx.by, _ = rest
         ctx.save_for_backward(z, y, w, m)
-        ctx.compose, ctx.rest = compose, (loss, f, p)
-        ctx.scale, ctx.by = share(reduction, z), by
+        ctx.share, ctx.compose = share, compose
         with below_autograd():
-            return reduced(_sum_raw(z, y, w, m, loss, f, p, by), reduction)
+            return _sum_raw(z, y, *rest)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         z, y, w, m = ctx.saved_tensors
-        recorded, needed = grad_on(), ctx.needs_input_grad[2:4]
-        if recorded or needed[1]:
-            with torch.enable_grad():
-                # views: labels computed from the output do not count twice
-                inputs = [
-                    t.view_as(t) if n else t
-                    for t, n in zip((z, y), needed, strict=True)
-                ]
-                score = ctx.compose(*inputs)
-            found = iter(
-                torch.autograd.grad(
-                    score,
-                    [t for t, n in zip(inputs, needed, strict=True) if n],
-                    (g * ctx.scale).expand_as(score),
-                    create_graph=recorded,
-                    allow_unused=True,
-                )
-            )
-            dz, dy = (next(found) if n else None for n in needed)
+        dy = None
+        if grad_on() or ctx.needs_input_grad[1]:
+            dz, dy = _composed_gradients(ctx, g, z, y)
         else:
             with below_autograd():
-                dz = _sum_d_raw(z, y, w, m, *ctx.rest, g, ctx.scale * ctx.by)
-            dy = None
-        return (None, None, dz, dy, *(None,) * 6)
+                dz = _sum_d_raw(z, y, w, m, *ctx.names, g, ctx.by)
+        return dz, dy, None, None, None
+
+
+def _composed_gradients(ctx: Any, g: Tensor, z: Tensor, y: Tensor) -> Any:
+    recorded, needed = grad_on(), ctx.needs_input_grad[:2]
+    with torch.enable_grad():
+        # views: labels computed from the output do not count twice
+        pairs = zip((z, y), needed, strict=True)
+        inputs = [t.view_as(t) if n else t for t, n in pairs]
+        score = ctx.compose(*inputs)
+    found = iter(
+        torch.autograd.grad(
+            score,
+            [t for t, n in zip(inputs, needed, strict=True) if n],
+            (g * ctx.share).expand_as(score),
+            create_graph=recorded,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if n else None for n in needed]
 
 
 _fast_sum: Any = super(Function, _SumLoss).apply
@@ -123,8 +120,9 @@ def sum_loss(
         in_plain_eager_mode() and constant(w, m) and library.compiled(z.device.type)
     ):
         return None
+    part = share(reduction, z)
+    rest = (w, m, loss, f, p, by * part, reduction != "none")
     if grad_on() and (z.requires_grad or y.requires_grad):
-        return _fast_sum(compose, reduction, z, y, w, m, loss, f, p, by)  # type: ignore[no-any-return]
+        return _fast_sum(z, y, rest, part, compose)  # type: ignore[no-any-return]
     with below_autograd():
-        scores: Tensor = _sum_raw(z, y, w, m, loss, f, p, by)
-    return reduced(scores, reduction)
+        return _sum_raw(z, y, *rest)  # type: ignore[no-any-return]

@@ -37,6 +37,7 @@ REPEATS = 5  # of a disturbed block
 SLACK = 0.2  # by which a floor may be missed before --check fails
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Table:
         axis: what ``Case.size`` counts.
         environment: variables of the process that runs it (each table has its own).
         block: least seconds of a timing block; slow calls have one call to a block.
+        computes: its calls wait for nothing, so that with one thread on a CPU the
+            thread's own time is taken, which other processes do not lengthen.
     """
 
     title: str
@@ -104,6 +107,7 @@ class Table:
     axis: str = "elements"
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     block: float = 0.01
+    computes: bool = False
 
     def only(self, names: Sequence[str]) -> Table:
         """The rows of some names; of all without names."""
@@ -130,13 +134,16 @@ def rows(
 ) -> Iterator[Row]:
     """Measure a table in this process."""
     for count in threads:
+        own = table.computes and count == 1 and device == "cpu"
+        clock = time.thread_time if own else time.perf_counter
         torch.set_num_threads(count)
         for case in _on(device, table.cases(quick)):
             variants = {"": case.ours, **case.peers}
             if quick:
-                t = compare(variants, rounds=5, seconds=0.4, block=table.block / 4)
+                block = table.block / 4
+                t = compare(variants, rounds=5, seconds=0.4, block=block, clock=clock)
             else:
-                t = compare(variants, block=table.block)
+                t = compare(variants, block=table.block, clock=clock)
             ratios = {p: t[p] * case.weight.get(p, 1) / t[""] for p in case.peers}
             ratios |= {p: s / t[""] for p, s in case.measured.items()}
             yield Row(case.name, case.size, case.label, count, t[""], ratios, device)
@@ -172,6 +179,7 @@ def compare(
     seconds: float = 2.5,
     block: float = 0.01,
     warmup: int = 3,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds per call of each variant, in the order given.
 
@@ -184,14 +192,15 @@ def compare(
             ``seconds`` together.
         block: least seconds of a block; sets how many calls one has.
         warmup: calls before anything is timed.
+        clock: what counts seconds; nothing disturbs ``time.thread_time``.
     """
     names = list(variants)
     calls, total = {}, 0.0
     for name, call in variants.items():
         for _ in range(warmup):
             call()
-        calls[name] = max(1, round(block / max(_time(call, 1), 1e-7)))
-        once = _time(call, calls[name])
+        calls[name] = max(1, round(block / max(_time(call, 1, clock), 1e-7)))
+        once = _time(call, calls[name], clock)
         calls[name] = max(1, round(block / max(once, 1e-7)))
         total += calls[name] * once
     rounds = max(min(5, rounds), min(rounds, int(seconds / total)))
@@ -202,28 +211,30 @@ def compare(
         for i in range(rounds):
             shift = i % len(names)
             for name in names[shift:] + names[:shift]:
-                times[name].append(_undisturbed(variants[name], calls[name]))
+                times[name].append(_undisturbed(variants[name], calls[name], clock))
     finally:
         if collecting:
             gc.enable()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _time(call: Call, calls: int) -> float:
-    start = time.perf_counter()
+def _time(call: Call, calls: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(calls):
         call()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
-def _undisturbed(call: Call, calls: int) -> float:
+def _undisturbed(call: Call, calls: int, clock: Clock) -> float:
     """Seconds per call of the least disturbed of up to ``REPEATS`` blocks."""
+    if clock is time.thread_time:
+        return _time(call, calls, clock)
     blocks = []
     for _ in range(REPEATS):
         before = _waited()
-        seconds = _time(call, calls)
+        seconds = _time(call, calls, clock)
         share = (_waited() - before) / (seconds * calls)
         blocks.append((share, seconds))
         if share <= DISTURBED:
