@@ -62,7 +62,7 @@ class Process:
 
     def __call__(self, *args: str, **env: str) -> tuple[str, str]:
         process = self.start(*args, **env)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, out + err
         return out, err
 
@@ -91,7 +91,7 @@ def test_processes_share_one_build(python: Process) -> None:
     both = [python.start("-c", USE) for _ in range(2)]
     said = set()
     for process in both:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert (out, process.returncode) == (f"jit: {target}\n", 0)
         said.add(err)
     assert said == {
