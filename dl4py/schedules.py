@@ -327,7 +327,7 @@ class Cycle(Counted):
     annealing_decay: float = number(0.1, above=0.0)
 
     json_derived: ClassVar[tuple[str, ...]] = ("increment", "stepSize")
-    json_last = json_agrees = json_derived
+    json_last = json_derived
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,9 @@ import torch
 
 import dl4py
 from dl4py.config import (
+    LSTM,
     BatchNormalization,
+    Bidirectional,
     Convolution2D,
     Dense,
     Embedding,
@@ -106,6 +108,20 @@ class TestReleases:
         given["confs"][1]["layer"] = {**around, "layer": inside}
         found = current(given)["confs"][1]["layer"]["layer"]
         assert found["useLogStd"] == log
+
+    def test_sizes_of_both_directions(self):
+        inside = LSTM(n_in=2, n_out=3, activation="tanh")
+        given = content(Bidirectional(mode="CONCAT", fwd=inside))
+        layer = given["confs"][0]["layer"]
+        assert (layer["nin"], layer["nout"]) == (2, 6)
+        layer["nout"] = 3
+        conf = NeuralNetConfiguration.from_dict(given)
+        assert conf.to_dict()["confs"][0]["layer"]["nout"] == 6
+        layer["nout"] = 4
+        with pytest.raises(
+            dl4py.DL4JFormatError, match="layer: nout: must be 6, which"
+        ):
+            NeuralNetConfiguration.from_dict(given)
 
     def test_the_schedule_of_a_momentum(self):
         schedule = dl4py.schedules.get("exponential", initial_value=0.9, gamma=0.5)

@@ -225,11 +225,12 @@ def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
     """The normal form of a field whose JSON is ``value``.
 
     A kind with a method ``from_json`` takes less from JSON than from Python. Only a
-    field whose default is ``None`` may be null, if it is no whole number.
+    field whose default is ``None`` may be null, if it is no number of Java's.
     """
-    if value is None and (field.default is not None or field.metadata.get("whole")):
-        raise DL4JFormatError(f"{path}: must be given, got null")
     kind: Callable[[Any], Any] | None = field.metadata.get("kind")
+    primitive = field.metadata.get("whole") or getattr(kind, "primitive", False)
+    if value is None and (field.default is not None or primitive):
+        raise DL4JFormatError(f"{path}: must be given, got null")
     if not (isinstance(value, str) and getattr(kind, "takes_text", False)):
         value = decode(value, path)  # a layer may be called "NaN"
     if kind is None or value is None:
@@ -303,20 +304,20 @@ def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
         rest = {k: decode(v, f"{path}.{k}") for k, v in rest.items()}
         value: Any = entry.item(**known)
         for key in getattr(entry.item, "json_derived", ()):
-            given = rest.pop(key, ...)
-            if key in getattr(entry.item, "json_agrees", ()) and given is not ...:
-                _agrees(key, given, value.json_extra()[key])
+            if key in rest:
+                _agrees(key, rest.pop(key), value.json_extra()[key])
         return _with_unknown(value, rest)
     return _build_named(
         entry, {k: decode(v, f"{path}.{k}") for k, v in content.items()}
     )
 
 
-def _agrees(key: str, given: Any, derived: float) -> None:
-    """Raise where a number that follows from the others is another one."""
-    if not (is_real(given) and math.isclose(given, derived)):
+def _agrees(key: str, given: Any, derived: Any) -> None:
+    """Raise where a value that follows from the others is another one."""
+    close = is_real(given) and is_real(derived) and math.isclose(given, derived)
+    if not close and (given != derived or isinstance(given, bool)):
         raise ValueError(
-            f"{key}: must be {derived}, which follows from the other numbers, got "
+            f"{key}: must be {derived!r}, which follows from the other values, got "
             f"{shown(given)}"
         )
 

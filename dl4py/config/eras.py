@@ -47,7 +47,14 @@ def from_100b3(part: Part) -> None:
 
 
 def from_100b4(part: Part) -> None:
-    """Up to 1.0.0-beta4: means counted padding, and names told what a variance was."""
+    """Up to 1.0.0-beta4: means counted padding, names told what a variance was.
+
+    A bidirectional layer repeated the size of one direction, not of both.
+    """
+    if _kind(part) == "Bidirectional" and part.get("mode") == "CONCAT":
+        one = part.get("fwd")
+        if isinstance(one, dict) and part.get("nout") == one.get("nout"):
+            part.pop("nout", None)
     if _kind(part) in ("SubsamplingLayer", "Subsampling1DLayer"):
         part.setdefault("avgPoolIncludePadInDivisor", True)
     variables = part.get("variables")

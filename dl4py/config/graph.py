@@ -14,6 +14,8 @@ from dl4py.config.plan import Plan, Step
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.settings import (
     NetworkConfiguration,
+    check_given,
+    check_names,
     layer_of,
     preprocessor_of,
 )
@@ -76,6 +78,11 @@ class ComputationGraphConfiguration(NetworkConfiguration):
         ]
         return Plan(tuple(steps), self.network_inputs, self.network_outputs)
 
+    def _places(self) -> list[int]:
+        """The order as DL4J's numbers of inputs and vertices."""
+        places = {n: i for i, n in enumerate([*self.network_inputs, *self.vertices])}
+        return [places[name] for name in self.order]
+
     def to_dict(self) -> dict[str, Any]:
         around = self.extra.get("confs", {})
         beside = self.extra.get("vertices", {})
@@ -102,14 +109,13 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 vertices[name] = item.to_dict(name, self.data_type, path)
         names = _variables(self.vertices)
         default = self._beside_layer(None, names, around.get("", {}), "$")
-        places = {n: i for i, n in enumerate([*self.network_inputs, *self.vertices])}
         content = {
             **self._written_once(),
             **{k: v for k, v in self.extra.items() if k not in ("confs", "vertices")},
             "defaultConfiguration": default,
             "networkInputs": list(self.network_inputs),
             "networkOutputs": list(self.network_outputs),
-            "topologicalOrder": [places[name] for name in self.order],
+            "topologicalOrder": self._places(),
             "topologicalOrderStr": list(self.order),
             "vertexInputs": {k: list(v) for k, v in self.vertex_inputs.items()},
             "vertices": vertices,
@@ -155,7 +161,9 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                     what = shown(part.get("@class"))
                     raise DL4JFormatError(f"{path}: unknown vertex {what}")
                 with at(path):
+                    check_given(vertex, part)
                     vertices[name] = vertex.resolved(DEFAULTS)
+                    _check_derived(vertices[name], part, name)
                 continue
             conf = mapping(part.get("layerConf"), f"{path}.layerConf")
             vertices[name] = layer_of(conf, f"{path}.layerConf")
@@ -169,21 +177,25 @@ class ComputationGraphConfiguration(NetworkConfiguration):
             )
             if kept := cls._kept(conf, around, vertices[name].variables, values):
                 confs[name] = kept
+            if not isinstance(part.get("outputVertex", False), bool):
+                raise DL4JFormatError(
+                    f"{path}.outputVertex: must be True or False, got "
+                    f"{shown(part['outputVertex'])}"
+                )
             own = {"@class", "layerConf", "preProcessor"}
             if part.get("outputVertex") is False:
                 own.add("outputVertex")
             _keep(beside, name, part, own)
+        check_names(default.get("variables", []), "$.defaultConfiguration.variables")
         if kept := cls._kept(default, counting, _variables(vertices), values):
             confs[""] = kept
         if confs:
             extra["confs"] = confs
         if beside:
             extra["vertices"] = beside
-        if confs:
-            extra["confs"] = confs
         inputs = mapping(content.get("vertexInputs"), "$.vertexInputs")
         with at("$"):
-            return cls(
+            graph = cls(
                 vertices=vertices,
                 vertex_inputs={
                     k: _names(v, f"$.vertexInputs.{k}") for k, v in inputs.items()
@@ -199,6 +211,18 @@ class ComputationGraphConfiguration(NetworkConfiguration):
                 extra=extra,
                 **values,
             )
+        places = content.get("topologicalOrder")
+        if places is not None and not _equal(places, graph._places()):
+            raise DL4JFormatError(
+                f"$.topologicalOrder: must be {shown(graph._places())}, which follows "
+                f"from the names, got {shown(places)}"
+            )
+        return graph
+
+
+def _equal(numbers: Any, expected: list[int]) -> bool:
+    """Whether these are the whole numbers ``expected``; True is not 1."""
+    return bool(numbers == expected) and all(type(n) is int for n in numbers)
 
 
 def _variables(vertices: Mapping[str, Any]) -> list[str]:
@@ -214,10 +238,19 @@ def _keep(
         kept[name] = rest
 
 
+def _check_derived(vertex: Any, raw: Mapping[str, Any], name: str) -> None:
+    """Refuse another ``vertexParams`` than the one that follows from the sizes."""
+    if "vertexParams" in raw:
+        written = vertex.to_dict(name, "FLOAT", "$").get("vertexParams")
+        if raw["vertexParams"] != written:
+            raise ValueError(
+                f"vertexParams: must be {shown(written)}, which follows from the "
+                f"sizes, got {shown(raw['vertexParams'])}"
+            )
+
+
 def _names(value: Any, path: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise DL4JFormatError(f"{path}: expected a list of names, got {shown(value)}")
-    return tuple(value)
+    return tuple(check_names(value, path))
 
 
 def check(conf: ComputationGraphConfiguration) -> None:

@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from dl4py.config.codec import is_real, is_unicode, replace, shown
 from dl4py.registry import Named, Registry, canonical, option, parameters
@@ -69,6 +69,7 @@ class Integer:
 
     minimum: int = 0
     bits: int = 31
+    primitive: ClassVar[bool] = True  # in Java: it is never null
 
     def __call__(self, value: Any) -> int:
         whole = isinstance(value, int) or (
@@ -87,6 +88,7 @@ class Real:
 
     minimum: float = -math.inf
     maximum: float = math.inf
+    primitive: ClassVar[bool] = True
 
     def __call__(self, value: Any) -> float:
         if not is_real(value):

@@ -296,13 +296,7 @@ def layer_of(conf: Any, path: str) -> Layer:
     if not isinstance(layer, Layer):
         name = shown(raw.get("@class"))
         raise DL4JFormatError(f"{path}.layer: unknown layer {name}")
-    variables = conf.get("variables", [])
-    if not isinstance(variables, list) or not all(
-        isinstance(name, str) for name in variables
-    ):
-        raise DL4JFormatError(
-            f"{path}.variables: expected a list of names, got {shown(variables)}"
-        )
+    check_names(conf.get("variables", []), f"{path}.variables")
     with at(f"{path}.layer"):
         return _finished(layer, raw)
 
@@ -313,6 +307,13 @@ def own_type(conf: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, An
     return {} if own in (None, common.get("dataType")) else {"dataType": own}
 
 
+def check_names(value: Any, path: str) -> list[str]:
+    """``value`` if it is a list of names."""
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise DL4JFormatError(f"{path}: expected a list of names, got {shown(value)}")
+    return value
+
+
 def preprocessor_of(value: Any, path: str) -> Preprocessor:
     """The preprocessor in a JSON object."""
     preprocessor = decode(value, path)
@@ -321,20 +322,28 @@ def preprocessor_of(value: Any, path: str) -> Preprocessor:
     return preprocessor
 
 
-def _check_given(layer: Layer, raw: Mapping[str, Any], place: str = "") -> None:
-    """Refuse null, and missing sizes, where DL4J always writes a value."""
-    for f in fields(layer):
-        key, value = json_key(f), getattr(layer, f.name)
-        size = f.name in ("n_in", "n_out")
+def check_given(item: Any, raw: Mapping[str, Any], place: str = "") -> None:
+    """Refuse null, and missing sizes, where DL4J always writes a value.
+
+    Args:
+        item: a layer or vertex as it was read.
+        raw: its JSON.
+        place: where it stands in the layer around it.
+    """
+    held = getattr(item, "holds", ())
+    for f in fields(item):
+        key, value = json_key(f), getattr(item, f.name)
         null = key in raw and raw[key] is None
-        absent = size and bool(layer.variables) and value is None
-        if (null and (size or f.name in DEFAULTS)) or absent:
+        size = f.name in ("n_in", "n_out") and bool(item.variables)
+        if (null and (f.name in DEFAULTS or f.name in held)) or (
+            size and value is None
+        ):
             raise ValueError(f"{place}{key}: must be given, got null")
         if isinstance(value, Layer) and isinstance(raw.get(key), Mapping):
-            _check_given(value, raw[key], f"{place}{key}.")
+            check_given(value, raw[key], f"{place}{key}.")
 
 
 def _finished(layer: Layer, raw: Mapping[str, Any]) -> Layer:
     """A layer read from JSON in normal form; absent settings take DL4J's defaults."""
-    _check_given(layer, raw)
+    check_given(layer, raw)
     return layer.resolved(DEFAULTS)  # type: ignore[no-any-return]

@@ -436,8 +436,8 @@ class ReshapeVertex(Vertex):
     DL4J: org.deeplearning4j.nn.conf.graph.ReshapeVertex
     """
 
-    new_shape: tuple[int, ...] = field(kind=Many(int))
-    mask_shape: tuple[int, ...] | None = field(None, Many(int))
+    new_shape: tuple[int, ...] = field(kind=Many(Integer(-1), least=1))
+    mask_shape: tuple[int, ...] | None = field(None, Many(Integer(-1), least=1))
     reshape_order: str = field("c", Choice("c"))
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
