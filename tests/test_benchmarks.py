@@ -114,6 +114,15 @@ def test_only_some_rows_are_measured_anew() -> None:
     assert command.merged(old, [new]) == [new, two]
 
 
+def test_rows_measured_later_say_where() -> None:
+    here = {"processor": "One", "cores": 2, "torch": "2.13", "date": "today"}
+    there = here | {"processor": "Two", "cores": 1}
+    row = dataclasses.asdict(Row("sum", 8, "2^3", 1, 1e-6, {}))
+    result = {"title": "Sums", "machine": here, "apart": {"sum": there}, "rows": [row]}
+    text = report.document({"sums": result}, {"sums": Table("Sums", fake)})
+    assert "One, 2 cores" in text and "\nsum: Two, 1 core, torch 2.13, today.\n" in text
+
+
 def test_markdown_has_a_cell_for_every_number_of_threads() -> None:
     two = Row("cube", 1024, "2^10", 2, 2e-6, {"eager": 3.0})
     lines = report.shown([ROW, two]).splitlines()

@@ -7,7 +7,7 @@
 Runs every table of this folder (``harness`` says what one is), each in a process of its
 own, with 1 and 2 threads, or on a GPU. Writes ``results.json``, ``tables.md`` and a
 picture per table: the peer's time divided by ours over the size, one line a peer. With
-``--only`` the other rows stay as they were.
+``--only`` the other rows stay as they were, and the new ones say where they are from.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ def main() -> None:
         print(f"\n{report.shown(rows)}")
         if not rows:
             continue  # none has such a name here
-        if given.only:
-            rows = merged(result.get(name, {}).get("rows", []), rows)
+        machine, apart = report.machine(given.device), {}
+        if given.only and (old := result.get(name)):
+            apart = old.get("apart", {}) | {row.name: machine for row in rows}
+            machine, rows = old["machine"], merged(old["rows"], rows)
         result[name] = {
             "title": table.title,
             "quick": given.quick,
-            "machine": report.machine(given.device),
+            "machine": machine,
+            "apart": apart,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
         file.write_text(json.dumps(result, indent=1) + "\n")

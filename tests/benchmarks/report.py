@@ -63,21 +63,31 @@ def document(results: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
     parts = [HEAD]
     for name, result in results.items():
         rows = [Row(**row) for row in result["rows"]]
-        of = result["machine"]
         parts += [
             f"## {result['title']} (`{name}{' --quick' * result.get('quick', False)}`)",
-            f"{_card(of)}{of['processor']}, {of['cores']} cores, "
-            f"torch {of['torch']}, {of['date']}",
+            _place(result["machine"]),
             shown(rows),
+            *_apart(result.get("apart", {})),
         ]
         if missed := list(_missed(rows, tables[name])):
             parts.append(f"Missed: {'; '.join(missed)}.")
     return "\n\n".join(map(str.strip, parts)) + "\n"
 
 
-def _card(of: Mapping[str, Any]) -> str:
+def _apart(machines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Where rows are from that were measured later than their table."""
+    rows: dict[str, list[str]] = {}
+    for row, of in machines.items():
+        rows.setdefault(_place(of), []).append(row)
+    for place, names in rows.items():
+        yield f"{', '.join(names)}: {place}."
+
+
+def _place(of: Mapping[str, Any]) -> str:
     device = of.get("device", "cpu")
-    return "" if device == "cpu" else f"{device}, "
+    card = "" if device == "cpu" else f"{device}, "
+    cores = f"{of['cores']} core{'s' * (of['cores'] != 1)}"
+    return f"{card}{of['processor']}, {cores}, torch {of['torch']}, {of['date']}"
 
 
 def _missed(rows: list[Row], table: Table) -> Iterator[str]:
