@@ -339,9 +339,7 @@ class Tanh(Activation):
     kernel = "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
-        # to the last bit ATen's is DL4J's, which 1 + tanh x of a loss makes large
-        ours = ops.serves(x) and not self.dl4j_exact
-        return ops.tanh(x) if ours else torch.tanh(x)
+        return ops.tanh(x) if ops.serves(x) else torch.tanh(x)
 
     def log_above(self, x: Tensor) -> Tensor:
         return split(

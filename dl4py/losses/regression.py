@@ -203,8 +203,10 @@ class MSLE(WeightedLoss):
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         if not self.logarithm("log_above"):
             return super().value(z, y)
-        lost = self.activation(z) == -1
-        known = super().value(z.masked_fill(lost, 0.0), y)
+        # to the last bit, which 1 + a makes large, DL4J's tanh is ATen's
+        f = torch.tanh if self._f is activations.Tanh else self.activation
+        lost = f(z) == -1
+        known = self.scores(f(z.masked_fill(lost, 0.0)), y)
         return torch.where(lost, self.terms(z, y), known)
 
 
