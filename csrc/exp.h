@@ -1,7 +1,7 @@
 // math:: exp, log and their kin, without branches and library calls, so that loops over them vectorise.
 // Error in units in the last place, with or without FMA, at most, found over all 2³² floats by
 // `python -m tests.ulp`: exp 1.25, expm1 1.5, tanh 2.6, its slope 5.2, log 2, log1p 2.5, sigmoid 2.6,
-// softplus 2.9; of doubles over a sample (tests/test_exp.py).
+// softplus 2.9; of doubles over a sample (tests/ops/test_exp.py).
 // NaN stays NaN, ±∞ and ±0 give the limits. exp() goes into the subnormal numbers; where
 // exp_below_1() takes part, results below the normal numbers are 0.
 #pragma once

@@ -87,7 +87,7 @@ def load(name: str) -> Case:
 
 def make() -> None:
     """Write the copy anew from the whole catalogue."""
-    from tests.test_catalogue import MISSING, configuration
+    from tests.models.test_catalogue import MISSING, configuration
 
     with zipfile.ZipFile(COPY, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in filter(FAMILIES.match, names()):

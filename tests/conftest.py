@@ -9,7 +9,7 @@ from dl4py import updaters
 from tests.oracle import Oracle, at_hand
 from tests.updating import NAMES
 
-CASE = "tests/test_catalogue.py::test_equals_dl4j["
+CASE = "tests/models/test_catalogue.py::test_equals_dl4j["
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def cls(request):
 
 def pytest_terminal_summary(terminalreporter):
     """Count what passed whole, what passed but for listed parts, what was left out."""
-    from tests.test_catalogue import listed
+    from tests.models.test_catalogue import listed
 
     counts = Counter()
     for outcome, reports in terminalreporter.stats.items():

@@ -186,7 +186,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 def originals() -> list[Entries]:
     """The real zips, small ones and with state, and graphs, as entries."""
-    from tests.test_catalogue import MISSING, configuration
+    from tests.models.test_catalogue import MISSING, configuration
 
     found = []
     for name in catalogue.copied():

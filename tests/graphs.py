@@ -261,7 +261,7 @@ def ask(folders: list[Path], classes: Path) -> str:
 
 def make() -> None:
     """Write the copy anew."""
-    from tests.test_random_networks import case
+    from tests.models.test_random_networks import case
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

@@ -40,11 +40,11 @@ ROOT = build.HERE.parent
 PROJECT = (ROOT / "pyproject.toml").read_text()
 QUICK = {"DL4PY_OPS_FLAGS": "-O0", "NVCC_APPEND_FLAGS": "-Xcicc -O0 -Xptxas -O0"}
 TESTS = (
-    "tests/test_lightning.py",
-    "tests/test_losses_get.py",
-    "tests/test_network.py",
-    "tests/test_serializer.py",
-    "tests/test_updaters.py",
+    "tests/training/test_lightning.py",
+    "tests/losses/test_get.py",
+    "tests/network/test_network.py",
+    "tests/io/test_serializer.py",
+    "tests/updaters/test_updaters.py",
 )
 NEEDED = ("pytest", "hypothesis", "mpmath", "numpy", "jsonargparse[signatures]")
 

@@ -18,14 +18,14 @@ from dl4py.ops import build
 CHECKS = "-fsanitize=address,undefined,float-cast-overflow"
 FLAGS = f"{CHECKS} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1"
 TESTS = (
-    "tests/test_ops.py",
-    "tests/test_ops_losses.py",
-    "tests/test_losses.py",
-    "tests/test_losses_golden.py",
-    "tests/test_losses_kernels.py",
-    "tests/test_solvers_linear_cg.py",
-    "tests/test_vectors.py",
-    *sorted(glob.glob("tests/test_updaters*.py")),
+    "tests/ops/test_ops.py",
+    "tests/ops/test_losses.py",
+    "tests/losses/test_losses.py",
+    "tests/losses/test_golden.py",
+    "tests/losses/test_kernels.py",
+    "tests/solvers/test_linear_cg.py",
+    "tests/ops/test_vectors.py",
+    *sorted(glob.glob("tests/updaters/test_*.py")),
 )
 
 

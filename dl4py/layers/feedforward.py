@@ -56,9 +56,9 @@ class Dense(Affine):
         ``[n, n_in]`` → ``[n, n_out]``
 
     Example:
-        >>> Dense(4, 3, "tanh")(torch.zeros(2, 4))
+        >>> Dense(4, 3, "tanh")(torch.zeros(2, 4)).detach()
         tensor([[0., 0., 0.],
-                [0., 0., 0.]], grad_fn=<TanhBackward0>)
+                [0., 0., 0.]])
     """
 
     def build(self) -> None:

@@ -21,8 +21,8 @@ from tests.gpu import only
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PYTEST = ("-m", "pytest", "-q", "-p", "tests.gpu.only", "-W", "default", "--tb=short")
 # whose files tell most; all others that need a GPU follow
-FIRST = ("test_gpu_networks.py", "test_ops.py", "test_gpu.py")
-SANITIZED = ("test_vectors.py",)
+FIRST = ("gpu/test_networks.py", "ops/test_ops.py", "gpu/test_gpu.py")
+SANITIZED = ("ops/test_vectors.py",)
 ENDED = "passed", "FAILED"
 LAST = "ops", "losses", "updaters", "vectors", "kernels"  # tables, in this order
 

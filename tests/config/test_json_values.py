@@ -29,7 +29,7 @@ from dl4py.config import (
     Subsampling,
 )
 from tests import catalogue
-from tests.test_catalogue import MISSING, configuration
+from tests.models.test_catalogue import MISSING, configuration
 
 # what no field declares is kept, whatever it is; names of vertices stand elsewhere too
 UNDECLARED = (

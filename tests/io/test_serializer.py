@@ -15,7 +15,13 @@ from dl4py.config import BatchNormalization, Dense, Output
 from dl4py.serializer import restore, save
 from tests import catalogue
 from tests.benchmarks import files
-from tests.test_catalogue import COMPUTED, MISSING, Run, assert_close, configuration
+from tests.models.test_catalogue import (
+    COMPUTED,
+    MISSING,
+    Run,
+    assert_close,
+    configuration,
+)
 
 NEVER_TRAINED = {"updater_AdaBelief_init"}  # DL4J fails to make this updater's state
 

@@ -29,8 +29,8 @@ from dl4py.config import (
     ScaleVertex,
 )
 from tests import graphs
-from tests.test_catalogue import Run
-from tests.test_lightning import trainer
+from tests.models.test_catalogue import Run
+from tests.training.test_lightning import trainer
 
 # what DL4J could not compute, and why
 DL4J_FAILS = {"output_read_on": "it cannot train a graph that reads an output"}

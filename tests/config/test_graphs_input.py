@@ -14,7 +14,7 @@ from dl4py.config import (
     Output,
     ReshapeVertex,
 )
-from tests.test_graphs import ROWS, batch, start, two_by_two
+from tests.models.test_graphs import ROWS, batch, start, two_by_two
 
 
 def build(*parts, inputs=("x",), outputs=("o",), **options):

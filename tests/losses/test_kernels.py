@@ -12,7 +12,7 @@ from torch import Tensor
 from dl4py import losses
 from dl4py.ops.library import compiled
 from dl4py.registry import ACTIVATIONS, LOSSES, parameters
-from tests.test_losses import CASES, OWN, K, N, data, make, masks
+from tests.losses.test_losses import CASES, OWN, K, N, data, make, masks
 
 pytestmark = pytest.mark.skipif(not compiled("cpu"), reason="no compiled kernels")
 WITH_KERNEL = [k for k in OWN if "summand" in vars(LOSSES[k])]

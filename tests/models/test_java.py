@@ -17,7 +17,7 @@ from dl4py.config import (
     Subsampling,
 )
 from tests import catalogue
-from tests.test_catalogue import DTYPES, MISSING, configuration, reason
+from tests.models.test_catalogue import DTYPES, MISSING, configuration, reason
 
 PREDICTED = {"DOUBLE": 1e-12, "FLOAT": 1e-6, "HALF": 2e-3}  # of the largest entry
 STEPPED = {"DOUBLE": 1e-10, "FLOAT": 1e-6, "HALF": 4e-3}

@@ -219,7 +219,7 @@ def test_a_default_network_keeps_to_the_setting(setting):
 def test_what_only_follows_an_outer_setting_still_does():
     """Settings that nobody made are not made by a call either; in a fresh process."""
     program = """
-        from tests.test_network_precision import FLAGS, batch, network
+        from tests.network.test_precision import FLAGS, batch, network
         network("cnn").fit(*batch("cnn"))
         FLAGS["all"].fp32_precision = "tf32"
         network("lstm").fit(*batch("lstm"))

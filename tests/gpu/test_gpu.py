@@ -13,7 +13,7 @@ from torch import nn
 from dl4py import losses, ops, updaters
 from dl4py.ops.vectors import cg_iterate_op
 from dl4py.registry import LOSSES
-from tests.test_losses_kernels import INNER, WITH_KERNEL
+from tests.losses.test_kernels import INNER, WITH_KERNEL
 from tests.updating import NAMES, hyper, make_params, train, values
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

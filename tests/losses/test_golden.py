@@ -12,8 +12,8 @@ import torch
 from dl4py import losses
 from dl4py.registry import LOSSES
 from tests import golden
-from tests.test_activations import parse
-from tests.test_losses import WEIGHTS, by, gradient
+from tests.activations.test_activations import parse
+from tests.losses.test_losses import WEIGHTS, by, gradient
 
 __all__ = ["by"]  # a fixture
 

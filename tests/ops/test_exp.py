@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from tests.test_ops_library import has_compiler
+from tests.ops.test_library import has_compiler
 from tests.ulp import CHUNK, FUNCTIONS, Probe, chunks, error, floats
 
 pytestmark = pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler")

@@ -14,7 +14,7 @@ import pytest
 
 from dl4py.ops import build, library
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 SHOW = ["-m", "dl4py.ops"]
 # nothing is loaded before the first call; then both passes work, and we see by what
 USE = """
@@ -312,8 +312,8 @@ def test_wheel_without_kernels_is_pure_python(tmp_path: pathlib.Path) -> None:
 
 
 def test_formulas_pass_the_same_tests() -> None:
-    tests = ["tests/test_ops.py", "tests/test_ops_autograd.py"]
-    tests += ["tests/test_ops_losses.py", "tests/test_vectors.py"]
+    tests = ["tests/ops/test_ops.py", "tests/ops/test_autograd.py"]
+    tests += ["tests/ops/test_losses.py", "tests/ops/test_vectors.py"]
     tests += ["-k", "not TestTransforms and not TestGraphs"]  # the same code either way
     done = subprocess.run(
         [

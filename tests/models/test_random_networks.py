@@ -16,7 +16,7 @@ import numpy as np
 
 from dl4py.config import ActivationLayer, ComputationGraphConfiguration
 from tests.catalogue import Case
-from tests.test_catalogue import MISSING, Run, configuration
+from tests.models.test_catalogue import MISSING, Run, configuration
 
 COUNT = int(os.environ.get("DL4PY_NETWORKS", 40))
 

@@ -20,7 +20,7 @@ from dl4py.registry import UPDATERS
 from dl4py.solvers.base import Solver
 from dl4py.updaters import Adam
 from tests import catalogue
-from tests.test_catalogue import MISSING, configuration, reason
+from tests.models.test_catalogue import MISSING, configuration, reason
 
 SOLVERS = [key for key in UPDATERS if issubclass(UPDATERS[key], Solver)]
 PRECISIONS = {"32-true": 1e-4, "bf16-mixed": 5e-2}

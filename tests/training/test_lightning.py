@@ -1,7 +1,7 @@
 """Networks under a Trainer: equal to ``fit``, checkpoints, packages, interruptions."""
 
 import json
-import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -27,7 +27,7 @@ from dl4py.config import (
 from dl4py.layers.feedforward import Affine
 from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, UPDATERS
 from tests import catalogue
-from tests.test_catalogue import DTYPES
+from tests.models.test_catalogue import DTYPES
 
 PACKAGES = {"lightning": lightning, "pytorch_lightning": pytorch_lightning}
 
@@ -359,7 +359,7 @@ import signal, sys, lightning, warnings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 warnings.simplefilter("ignore")
 sys.path.insert(0, {root!r})
-from tests.test_lightning import configuration, loader
+from tests.training.test_lightning import configuration, loader
 from lightning.pytorch.callbacks import ModelCheckpoint
 model = configuration().lightning(package="lightning")
 keep = ModelCheckpoint({folder!r}, save_last=True, every_n_train_steps=1)
@@ -376,7 +376,7 @@ t.fit(model, loader())
 )
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_leaves_the_last_checkpoint_whole(how, tmp_path):
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = str(pathlib.Path(__file__).parents[2])
     code = KILLED.format(root=root, folder=str(tmp_path))
     run = subprocess.Popen(
         [sys.executable, "-c", code],

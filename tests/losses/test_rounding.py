@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dl4py import losses
 from dl4py.registry import ACTIVATIONS
-from tests.test_losses import OWN, by, gradient
+from tests.losses.test_losses import OWN, by, gradient
 
 __all__ = ["by"]  # a fixture
 
