@@ -27,7 +27,7 @@ FILES: dict[str, tuple[str, ...] | None] = {
     "updaters": None,
     "schedules": None,
     "solvers": None,
-    "evaluation": ("Evaluation", "RegressionEvaluation"),
+    "evaluation": None,
 }
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
 

@@ -109,6 +109,7 @@ class Evaluation(Report, RowMetric):
         self.threshold = threshold
         self.cost_array = None if cost_array is None else tuple(map(float, cost_array))
         self.binary_positive_class = positive
+        self.sized = num_classes is not None
         k = self._check_arguments(num_classes)
         shape = (k, k) if k else ()
         self.add_state("confusion", torch.zeros(shape, dtype=torch.int64), "sum")

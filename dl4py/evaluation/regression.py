@@ -166,7 +166,7 @@ class RegressionEvaluation(RowMetric):
         """DL4J's table, a line per column."""
         if not self.num_columns():
             return "RegressionEvaluation: No Data"
-        names = self.names or tuple(f"col_{i}" for i in range(self.num_columns()))
+        names = self._titles()
         first, width = 5 + max(map(len, names)), 10 + self.precision
         columns = {name: values.tolist() for name, values in self._columns().items()}
         columns["R^2"] = columns.pop("R2")
@@ -175,6 +175,37 @@ class RegressionEvaluation(RowMetric):
             cells = [java.scientific(v[i], self.precision) for v in columns.values()]
             lines.append(f"{name:<{first}}" + "".join(f"{c:<{width}}" for c in cells))
         return "\n".join([*lines, ""])
+
+    def to_json(self) -> str:
+        """DL4J's JSON."""
+        self._value("MSE", None)
+        n, y, p, squared, absolute, py, yy, pp = (v.tolist() for v in self.sums.cpu())
+        means = [[s / c for s, c in zip(v, n, strict=True)] for v in (y, p)]
+        vectors = {
+            "exampleCountPerColumn": n,
+            "labelsSumPerColumn": y,
+            "sumSquaredErrorsPerColumn": squared,
+            "sumAbsErrorsPerColumn": absolute,
+            "currentMean": means[0],
+            "currentPredictionMean": means[1],
+            "sumOfProducts": py,
+            "sumSquaredLabels": yy,
+            "sumSquaredPredicted": pp,
+            "sumLabels": y,
+        }
+        return java.json(
+            {
+                "@class": "org.nd4j.evaluation.regression.RegressionEvaluation",
+                "axis": 1,
+                "initialized": True,
+                "columnNames": list(self._titles()),
+                "precision": self.precision,
+                **{name: java.vector(values) for name, values in vectors.items()},
+            }
+        )
+
+    def _titles(self) -> tuple[str, ...]:
+        return self.names or tuple(f"col_{i}" for i in range(self.num_columns()))
 
     def _columns(self) -> dict[str, Tensor]:
         """Every measure for every column."""

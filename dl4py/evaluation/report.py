@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dl4py.evaluation import java
 from dl4py.evaluation.rates import Rates
@@ -22,6 +22,7 @@ class Report(Rates):
     labels: tuple[str, ...] | None
     threshold: float | None
     cost_array: tuple[float, ...] | None
+    sized: bool  # whether it was made for a number of classes
 
     def stats(
         self, suppress_warnings: bool = False, include_confusion: bool | None = None
@@ -129,6 +130,45 @@ class Report(Rates):
             lines.append(f"{i:<3d}{names[i]:<{width}} | {cells}")
         return "\n".join([*lines, ""])
 
+    def to_json(self) -> str:
+        """DL4J's JSON; counts that are 0 are left out."""
+        counts = self._counts() if self.num_row_counter() else []
+        table = self._table()
+        top = self.top_n > 1
+        costs = self.cost_array
+        content = {
+            "@class": "org.nd4j.evaluation.classification.Evaluation",
+            "axis": 1,
+            "binaryPositiveClass": self._positive_written(),
+            "topN": self.top_n,
+            "topNCorrectCount": self.top_n_correct_count() if top else 0,
+            "topNTotalCount": self.top_n_total_count() if top else 0,
+            "truePositives": _counter([c.tp for c in counts]),
+            "falsePositives": _counter([c.fp for c in counts]),
+            "trueNegatives": _counter([c.tn for c in counts]),
+            "falseNegatives": _counter([c.fn for c in counts]),
+            "confusion": None
+            if not table
+            else {
+                "classes": list(range(len(table))),
+                "matrix": {
+                    str(i): _multiset(row) for i, row in enumerate(table) if any(row)
+                },
+            },
+            "numRowCounter": self.num_row_counter(),
+            "labelsList": list(self._names()),
+            "binaryDecisionThreshold": self.threshold,
+            "costArray": None if costs is None else java.vector([*costs], "FLOAT"),
+            "maxWarningClassesToPrint": LISTED_UP_TO,
+        }
+        return java.json(content)
+
+    def _positive_written(self) -> int | None:
+        # DL4J: new Evaluation(3) has none
+        return (
+            None if self.sized and self.num_classes != 2 else self.binary_positive_class
+        )
+
     def _draw(self, counts: list[list[int]], ax: Axes | None) -> tuple[Figure, Axes]:
         """The confusion matrix as a picture."""
         from matplotlib import pyplot
@@ -165,3 +205,20 @@ def _title(text: str) -> str:
 
 def _classes(n: int) -> str:
     return "1 class" if n == 1 else f"{n} classes"
+
+
+def _counter(counts: list[int]) -> dict[str, Any]:
+    """DL4J's Counter: what was never counted is not in it."""
+    return {
+        "map": {str(i): float(n) for i, n in enumerate(counts) if n},
+        "totalCount": float(sum(counts)),
+        "dirty": False,
+        "empty": not any(counts),
+    }
+
+
+def _multiset(row: list[int]) -> list[list[int]]:
+    """Columns and their counts; DL4J makes both lists as long as there are counts."""
+    pairs = [(i, n) for i, n in enumerate(row) if n]
+    rest = [0] * (sum(row) - len(pairs))
+    return [[i for i, _ in pairs] + rest, [n for _, n in pairs] + rest]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
@@ -146,3 +149,58 @@ def mask_rows(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
             f"for predictions {list(shape)}, got {list(mask.shape)}"
         )
     return as_rows(mask) != 0
+
+
+def names(of: str, labels: Sequence[str] | None) -> list[str] | None:
+    """Names of columns as a list, or an error."""
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not labels:
+        raise TypeError(f"{of}(labels=...) must be names, got {labels!r}")
+    if not all(isinstance(name, str) for name in labels):
+        raise TypeError(f"{of}(labels=...) must be names, got {labels!r}")
+    return list(labels)
+
+
+def binary_rows(
+    predictions: Tensor,
+    labels: Tensor,
+    mask: Tensor | None,
+    bounded: bool = True,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows of independent outputs: scores, labels and which of them count."""
+    check_tensors(predictions, labels, mask)
+    if predictions.shape != labels.shape or not predictions.ndim:
+        raise ValueError(
+            "predictions and labels must have one shape [n, outputs, ...], got "
+            f"{list(predictions.shape)} and {list(labels.shape)}"
+        )
+    if predictions.ndim == 1:
+        predictions, labels = predictions.unsqueeze(1), labels.unsqueeze(1)
+    p, y = as_rows(predictions), as_rows(labels)
+    keep = None
+    if mask is not None:
+        keep = mask_rows(mask, tuple(predictions.shape)).expand_as(p)
+    return *checked(p, y, keep, bounded), keep
+
+
+def checked(
+    p: Tensor, y: Tensor, keep: Tensor | None, bounded: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Scores (in [0, 1] if ``bounded``) and labels 0 or 1 wherever they count."""
+    p, y = p.detach(), y.detach()
+    if not p.is_floating_point():
+        raise ValueError(f"predictions must be probabilities, got {p.dtype}")
+    if keep is not None:
+        p, y = p.masked_fill(~keep, 0), y.masked_fill(~keep, 0)
+    low, high = (0.0, 1.0) if bounded else (-math.inf, math.inf)
+    if p.numel() and not (p.amin() >= low and p.amax() <= high):
+        wrong = p[~((p >= low) & (p <= high))][0].item()
+        raise ValueError(
+            f"predictions must be probabilities in [0, 1] where the mask is not 0, got "
+            f"{wrong}"
+        )
+    if y.dtype != torch.bool and ((y != 0) & (y != 1)).any():
+        wrong = y[(y != 0) & (y != 1)][0].item()
+        raise ValueError(f"labels must be 0 or 1 where the mask is not 0, got {wrong}")
+    return p, y == 1
