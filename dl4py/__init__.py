@@ -37,7 +37,7 @@ from dl4py.config import (
 from dl4py.network import Network
 
 if TYPE_CHECKING:
-    from dl4py import data, evaluation, io
+    from dl4py import data, evaluation, io, normalizers
     from dl4py.evaluation import Evaluation, RegressionEvaluation
     from dl4py.serializer import restore, save
 
@@ -59,6 +59,7 @@ __all__ = [
     "io",
     "layers",
     "losses",
+    "normalizers",
     "ops",
     "registry",
     "restore",
@@ -73,6 +74,7 @@ _LAZY = {  # slow to import, or seldom needed
     "data": "dl4py.data",
     "evaluation": "dl4py.evaluation",
     "io": "dl4py.io",
+    "normalizers": "dl4py.normalizers",
     "restore": "dl4py.serializer",
     "save": "dl4py.serializer",
     "Evaluation": "dl4py.evaluation",

@@ -279,6 +279,9 @@ PREPROCESSORS: Registry[Any] = Registry(
 )
 LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
 VERTICES: Registry[Any] = Registry("vertex", "org.deeplearning4j.nn.conf.graph")
+NORMALIZERS: Registry[Any] = Registry(
+    "normalizer", "org.nd4j.linalg.dataset.api.preprocessor"
+)
 MODULES: Registry[Any] = Registry("module")
 DIRECTIONS: Registry[Any] = Registry("direction")
 SEARCHES: Registry[Any] = Registry("line search")

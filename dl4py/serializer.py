@@ -28,6 +28,8 @@ from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
 from dl4py.layers import View
 from dl4py.network import Network
 from dl4py.network.build import DTYPES, build
+from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
+from dl4py.normalizers.files import is_custom
 
 _TORCH = {  # element types that parameters may have
     "DOUBLE": torch.float64,
@@ -73,7 +75,7 @@ def restore(
     with ModelReader(path) as reader:
         net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
         if NORMALIZER in reader:
-            net.normalizer = reader.raw(NORMALIZER)
+            net.normalizer = _normalizer(reader)
         count = net.num_params()
         if not count:
             _expect_empty(reader)
@@ -101,6 +103,14 @@ def restore(
                     state = optimizer.state[track.tensor][name]
                     _fill(stream, track.view, state)
     return net.eval()
+
+
+def _normalizer(reader: ModelReader) -> Normalizer | bytes:
+    """The normalizer of the file; of a Java class of somebody's own the bytes."""
+    data = reader.raw(NORMALIZER)
+    if is_custom(data):
+        return data
+    return read_normalizer(data, f"{reader.name}:{NORMALIZER}")
 
 
 def _planned(reader: ModelReader, dl4j_exact: bool) -> Network:
@@ -198,7 +208,8 @@ def save(
     if not net.num_params():
         arrays = {COEFFICIENTS: (0, _nothing), NO_PARAMS: (0, _nothing)}
     if net.normalizer is not None:
-        data = net.normalizer
+        given = net.normalizer
+        data = given if isinstance(given, bytes) else write_normalizer(given)
         arrays[NORMALIZER] = (len(data), lambda file: file.write(data))
     write_model(path, content, arrays)
 

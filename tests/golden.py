@@ -28,6 +28,7 @@ FILES: dict[str, tuple[str, ...] | None] = {
     "schedules": None,
     "solvers": None,
     "evaluation": None,
+    "normalizers": None,
 }
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
 

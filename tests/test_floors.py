@@ -12,8 +12,8 @@ FLOORS = {
         "solvers"},
     2: {"io", "layers"},
     3: {"network"},
-    4: {"data", "evaluation", "lightning", "pytorch_lightning", "serializer",
-        "training"},
+    4: {"data", "evaluation", "lightning", "normalizers", "pytorch_lightning",
+        "serializer", "training"},
     5: {"__init__", "commands"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -25,6 +25,8 @@ BESIDE = {
     ("updaters", "schedules"),
     ("solvers", "updaters"),
     ("lightning", "training"),
+    ("serializer", "normalizers"),
+    ("training", "normalizers"),
     ("pytorch_lightning", "training"),
 }
 LAZY = {("config", "network")}  # .module() and .lightning()

@@ -57,10 +57,19 @@ def describe(net: Network) -> dict[str, Any]:
         "epoch": net.clock.epoch,
         "inputs": list(net.plan.inputs),
         "outputs": list(net.plan.outputs),
+        "normalizer": _normalizer(net),
         "layers": layers,
         # where dl4j_exact=False would compute something else
         "differences": build(net.conf, draw=False).differs(),
     }
+
+
+def _normalizer(net: Network) -> str | None:
+    found = net.normalizer
+    if found is None:
+        return None
+    custom = "a Java class of somebody's own"
+    return custom if isinstance(found, bytes) else str(found.describe())
 
 
 def _name(value: Any) -> str | None:
@@ -107,6 +116,8 @@ def table(net: Network) -> str:
         f"{found['updater_state']:,} numbers of updater state, "
         f"iteration {found['iteration']}, epoch {found['epoch']}"
     )
+    if found["normalizer"]:
+        lines.append(f"normalizer: {found['normalizer']}")
     return "\n".join(lines)
 
 

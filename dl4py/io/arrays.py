@@ -285,9 +285,18 @@ class ArrayStream:
         return values.astype(dtype.newbyteorder("="))
 
 
-def header_bytes(shape: tuple[int, ...], type: str) -> bytes:
-    """What M2.1 writes before the elements of a C-ordered array."""
-    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+def header_bytes(
+    shape: tuple[int, ...], type: str, strides: tuple[int, ...] | None = None
+) -> bytes:
+    """What M2.1 writes before the elements of a C-ordered array.
+
+    Args:
+        shape, type: of the array.
+        strides: where they are not those of a contiguous array; those of axes of size 1
+            are whatever DL4J left there.
+    """
+    if strides is None:
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
     words = [len(shape), *shape, *strides, TYPES[type][1], 1, 99]
     count = math.prod(shape)
     mode = _text("MIXED_DATA_TYPES")

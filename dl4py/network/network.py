@@ -91,7 +91,7 @@ class Network(nn.Module):
             for node in self.nodes
             for view in node.layer.views()
         )
-        self.normalizer: bytes | None = None  # that stood beside it in a zip: kept
+        self.normalizer: Any = None
         self._optimizer: NetworkOptimizer | None = None
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -151,6 +151,33 @@ class Network(nn.Module):
         """:meth:`forward` in test mode without gradient; flags are restored."""
         with self._mode(False), torch.no_grad():
             return self(x, features_mask, labels_mask)
+
+    def predict(
+        self, x: Given, features_mask: Given = None, labels_mask: Given = None
+    ) -> Any:
+        """:meth:`output` of raw features: scaled by ``normalizer``, if there is one.
+
+        If it scales labels too, the predictions come back in their units.
+        """
+        normalizer = self.normalizer
+        if normalizer is None:
+            return self.output(x, features_mask, labels_mask)
+        if isinstance(normalizer, bytes):
+            raise TypeError(
+                "predict: the normalizer beside this network is a Java class of "
+                "somebody's own; set net.normalizer to one of dl4py.normalizers, or "
+                "scale the features yourself and call output"
+            )
+        with torch.no_grad():
+            x = normalizer.transform(x, features_mask)
+            found = self.output(x, features_mask, labels_mask)
+            return normalizer.revert_labels(found, labels_mask)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "normalizer":  # beside the network, in no state dict of it
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def feed_forward(
         self, x: Given, features_mask: Given = None, labels_mask: Given = None

@@ -12,6 +12,8 @@ from dl4py.config import NeuralNetConfiguration
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.network import Network, NetworkOptimizer
 from dl4py.network.batch import unpacked
+from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
+from dl4py.normalizers.files import is_custom
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Base
@@ -75,6 +77,22 @@ class NetworkMixin(_Base):
     def forward(self, *batch: Any) -> Any:
         """The network's output, in the current mode."""
         return self.network(*batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found = self.network.normalizer
+        if isinstance(found, Normalizer):
+            found = write_normalizer(found)
+        if found is not None:  # as numbers, which load with weights_only=True
+            checkpoint["normalizer"] = torch.frombuffer(
+                bytearray(found), dtype=torch.uint8
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data = checkpoint.get("normalizer")
+        if isinstance(data, Tensor):
+            found = bytes(data.cpu().numpy())
+            custom = is_custom(found)
+            self.network.normalizer = found if custom else read_normalizer(found)
 
     def configure_optimizers(self) -> NetworkOptimizer:
         """The network's optimizer, with the state so far; schedules are inside it."""

@@ -120,12 +120,15 @@ class TestOwnFiles:
         net.renew_optimizer()
         assert torch.equal(net.updater_state(), before)
 
-    def test_a_normalizer_is_kept(self):
+    def test_a_normalizer_of_somebodys_own_is_kept(self):
+        data = b"\0\nNORMALIZER\0\0\0\1\0\6CUSTOM\0\5a.B.C and more"
         file = saved(network())
         with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr("normalizer.bin", b"what DL4J put there")
-        again = zipfile.ZipFile(saved(restore(file)))
-        assert again.read("normalizer.bin") == b"what DL4J put there"
+            archive.writestr("normalizer.bin", data)
+        net = restore(file)
+        assert zipfile.ZipFile(saved(net)).read("normalizer.bin") == data
+        with pytest.raises(TypeError, match="a Java class of somebody's own"):
+            net.predict(batch(net.params().dtype)[0])
         with zipfile.ZipFile(other := saved(network()), "a") as archive:
             archive.writestr("normalizer.bin", bytes(5 << 20))
         with pytest.raises(dl4py.DL4JFormatError, match="normalizer.bin: more than"):
