@@ -232,7 +232,10 @@ class TestTransforms:
         x = torch.rand(3, *shape)
         expected = net.output(x)
         compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
-        assert torch.allclose(compiled(x), expected, atol=1e-6)
+        # torch 2.11 cannot save for a backward pass what its own LSTM leaves empty
+        old = torch.__version__.startswith("2.11.") and name == "rnn"
+        with torch.set_grad_enabled(not old):
+            assert torch.allclose(compiled(x), expected, atol=1e-6)
         exported = torch.export.export(net, (x,)).module()
         assert torch.allclose(exported(x), expected, atol=1e-6)
 
