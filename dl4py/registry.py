@@ -24,6 +24,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 
+@functools.lru_cache(4096)
 def canonical(name: str) -> str:
     """The form under which names are compared.
 
@@ -34,6 +35,7 @@ def canonical(name: str) -> str:
     return short.removesuffix("layer") or short
 
 
+@functools.lru_cache(4096)
 def camel(name: str) -> str:
     """DL4J's spelling of a snake_case name.
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+import dl4py.normalizers  # noqa: F401  they register when they are first used
 from dl4py.registry import REGISTRIES, Named, Registry, canonical, json_key, option
 
 

@@ -22,26 +22,12 @@ from torch import Tensor, nn
 import dl4py
 from tests import oracle
 from tests.benchmarks.harness import Case, Floor, Row, Table
-from tests.benchmarks.training import step, torch_lenet, torch_mlp
-
-
-class Lstm(nn.Module):
-    """Two layers of 200 cells on 77 characters, DL4J's arrays in and out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(77, 200, num_layers=2)
-        self.head = nn.Linear(200, 77)
-
-    def forward(self, x: Tensor) -> Tensor:  # [n, features, time]
-        y, _ = self.lstm(x.permute(2, 0, 1))
-        return self.head(y).permute(1, 2, 0)
-
+from tests.benchmarks.training import TorchLstm, step, torch_lenet, torch_mlp
 
 TWINS: dict[str, tuple[Callable[[], nn.Module], type[torch.optim.Optimizer]]] = {
     "mlp": (torch_mlp, torch.optim.Adam),
     "lenet": (torch_lenet, torch.optim.Adam),
-    "lstm": (Lstm, torch.optim.RMSprop),
+    "lstm": (TorchLstm, torch.optim.RMSprop),
 }
 # times DL4J, measured once for plain torch on 1 thread: 2.2, 1.15; 6.8, 7.7; 3.3, 3.2
 FASTER = {"mlp": (2.0, 1.0), "lenet": (6.0, 6.0), "lstm": (3.0, 3.0)}

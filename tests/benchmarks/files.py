@@ -19,7 +19,18 @@ from collections.abc import Iterator
 import numpy as np
 
 import dl4py
-from dl4py.config import Dense, NeuralNetConfiguration, Output
+from dl4py.config import (
+    ActivationLayer,
+    BatchNormalization,
+    Convolution2D,
+    Dense,
+    ElementWiseVertex,
+    GlobalPooling,
+    InputType,
+    NeuralNetConfiguration,
+    Output,
+    Subsampling,
+)
 from dl4py.network import Network
 from tests.benchmarks.harness import WARM, Case, Floor, Table
 
@@ -33,6 +44,51 @@ def network(size: int) -> Network:
     for _ in range(4):
         chain.layer(Dense(n_in=size, n_out=size, activation="relu"))
     net = chain.layer(Output(n_in=size, n_out=2)).build().module(dl4j_exact=True)
+    net.updater_state()
+    return net
+
+
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks and width of ResNet50
+
+
+def resnet50() -> Network:
+    """A graph of ResNet50's shape: 175 steps, 25.6 million parameters."""
+    graph = (
+        NeuralNetConfiguration.builder()
+        .seed(1)
+        .updater("nesterovs", lr=0.1)
+        .activation("identity")
+        .convolution_mode("Same")
+        .graph_builder()
+        .add_inputs("x")
+        .set_input_types(InputType.convolutional(64, 64, 3))
+    )
+
+    def conv(name: str, of: str, n_out: int, kernel: int, stride: int = 1) -> str:
+        layer = Convolution2D(kernel_size=kernel, stride=stride, n_out=n_out)
+        graph.add_layer(f"{name}_c", layer, of)
+        graph.add_layer(name, BatchNormalization(), f"{name}_c")
+        return name
+
+    def relu(name: str, of: str) -> str:
+        graph.add_layer(name, ActivationLayer(activation="relu"), of)
+        return name
+
+    first = relu("stem_r", conv("stem", "x", 64, 7, 2))
+    graph.add_layer("stem_p", Subsampling(kernel_size=3, stride=2), first)
+    last = "stem_p"
+    for s, (blocks, width) in enumerate(STAGES):
+        for b in range(blocks):
+            at, stride = f"s{s}b{b}", 2 if s and not b else 1
+            x = relu(f"{at}_a", conv(f"{at}_1", last, width, 1, stride))
+            x = relu(f"{at}_b", conv(f"{at}_2", x, width, 3))
+            x = conv(f"{at}_3", x, 4 * width, 1)
+            skip = last if b else conv(f"{at}_k", last, 4 * width, 1, stride)
+            graph.add_vertex(f"{at}_s", ElementWiseVertex("Add"), x, skip)
+            last = relu(at, f"{at}_s")
+    graph.add_layer("pool", GlobalPooling(pooling_type="avg"), last)
+    graph.add_layer("out", Output(n_out=1000), "pool")
+    net = graph.set_outputs("out").build().module(dl4j_exact=True)
     net.updater_state()
     return net
 
@@ -72,6 +128,15 @@ def cases(quick: bool) -> Iterator[Case]:
             label,
             lambda: dl4py.save(net, other),
             {"zipfile + swap": lambda: write(arrays, other)},
+        )
+        dl4py.save(resnet50(), path)
+        megabytes = os.path.getsize(path) // 1_000_000
+        yield Case(
+            "restore ResNet50",
+            megabytes,
+            f"{megabytes} MB",
+            lambda: dl4py.restore(path),
+            {"zipfile + swap": lambda: read(path)},
         )
 
 
