@@ -29,7 +29,10 @@ BESIDE = {
     ("training", "normalizers"),
     ("pytorch_lightning", "training"),
 }
-LAZY = {("config", "network")}  # .module() and .lightning()
+LAZY = {
+    ("config", "network"),  # .module() and .lightning()
+    ("network", "evaluation"),  # .evaluate(data)
+}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

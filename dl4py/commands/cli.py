@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="the same as JSON")
     inspect.set_defaults(run=_inspect)
 
+    diff = commands.add_parser("diff", help="where two model zips differ")
+    diff.add_argument("first", type=Path)
+    diff.add_argument("second", type=Path)
+    diff.add_argument("--json", action="store_true", help="the same as JSON")
+    diff.set_defaults(run=_diff)
+
     verify = commands.add_parser("verify", help="whether a model zip predicts this")
     verify.add_argument("model", type=Path)
     for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
@@ -87,14 +93,22 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from dl4py.commands import inspection
+    from dl4py.network import summary
 
     net = dl4py.restore(options.model)
     if options.json:
-        print(json.dumps(inspection.describe(net), indent=2))
+        print(json.dumps(summary.describe(net), indent=2))
     else:
-        print(inspection.table(net))
+        print(summary.table(net))
     return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from dl4py.commands import inspection
+
+    found = inspection.differences(options.first, options.second)
+    print(json.dumps(found, indent=2) if options.json else inspection.report(found))
+    return 1 if any(found.values()) else 0
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -1,130 +1,24 @@
-"""What is in a model zip, and whether it predicts what it should."""
+"""Whether a model zip predicts what it should, and how two of them differ."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from dl4py.config import ComputationGraphConfiguration
 from dl4py.config.codec import brief, printable
 from dl4py.layers import Embedding
 from dl4py.network import Network
-from dl4py.network.build import build
-from dl4py.registry import Named
+from dl4py.network.summary import normalizer_of
+from dl4py.normalizers import write_normalizer
 from dl4py.serializer import restore
 
 # how far outputs may be off, as a share of the largest entry
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOOSE = 2e-3  # half types
-WIDEST = 80  # characters of a cell in the table
-
-
-def describe(net: Network) -> dict[str, Any]:
-    """A network as plain types: its layers with shapes, parameters and updater."""
-    layers = []
-    for i, node in enumerate(net.nodes):
-        views = list(node.layer.views())
-        shapes = {view.name: list(view.array.shape) for view in views}
-        layers.append(
-            {
-                "index": i,
-                "name": node.name,
-                "type": type(node.conf).__name__,
-                "reads": list(node.step.inputs),
-                "preprocessor": type(node.step.preprocessor).__name__
-                if node.step.preprocessor
-                else None,
-                "n_in": getattr(node.conf, "n_in", None),
-                "n_out": getattr(node.conf, "n_out", None),
-                "activation": _name(getattr(node.conf, "activation", None)),
-                "loss": _name(getattr(node.conf, "loss", None)),
-                "parameters": shapes,
-                "count": sum(view.tensor.numel() for view in views),
-                "updater": _name(getattr(node.conf, "updater", None))
-                if views
-                else None,
-            }
-        )
-    return {
-        "data_type": net.conf.data_type,
-        "parameters": net.num_params(),
-        "updater_state": int(net.updater_state().numel()),
-        "iteration": net.clock.iteration,
-        "epoch": net.clock.epoch,
-        "inputs": list(net.plan.inputs),
-        "outputs": list(net.plan.outputs),
-        "normalizer": _normalizer(net),
-        "layers": layers,
-        # where dl4j_exact=False would compute something else
-        "differences": build(net.conf, draw=False).differs(),
-    }
-
-
-def _normalizer(net: Network) -> str | None:
-    found = net.normalizer
-    if found is None:
-        return None
-    custom = "a Java class of somebody's own"
-    return custom if isinstance(found, bytes) else str(found.describe())
-
-
-def _name(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, Named):
-        return str(getattr(value, "__name__", value))
-    args = ", ".join(f"{k}={v}" for k, v in value.args if v is not None)
-    return f"{value.name}({args})" if args else value.name
-
-
-def table(net: Network) -> str:
-    """The network as a text table."""
-    found = describe(net)
-    head = ["", "name", "type", "in → out", "parameters", "count", "updater"]
-    graph = isinstance(net.conf, ComputationGraphConfiguration)
-    rows = [head + ["reads"] * graph]
-    for layer in found["layers"]:
-        sizes = (layer["n_in"], layer["n_out"])
-        shapes = (
-            f"{k} {'×'.join(map(str, v))}" for k, v in layer["parameters"].items()
-        )
-        row = [
-            str(layer["index"]),
-            layer["name"],
-            layer["type"],
-            "" if sizes == (None, None) else f"{sizes[0]} → {sizes[1]}",
-            ", ".join(shapes),
-            f"{layer['count']:,}",
-            layer["updater"] or "",
-        ]
-        read = layer["reads"]
-        reads = ", ".join(read[:3]) + (f" and {len(read) - 3} more" * (len(read) > 3))
-        rows.append(row + [reads] * graph)
-    rows = [[_cell(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    lines.append(
-        f"{found['parameters']:,} parameters ({found['data_type']}), "
-        f"{found['updater_state']:,} numbers of updater state, "
-        f"iteration {found['iteration']}, epoch {found['epoch']}"
-    )
-    if found["normalizer"]:
-        lines.append(f"normalizer: {found['normalizer']}")
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """A cell of the table; every row is padded to the longest, which is bounded."""
-    text = printable(text)
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 4]} ..."
 
 
 def _numbers(argument: str, file: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
@@ -205,3 +99,80 @@ def _compared(
         )
     allowed = share * max(float(np.abs(y).max(initial=0.0)), 1e-30)
     return float(np.abs(ours - y).max(initial=0.0)), allowed
+
+
+def differences(
+    first: str | os.PathLike[str], second: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Where two model zips differ, as plain types.
+
+    ``configuration``: JSON path → the two values, what is missing as ``None``;
+    ``parameters`` and ``updater_state``: name → the largest difference, or the two
+    shapes; ``normalizer``: the two, if they differ.
+    """
+    a, b = restore(first), restore(second)
+    fields = [dict(_leaves(net.conf.to_dict(), "$")) for net in (a, b)]
+    paths = dict.fromkeys([*fields[0], *fields[1]])
+    pairs = {path: [f.get(path) for f in fields] for path in paths}
+    found: dict[str, Any] = {
+        "configuration": {p: v for p, v in pairs.items() if repr(v[0]) != repr(v[1])},
+        "parameters": _apart(*(_arrays(net) for net in (a, b))),
+        "updater_state": _apart(
+            {"updater state": a.updater_state()}, {"updater state": b.updater_state()}
+        ),
+        "normalizer": {},
+    }
+    said = [normalizer_of(net) for net in (a, b)]
+    if _bytes(a) != _bytes(b):
+        found["normalizer"] = {"normalizer": said}
+    return found
+
+
+def report(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """:func:`differences` as lines."""
+    lines = []
+    for part, entries in found.items():
+        for name, value in entries.items():
+            what = (
+                " against ".join(map(printable, map(str, value)))
+                if (isinstance(value, list))
+                else f"up to {value:.3g} apart"
+            )
+            lines.append(f"{part}: {printable(name)}: {what}")
+    return "\n".join(lines) or "no difference"
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a JSON tree that holds no others, with its path."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _leaves(part, f"{path}.{key}")
+    elif isinstance(value, list) and value:
+        for i, part in enumerate(value):
+            yield from _leaves(part, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def _arrays(net: Network) -> dict[str, torch.Tensor]:
+    return {f"{v.node}.{v.name}": v.array.detach() for v in net.views()}
+
+
+def _apart(
+    a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys([*a, *b]):
+        one, other = a.get(name), b.get(name)
+        if one is None or other is None or one.shape != other.shape:
+            found[name] = [None if t is None else list(t.shape) for t in (one, other)]
+        elif not torch.equal(one.double(), other.double()):
+            found[name] = float((one.double() - other.double()).abs().max())
+    return found
+
+
+def _bytes(net: Network) -> bytes | None:
+    given = net.normalizer
+    return (
+        given if given is None or isinstance(given, bytes) else write_normalizer(given)
+    )

@@ -65,6 +65,17 @@ class NeuralNetConfiguration:
         return NeuralNetConfiguration.from_dict(parse(text))
 
     @staticmethod
+    def from_yaml(text: str) -> Any:
+        """The configuration in YAML, as DL4J's ``fromYaml``; aliases are refused.
+
+        Raises:
+            DL4JFormatError: naming the place in ``text``, if it is not that.
+        """
+        from dl4py.config.yaml import load  # takes time to import
+
+        return NeuralNetConfiguration.from_dict(load(text))
+
+    @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Any:
         """As :meth:`from_json`, from plain Python types."""
         content = current(content)
@@ -74,6 +85,7 @@ class NeuralNetConfiguration:
 
     Builder = builder
     fromJson = from_json
+    fromYaml = from_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

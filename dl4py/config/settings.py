@@ -155,6 +155,12 @@ class NetworkConfiguration:
         """DL4J's JSON of this configuration."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def to_yaml(self) -> str:
+        """:meth:`to_json` as YAML, as DL4J's ``toYaml``."""
+        from dl4py.config.yaml import dump  # takes time to import
+
+        return dump(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """:meth:`to_json` as plain Python types."""
         raise NotImplementedError

@@ -173,6 +173,45 @@ class Network(nn.Module):
             found = self.output(x, features_mask, labels_mask)
             return normalizer.revert_labels(found, labels_mask)
 
+    def evaluate(self, data: Any, metric: Any = None) -> Any:
+        """A metric over batches, in test mode: DL4J's ``evaluate(iterator)``.
+
+        Args:
+            data: a batch as a tuple ``(x, labels)``, with or without both masks, or an
+                iterable of such batches, e.g. a ``DataLoader``.
+            metric: anything with ``update(predictions, labels[, mask])``, e.g. a
+                ``RegressionEvaluation`` or ``ROCMultiClass``; of several outputs a dict
+                by name. Default: an ``Evaluation``.
+
+        Returns:
+            the metric, which has counted the batches.
+        """
+        if metric is None:
+            from dl4py.evaluation import Evaluation  # torchmetrics, above this floor
+
+            metric = Evaluation()
+        names = self.plan.outputs
+        many = metric if isinstance(metric, Mapping) else {names[0]: metric}
+        if not set(many) <= set(names) or (len(names) > 1 and metric is not many):
+            raise ValueError(
+                f"evaluate(metric=...): expected a dict by the names of the outputs "
+                f"({', '.join(names)}), got {metric!r}"
+            )
+        for batch in [data] if isinstance(data, tuple) else data:
+            x, labels, *masks = unpacked(batch)
+            found, masks = self.output(x, *masks), (*masks, None, None)[1]
+            for name, counts in many.items():
+                i = names.index(name)
+                p, y, mask = (_part(v, i, name) for v in (found, labels, masks))
+                counts.update(p, y, *(() if mask is None else (mask,)))
+        return metric
+
+    def summary(self) -> str:
+        """A table of layers, sizes, parameters and updaters: DL4J's ``summary()``."""
+        from dl4py.network.summary import table  # which builds a network to compare
+
+        return table(self)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "normalizer":  # beside the network, in no state dict of it
             object.__setattr__(self, name, value)
@@ -543,6 +582,13 @@ class Network(nn.Module):
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))
+
+
+def _part(value: Any, i: int, name: str) -> Any:
+    """What belongs to an output, of a value for all of them."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    return value[i] if isinstance(value, (tuple, list)) else value
 
 
 def _keys(nodes: Sequence[Node]) -> dict[str, nn.Module]:

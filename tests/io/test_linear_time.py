@@ -14,8 +14,8 @@ from collections import Counter
 import pytest
 
 import dl4py
-from dl4py.commands import inspection
 from dl4py.io.arrays import header_bytes
+from dl4py.network import summary
 
 DL4J = "org.deeplearning4j.nn.conf"
 ACTIVATION = {"@class": f"{DL4J}.layers.ActivationLayer", "layerName": "a"}
@@ -68,8 +68,8 @@ FILES = {
 
 def everything(file):
     net = dl4py.restore(file)
-    inspection.table(net)
-    json.dumps(inspection.describe(net))
+    summary.table(net)
+    json.dumps(summary.describe(net))
     dl4py.save(net, io.BytesIO())
     return net
 
@@ -109,6 +109,6 @@ def test_names_of_layers_stay_short():
 def test_a_long_name_does_not_widen_every_row():
     long = {**ACTIVATION, "layerName": "x" * 100_000}
     net = dl4py.restore(zipped([long] + [ACTIVATION] * 99))
-    text = inspection.table(net)
+    text = summary.table(net)
     assert len(text) < 20_000 and f"{'x' * 76} ..." in text
-    assert inspection.describe(net)["layers"][0]["name"] == "x" * 100_000
+    assert summary.describe(net)["layers"][0]["name"] == "x" * 100_000

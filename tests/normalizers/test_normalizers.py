@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import dl4py
-from dl4py.commands.inspection import table
 from dl4py.normalizers import (
     VGG16,
     ImageScaler,
@@ -228,7 +227,7 @@ class TestModule:
         dl4py.save(net, tmp_path / "model.zip")
         again = dl4py.restore(tmp_path / "model.zip")
         assert torch.equal(again.predict(self.X), expected)
-        assert table(again).endswith(
+        assert again.summary().endswith(
             "normalizer: Standardize: features of 2 columns, labels of 1"
         )
 

@@ -1,0 +1,118 @@
+"""A network as a table: layers, sizes, parameters, updaters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dl4py.config import ComputationGraphConfiguration
+from dl4py.config.codec import printable
+from dl4py.network.build import build
+from dl4py.network.network import Network
+from dl4py.registry import Named
+
+WIDEST = 80  # characters of a cell in the table
+
+
+def describe(net: Network) -> dict[str, Any]:
+    """A network as plain types: its layers with shapes, parameters and updater."""
+    layers = []
+    for i, node in enumerate(net.nodes):
+        views = list(node.layer.views())
+        shapes = {view.name: list(view.array.shape) for view in views}
+        layers.append(
+            {
+                "index": i,
+                "name": node.name,
+                "type": type(node.conf).__name__,
+                "reads": list(node.step.inputs),
+                "preprocessor": type(node.step.preprocessor).__name__
+                if node.step.preprocessor
+                else None,
+                "n_in": getattr(node.conf, "n_in", None),
+                "n_out": getattr(node.conf, "n_out", None),
+                "activation": _name(getattr(node.conf, "activation", None)),
+                "loss": _name(getattr(node.conf, "loss", None)),
+                "parameters": shapes,
+                "count": sum(view.tensor.numel() for view in views),
+                "updater": _name(getattr(node.conf, "updater", None))
+                if views
+                else None,
+            }
+        )
+    return {
+        "data_type": net.conf.data_type,
+        "parameters": net.num_params(),
+        "updater_state": int(net.updater_state().numel()),
+        "iteration": net.clock.iteration,
+        "epoch": net.clock.epoch,
+        "inputs": list(net.plan.inputs),
+        "outputs": list(net.plan.outputs),
+        "normalizer": normalizer_of(net),
+        "layers": layers,
+        # where dl4j_exact=False would compute something else
+        "differences": build(net.conf, draw=False).differs(),
+    }
+
+
+def normalizer_of(net: Network) -> str | None:
+    """One line of what scales the network's raw features, if anything does."""
+    found = net.normalizer
+    if found is None:
+        return None
+    custom = "a Java class of somebody's own"
+    return custom if isinstance(found, bytes) else str(found.describe())
+
+
+def _name(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, Named):
+        return str(getattr(value, "__name__", value))
+    args = ", ".join(f"{k}={v}" for k, v in value.args if v is not None)
+    return f"{value.name}({args})" if args else value.name
+
+
+def table(net: Network) -> str:
+    """The network as a text table."""
+    found = describe(net)
+    head = ["", "name", "type", "in → out", "parameters", "count", "updater"]
+    graph = isinstance(net.conf, ComputationGraphConfiguration)
+    rows = [head + ["reads"] * graph]
+    for layer in found["layers"]:
+        sizes = (layer["n_in"], layer["n_out"])
+        shapes = (
+            f"{k} {'×'.join(map(str, v))}" for k, v in layer["parameters"].items()
+        )
+        row = [
+            str(layer["index"]),
+            layer["name"],
+            layer["type"],
+            "" if sizes == (None, None) else f"{sizes[0]} → {sizes[1]}",
+            ", ".join(shapes),
+            f"{layer['count']:,}",
+            layer["updater"] or "",
+        ]
+        read = layer["reads"]
+        reads = ", ".join(read[:3]) + (f" and {len(read) - 3} more" * (len(read) > 3))
+        rows.append(row + [reads] * graph)
+    rows = [[_cell(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    lines.append(
+        f"{found['parameters']:,} parameters ({found['data_type']}), "
+        f"{found['updater_state']:,} numbers of updater state, "
+        f"iteration {found['iteration']}, epoch {found['epoch']}"
+    )
+    if found["normalizer"]:
+        lines.append(f"normalizer: {found['normalizer']}")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A cell of the table; every row is padded to the longest, which is bounded."""
+    text = printable(text)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 4]} ..."
