@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dl4py import data, evaluation, io, normalizers
     from dl4py.evaluation import Evaluation, RegressionEvaluation
     from dl4py.serializer import restore, save
+    from dl4py.translation import from_torch
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "config",
     "data",
     "evaluation",
+    "from_torch",
     "io",
     "layers",
     "losses",
@@ -73,6 +75,7 @@ __all__ = [
 _LAZY = {  # slow to import, or seldom needed
     "data": "dl4py.data",
     "evaluation": "dl4py.evaluation",
+    "from_torch": "dl4py.translation",
     "io": "dl4py.io",
     "normalizers": "dl4py.normalizers",
     "restore": "dl4py.serializer",
