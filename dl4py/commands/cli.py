@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="the same as JSON")
     inspect.set_defaults(run=_inspect)
 
+    names = commands.add_parser("list", help="DL4J's classes and their names here")
+    names.add_argument("kind", nargs="?", help="activation, layer … (default: all)")
+    names.add_argument("--json", action="store_true", help="the same as JSON")
+    names.set_defaults(run=_list)
+
     diff = commands.add_parser("diff", help="where two model zips differ")
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
@@ -100,6 +105,14 @@ def _inspect(options: argparse.Namespace) -> int:
         print(json.dumps(summary.describe(net), indent=2))
     else:
         print(summary.table(net))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from dl4py.commands import names
+
+    found = names.rows(options.kind)
+    print(json.dumps(found, indent=2) if options.json else names.table(options.kind))
     return 0
 
 

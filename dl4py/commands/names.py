@@ -1,0 +1,66 @@
+"""Every part that has a name: DL4J's class, its name here, what it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from dl4py.registry import REGISTRIES
+
+_FAMILIES = ("dl4py", "dl4py.normalizers")  # where parts register themselves
+_INSIDE = {"module"}  # kinds that no user names
+
+
+def rows(kind: str | None = None) -> list[dict[str, Any]]:
+    """One row a part: kind, name, other names, DL4J's class, first line of its help.
+
+    Args:
+        kind: as in ``registry.REGISTRIES``, e.g. ``"layer"``; default: all.
+
+    >>> [r["java"] for r in rows("activation") if r["name"] == "cube"]
+    ['org.nd4j.linalg.activations.impl.ActivationCube']
+    """
+    for family in _FAMILIES:
+        importlib.import_module(family)
+    kinds = [k for k in REGISTRIES if k not in _INSIDE]
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
+    found = []
+    for one in kinds if kind is None else [kind]:
+        registry = REGISTRIES[one]
+        for key in registry:
+            entry = registry.entry(key)
+            text = inspect.getdoc(entry.item) or ""
+            found.append(
+                {
+                    "kind": one,
+                    "name": entry.key,
+                    "also": list(entry.names[1:]),
+                    "java": entry.java,
+                    "what": text.partition("\n")[0].rstrip("."),
+                }
+            )
+    return found
+
+
+def table(kind: str | None = None) -> str:
+    """:func:`rows` as text, a block a kind."""
+    found = rows(kind)
+    lines: list[str] = []
+    for one in dict.fromkeys(row["kind"] for row in found):
+        block = [row for row in found if row["kind"] == one]
+        cells = [
+            (
+                (row["java"] or "").rpartition(".")[2],
+                ", ".join([row["name"], *row["also"]]),
+                row["what"],
+            )
+            for row in block
+        ]
+        widths = [max(len(cell[i]) for cell in cells) for i in (0, 1)]
+        lines += ["", one, "-" * len(one)]
+        lines += [
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in cells
+        ]
+    return "\n".join(lines[1:])
