@@ -52,7 +52,16 @@ class WeightInit(Numbers):
         raise NotImplementedError
 
 
-@WEIGHT_INITS.add("distribution", java="WeightInitDistribution")
+@WEIGHT_INITS.add(
+    "distribution",
+    java="WeightInitDistribution",
+    near={
+        "orthogonal": "pass OrthogonalDistribution(1.0) in its place",
+        "random_normal": "pass NormalDistribution(0.0, 0.05) in its place",
+        "random_uniform": "pass UniformDistribution(-0.05, 0.05) in its place",
+        "truncated_normal": "pass TruncatedNormalDistribution(0.0, 0.05) in its place",
+    },
+)
 @dataclass(frozen=True)
 class FromDistribution(WeightInit):
     """Draws from a distribution, whatever the fans.
