@@ -233,6 +233,10 @@ class NetworkBuilder(Words):
 
     def layer(self, *values: Any) -> NetworkBuilder:
         """Add a layer: ``layer(conf)`` or ``layer(index, conf)``."""
+        if len(values) not in (1, 2):
+            raise ConfigurationError(
+                f"layer(conf) or layer(index, conf): got {len(values)} values"
+            )
         *index, layer = values
         layer = _built(layer, "layer")
         position = index[0] if index else len(self._layers)
@@ -527,11 +531,12 @@ def _implied(layer: Layer) -> InputType | None:
     return FeedForward(size)
 
 
-def _old_switch(name: str, only: Any) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if value != only:
+def _old_switch(name: str, only: Any) -> Callable[..., None]:
+    def check(*values: Any) -> None:
+        if values != (only,):
+            given = ", ".join(map(repr, values))
             raise ConfigurationError(
-                f"{name}({value!r}): current DL4J and dl4py know only {name}({only!r})"
+                f"{name}({given}): current DL4J and dl4py know only {name}({only!r})"
             )
 
     return check

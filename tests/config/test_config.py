@@ -274,6 +274,25 @@ class TestErrors:
         with pytest.raises(ConfigurationError, match="convolutional_flat"):
             chain.layer(Convolution2D(n_out=2)).build()
 
+    @pytest.mark.parametrize(
+        "setting, args, options, message",
+        [
+            ("updater", (), {"name": "adam"}, r"updater\(value\): .*got name='adam'"),
+            ("updater", (), {}, r"updater\(value\): expected one value.*got nothing"),
+            ("updater", ("adam", 1), {"lr": 0.1}, "got 'adam', 1, lr=0.1"),
+            ("activation", (), {"function": "relu"}, "got function='relu'"),
+            ("weight_init", (), {}, "got nothing"),
+            ("nOut", (), {}, r"nOut\(value\): .*got nothing"),
+            ("backprop", (), {}, r"backprop\(\): current DL4J"),
+            ("layer", (), {}, "got 0 values"),
+            ("layer", (0, 1, Dense(n_out=3)), {}, "got 3 values"),
+        ],
+    )
+    def test_one_value_a_call(self, setting, args, options, message):
+        words = Dense.builder() if setting == "nOut" else builder()
+        with pytest.raises((TypeError, ConfigurationError), match=message):
+            getattr(words, setting)(*args, **options)
+
     def test_old_switches(self):
         builder().backprop(True).pretrain(False).iterations(1)
         with pytest.raises(ConfigurationError, match="pretrain"):
