@@ -28,8 +28,8 @@ class NetworkMixin(_Base):
     with these keys; several inputs, labels or masks are a tuple, or a dict by name.
     Logged are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
     included; for rows of several classes without masks ``val_accuracy`` and
-    ``test_accuracy`` too, of several loaders each under Lightning's ``val_loss/
-    dataloader_idx_0`` and so on. The parameters after training equal those of ``Network.fit``
+    ``test_accuracy`` too. With several loaders Lightning adds ``/dataloader_idx_0`` and
+    so on to these names. The parameters after training equal those of ``Network.fit``
     on the same batches.
 
     Args:
