@@ -283,6 +283,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@functools.lru_cache(4096)  # networks ask for it layer by layer
 def json_key(field: dataclasses.Field[Any]) -> str:
     """The key of a dataclass field in DL4J's JSON."""
     return str(field.metadata.get("json") or camel(field.name))

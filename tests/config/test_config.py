@@ -355,6 +355,19 @@ class TestJson:
         with pytest.raises(DL4JFormatError, match=message):
             NeuralNetConfiguration.from_json(text)
 
+    def test_as_many_parts_as_its_length_allows(self):
+        """Thousands of layers are read; a text of nothing but brackets is not."""
+        content = builder().layer(Dense(n_in=2, n_out=2)).build().to_dict()
+        for text, fits in (("", False), ("x" * 60, True)):
+            content["confs"][0]["layer"]["own"] = [[text]] * 60_000
+            given = json.dumps(content)
+            if fits:
+                conf = NeuralNetConfiguration.from_json(given)
+                assert conf.to_dict() == content
+            else:
+                with pytest.raises(DL4JFormatError, match="more than 50000 objects"):
+                    NeuralNetConfiguration.from_json(given)
+
     def test_unregistered_functions_cannot_be_written(self):
         conf = builder().layer(Dense(n_in=2, n_out=2, activation=torch.sin)).build()
         with pytest.raises(TypeError, match=r"confs\[0\].layer.activationFn.*register"):
