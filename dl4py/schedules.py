@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.clock import Clock
-from dl4py.fields import Numbers, is_number, number
+from dl4py.fields import Checked, is_number, number
 from dl4py.registry import SCHEDULES
 
 __all__ = ["Counted", "Schedule", "get"]
 
 
 @dataclass(frozen=True)
-class Schedule(Numbers):
+class Schedule(Checked):
     """Base of all schedules: a value for every moment."""
 
     def __call__(

@@ -232,7 +232,7 @@ def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
     field whose default is ``None`` may be null, if it is no number of Java's.
     """
     kind: Callable[[Any], Any] | None = field.metadata.get("kind")
-    primitive = field.metadata.get("whole") or getattr(kind, "primitive", False)
+    primitive = getattr(kind, "primitive", False)
     if value is None and (field.default is not None or primitive):
         raise DL4JFormatError(f"{path}: must be given, got null")
     if not (isinstance(value, str) and getattr(kind, "takes_text", False)):

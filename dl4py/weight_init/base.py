@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dl4py.fields import Numbers
+from dl4py.fields import Checked
 from dl4py.registry import DISTRIBUTIONS, WEIGHT_INITS
 from dl4py.weight_init.distributions import Distribution
 
 
 @dataclass(frozen=True)
-class WeightInit(Numbers):
+class WeightInit(Checked):
     """Base of all schemes: ``init(tensor, fan_in, fan_out, generator=None)``, in place.
 
     fi and fo stand for fan_in and fan_out; U(±b) is uniform on [-b, b).

@@ -36,6 +36,7 @@ from dl4py.config import (
     WeightDecay,
 )
 from dl4py.registry import LAYERS, MODULES
+from dl4py.weight_init import Constant
 
 
 def builder():
@@ -273,6 +274,11 @@ class TestErrors:
         chain = builder().input_type(InputType.feed_forward(9))
         with pytest.raises(ConfigurationError, match="convolutional_flat"):
             chain.layer(Convolution2D(n_out=2)).build()
+
+    def test_nothing_where_something_is_needed(self):
+        for make in (lambda: MaxNorm(max_norm=None), lambda: Constant(value=None)):
+            with pytest.raises(ValueError, match=r"=...\) must be .*, got None"):
+                make()
 
     @pytest.mark.parametrize(
         "setting, args, options, message",
