@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from dl4py.registry import SEARCHES, UPDATERS
-from dl4py.solvers import exact
+from dl4py.solvers import dl4j
 from dl4py.solvers.base import Solver
 from dl4py.solvers.directions import (
     Conjugate,
@@ -53,7 +53,7 @@ class LineSolver(Solver):
         step_function: one of DL4J's: ``"NegativeDefaultStepFunction"``; ``Default...``
             goes uphill, ``NegativeGradient...`` takes the whole direction unseen,
             ``Gradient...`` does both.
-        dl4j_exact: DL4J's own steps, see :mod:`dl4py.solvers.exact`; direction and
+        dl4j_exact: DL4J's own steps, see :mod:`dl4py.solvers.dl4j`; direction and
             search are then DL4J's, of ``algorithm``.
 
     Attributes:
@@ -96,8 +96,8 @@ class LineSolver(Solver):
         if not isinstance(dl4j_exact, bool):
             self.wrong("dl4j_exact", "True or False", dl4j_exact)
         self.dl4j_exact = dl4j_exact
-        self.step_function = exact.step_function(step_function)
-        sign, searches = exact.STEP_FUNCTIONS[self.step_function]
+        self.step_function = dl4j.step_function(step_function)
+        sign, searches = dl4j.STEP_FUNCTIONS[self.step_function]
         if not dl4j_exact:
             maximize = maximize or sign > 0
             line_search = line_search if searches else "fixed"
@@ -177,8 +177,8 @@ class LineSolver(Solver):
     def advance(self, problem: Problem) -> Tensor:
         rate = problem.per_group("lr")
         if self.dl4j_exact:
-            model = exact.OfProblem(problem, rate)
-            exact.optimize(
+            model = dl4j.OfProblem(problem, rate)
+            dl4j.optimize(
                 model, self.memory, self.algorithm, self.iterations, self.step_function
             )
             return model.params()
