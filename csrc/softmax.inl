@@ -1,5 +1,5 @@
 // Softmax with cross entropy; y are labels or classes.
-#include "losses.h"
+#include "rows.h"
 
 namespace dl4py {
 

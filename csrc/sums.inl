@@ -3,7 +3,7 @@
 #include <string>
 
 #include "logs.h"
-#include "losses.h"
+#include "rows.h"
 
 namespace dl4py {
 

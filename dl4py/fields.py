@@ -1,14 +1,128 @@
-"""Frozen dataclasses whose numbers are checked when they are made."""
+"""Frozen dataclasses whose fields take their normal form when they are made.
+
+A field states its kind: what it accepts, and the one form that it has then.
+``kind(value)`` returns that, or raises a ``ValueError`` that goes on after the field's
+name: "must be …, got …". Kinds of numbers are here, those that look up registered
+items in ``dl4py.config.kinds``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from dl4py.registry import option
 
 INF = math.inf
+Kind = Callable[[Any], Any]
+
+
+class Checked:
+    """A frozen dataclass whose fields take their normal form when it is made.
+
+    ``None`` stays where it stands for "not given".
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Decay(Checked):
+        ...     rate: float = number(low=0.0, high=1.0)
+        >>> Decay(1)
+        Decay(rate=1.0)
+        >>> Decay(2)
+        Traceback (most recent call last):
+        ValueError: Decay(rate=...) must be in [0, 1], got 2
+    """
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            kind, value = f.metadata.get("kind"), getattr(self, f.name)
+            if kind is not None and (value is not None or f.default is not None):
+                try:
+                    object.__setattr__(self, f.name, kind(value))
+                except ValueError as error:
+                    raise ValueError(self._place(f.name, str(error))) from None
+
+    def _require(self, *names: str) -> None:
+        """Raise where one of the fields ``names`` was not given."""
+        for name in names:
+            if getattr(self, name) is None:
+                raise self._wrong(name, "given", None)
+
+    def _wrong(self, name: str, expected: str, value: object) -> ValueError:
+        return ValueError(self._place(name, str(wrong(expected, value))))
+
+    def _place(self, name: str, fault: str) -> str:
+        return f"{type(self).__name__}({name}=...) {fault}"
+
+
+def wrong(expected: str, value: object) -> ValueError:
+    """What a kind raises."""
+    return ValueError(f"must be {expected}, got {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` stands for one real number; strings and booleans do not."""
+    return hasattr(value, "__float__") and not isinstance(value, bool)
+
+
+def real(value: Any) -> float:
+    """``value`` as a finite number, NaN if it is none."""
+    try:
+        x = float(value) if is_number(value) else math.nan
+    except (OverflowError, TypeError, ValueError):  # a tensor of many numbers, say
+        return math.nan
+    return x if math.isfinite(x) else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A finite number in [``minimum``, ``maximum``] that is greater than ``above``."""
+
+    minimum: float = -INF
+    maximum: float = INF
+    above: float = -INF
+    primitive: bool = True  # in Java: it is never null
+
+    def __call__(self, value: Any) -> float:
+        x = real(value)
+        if not (self.minimum <= x <= self.maximum and x > self.above):
+            raise wrong(self._expected(), value)
+        return x
+
+    def _expected(self) -> str:
+        if self.minimum > -INF and self.maximum < INF:
+            return f"in [{self.minimum:g}, {self.maximum:g}]"
+        bounds = ((">=", self.minimum), (">", self.above), ("<=", self.maximum))
+        return " ".join(
+            [
+                "a finite number",
+                *(f"{sign} {b:g}" for sign, b in bounds if abs(b) < INF),
+            ]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """A whole number of at least ``minimum`` that fits in Java's ``int``.
+
+    Args:
+        minimum: the smallest one.
+        bits: 31, or 63 for what is a ``long`` in Java.
+    """
+
+    minimum: int = 0
+    bits: int = 31
+    primitive: ClassVar[bool] = True
+
+    def __call__(self, value: Any) -> int:
+        x = value if isinstance(value, int) else real(value)
+        if isinstance(value, bool) or not (x == x // 1 and x >= self.minimum):
+            raise wrong(f"a whole number >= {self.minimum}", value)
+        if x >= 1 << self.bits:
+            raise wrong(f"a whole number below 2^{self.bits}", value)
+        return int(x)
 
 
 def number(
@@ -28,56 +142,5 @@ def number(
         above: every value is greater than this.
         whole: whole numbers only, which fit in Java's ``int``.
     """
-    return option(default, low=low, high=high, above=above, whole=whole)
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` stands for one real number; strings and booleans do not."""
-    return hasattr(value, "__float__") and not isinstance(value, bool)
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    """Base of data with fields made by :func:`number`.
-
-    Example:
-        >>> @dataclasses.dataclass(frozen=True)
-        ... class Decay(Numbers):
-        ...     rate: float = number(low=0.0, high=1.0)
-        >>> Decay(1)
-        Decay(rate=1.0)
-        >>> Decay(2)
-        Traceback (most recent call last):
-        ValueError: Decay(rate=...) must be a finite number >= 0 and <= 1, got 2
-    """
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if "whole" in field.metadata and not (value is None is field.default):
-                object.__setattr__(self, field.name, self._checked(field, value))
-
-    def _checked(self, field: dataclasses.Field[Any], value: Any) -> float:
-        low, high, above, whole = (
-            field.metadata[fact] for fact in ("low", "high", "above", "whole")
-        )
-        x = float(value) if is_number(value) else math.nan
-        good = math.isfinite(x) and low <= x <= high and x > above
-        if not good or (whole and not (x.is_integer() and abs(x) < 2**31)):
-            bounds = ((">=", low), (">", above), ("<=", high))
-            words = [f"{sign} {b:g}" for sign, b in bounds if math.isfinite(b)]
-            kind = "a whole number" if whole else "a finite number"
-            raise self._wrong(field.name, " ".join([kind, " and ".join(words)]), value)
-        return int(x) if whole else x
-
-    def _require(self, *names: str) -> None:
-        """Raise where one of the fields ``names`` was not given."""
-        for name in names:
-            if getattr(self, name) is None:
-                raise self._wrong(name, "given", None)
-
-    def _wrong(self, name: str, expected: str, value: object) -> ValueError:
-        owner = type(self).__name__
-        return ValueError(
-            f"{owner}({name}=...) must be {expected.strip()}, got {value!r}"
-        )
+    real = Real(low, high, above, primitive=default is not None)
+    return option(default, kind=Integer(int(low)) if whole else real)

@@ -6,8 +6,8 @@ JSON, checkpoints, tests) knows it:
     @ACTIVATIONS.add("cube", java="ActivationCube")
     class Cube(Activation): ...
 
-Names are DL4J's enum constants or class names; case, spaces, ``_``, ``-`` and a
-trailing ``Layer`` do not matter.
+Names are DL4J's enum constants or class names, and torch's and Keras's names of exactly
+the same; case, spaces, ``_``, ``-`` and a trailing ``Layer`` do not matter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import difflib
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -67,6 +68,7 @@ class Registry(Generic[T]):
         kind: the word used in error messages, e.g. ``"activation"``.
         package: the Java package of DL4J's own items; ``java=`` names of items are
             relative to it.
+        torch: the module in which torch keeps items that may stand in a name's place.
 
     Example:
         >>> colours = Registry("colour")
@@ -76,20 +78,37 @@ class Registry(Generic[T]):
         True
     """
 
-    def __init__(self, kind: str, package: str = "") -> None:
+    def __init__(self, kind: str, package: str = "", torch: str = "") -> None:
         self.kind = kind
         self.package = package
+        self.torch = torch
         self._entries: dict[str, Entry[T]] = {}
         self._java: dict[str, Entry[T]] = {}
+        self._near: dict[str, str] = {}
 
-    def add(self, *names: str, java: str | None = None) -> Callable[[A], A]:
+    def add(
+        self,
+        *names: str,
+        java: str | None = None,
+        near: Mapping[str, str] | None = None,
+    ) -> Callable[[A], A]:
         """Register the decorated class or function under ``names``.
 
         Args:
-            names: DL4J's names of the item, ``_`` as in DL4J's enum; the first is its
-                key.
+            names: DL4J's names of the item, ``_`` as in DL4J's enum, and those under
+                which torch or Keras have exactly the same; the first is its key.
             java: DL4J's class, relative to the registry's package; needed only for
                 items that DL4J's files know.
+            near: names, with spaces between them, under which torch or Keras have
+                almost the same → what differs, for the error.
+
+        Example:
+            >>> shapes = Registry("shape")
+            >>> @shapes.add("square", near={"oblong": "sides differ"})
+            ... def square(): ...
+            >>> shapes["oblong"]
+            Traceback (most recent call last):
+            ValueError: unknown shape 'oblong': the nearest is 'square'; sides differ
         """
         if not names:
             raise ValueError(f"{self.kind}: add(...) needs at least one name")
@@ -105,6 +124,9 @@ class Registry(Generic[T]):
                         f"{_qualname(known.item)}; choose another name"
                     )
                 self._entries[canonical(name)] = entry
+            for others, difference in (near or {}).items():
+                hint = f"the nearest is {names[0]!r}; {difference}"
+                self._near |= {canonical(other): hint for other in others.split()}
             simple = full.rpartition(".")[2] if full else names[0]
             self._java[simple.lower()] = entry
             return item
@@ -165,8 +187,24 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: str) -> NoReturn:
         names = {n.lower() for e in self._entries.values() for n in e.names}
-        hint = suggest(name.lower(), names) or f"known: {', '.join(sorted(names))}"
+        word = canonical(name)
+        hint = (
+            self._near.get(word)
+            or self._near.get(word.removesuffix("loss"))
+            or self._of_torch(word)
+            or suggest(name.lower(), names)
+            or f"known: {', '.join(sorted(names))}"
+        )
         raise ValueError(f"unknown {self.kind} {name!r}: {hint}")
+
+    def _of_torch(self, word: str) -> str:
+        """What to pass where only torch has something of this name."""
+        home = sys.modules.get(self.torch)
+        near = (n for n in vars(home) if canonical(n) == word) if home else ()
+        found = [n for n in near if callable(getattr(home, n))]
+        if not found:
+            return ""
+        return f"DL4J has none; pass {self.torch}.{found[0]} in place of the name"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -245,6 +283,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@functools.lru_cache(4096)  # networks ask for it layer by layer
 def json_key(field: dataclasses.Field[Any]) -> str:
     """The key of a dataclass field in DL4J's JSON."""
     return str(field.metadata.get("json") or camel(field.name))
@@ -258,11 +297,19 @@ def _same(a: object, b: object) -> bool:
     return a is b or _qualname(a) == _qualname(b)  # a re-run notebook cell or a reload
 
 
-ACTIVATIONS: Registry[Any] = Registry("activation", "org.nd4j.linalg.activations.impl")
-LOSSES: Registry[Any] = Registry("loss", "org.nd4j.linalg.lossfunctions.impl")
-UPDATERS: Registry[Any] = Registry("updater", "org.nd4j.linalg.learning.config")
+ACTIVATIONS: Registry[Any] = Registry(
+    "activation", "org.nd4j.linalg.activations.impl", "torch.nn"
+)
+LOSSES: Registry[Any] = Registry(
+    "loss", "org.nd4j.linalg.lossfunctions.impl", "torch.nn"
+)
+UPDATERS: Registry[Any] = Registry(
+    "updater", "org.nd4j.linalg.learning.config", "torch.optim"
+)
 SCHEDULES: Registry[Any] = Registry("schedule", "org.nd4j.linalg.schedule")
-WEIGHT_INITS: Registry[Any] = Registry("weight init", "org.deeplearning4j.nn.weights")
+WEIGHT_INITS: Registry[Any] = Registry(
+    "weight init", "org.deeplearning4j.nn.weights", "torch.nn.init"
+)
 DISTRIBUTIONS: Registry[Any] = Registry(
     "distribution", "org.deeplearning4j.nn.conf.distribution"
 )

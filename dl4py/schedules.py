@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.clock import Clock
-from dl4py.fields import Numbers, is_number, number
+from dl4py.fields import Checked, is_number, number
 from dl4py.registry import SCHEDULES
 
 __all__ = ["Counted", "Schedule", "get"]
 
 
 @dataclass(frozen=True)
-class Schedule(Numbers):
+class Schedule(Checked):
     """Base of all schedules: a value for every moment."""
 
     def __call__(
@@ -95,7 +95,14 @@ class Fixed(Schedule):
         return self.value
 
 
-@SCHEDULES.add("exponential", java="ExponentialSchedule")
+@SCHEDULES.add(
+    "exponential",
+    java="ExponentialSchedule",
+    near={
+        "exponential_decay": "gamma is Keras's decay_rate ** (1 / decay_steps)",
+        "exponential_lr": "torch counts its calls, it counts by='iteration' or 'epoch'",
+    },
+)
 @dataclass(frozen=True)
 class Exponential(Counted):
     """Exponential decay.
@@ -121,7 +128,13 @@ class Exponential(Counted):
         return float(self.initial_value * self.gamma**i)
 
 
-@SCHEDULES.add("inverse", java="InverseSchedule")
+@SCHEDULES.add(
+    "inverse",
+    java="InverseSchedule",
+    near={
+        "inverse_time_decay": "gamma is Keras's decay_rate / decay_steps, power 1",
+    },
+)
 @dataclass(frozen=True)
 class Inverse(Counted):
     """Inverse decay.
@@ -149,7 +162,14 @@ class Inverse(Counted):
         return float(self.initial_value / (1 + self.gamma * i) ** self.power)
 
 
-@SCHEDULES.add("poly", java="PolySchedule")
+@SCHEDULES.add(
+    "poly",
+    java="PolySchedule",
+    near={
+        "polynomial_decay": "it ends at 0, Keras's at end_learning_rate",
+        "polynomial_lr": "torch's total_iters is its max_iter",
+    },
+)
 @dataclass(frozen=True)
 class Poly(Counted):
     """Polynomial decay to 0 at ``max_iter``.
@@ -223,7 +243,14 @@ class Sigmoid(Counted):
         return self.initial_value / (1 + math.exp(-z))
 
 
-@SCHEDULES.add("step", java="StepSchedule")
+@SCHEDULES.add(
+    "step",
+    java="StepSchedule",
+    near={
+        "step_lr": "torch's gamma is its decay_rate, step_size its step",
+        "multi_step_lr": "for steps of unequal length write 'map'",
+    },
+)
 @dataclass(frozen=True)
 class Step(Counted):
     """A factor every ``step`` counts.
@@ -251,7 +278,13 @@ class Step(Counted):
         return float(self.initial_value * self.decay_rate ** math.floor(i / self.step))
 
 
-@SCHEDULES.add("map", java="MapSchedule")
+@SCHEDULES.add(
+    "map",
+    java="MapSchedule",
+    near={
+        "piecewise_constant_decay": "a value holds from its key on, in Keras after it",
+    },
+)
 @dataclass(frozen=True)
 class Map(Counted):
     """Values set at given counts, each until the next one.

@@ -1,10 +1,14 @@
 """Names, aliases, arguments and JSON keys of registered items."""
 
 import dataclasses
+import re
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 import dl4py.normalizers  # noqa: F401  they register when they are first used
+from dl4py import activations, losses, weight_init
 from dl4py.registry import REGISTRIES, Named, Registry, canonical, json_key, option
 
 
@@ -70,3 +74,66 @@ def test_java_classes_are_unique(kind):
     java = [j for j in java if j is not None]
     assert len(java) == len(set(java)) or kind == "weight init"
     assert list(registry), f"nothing is registered as {kind}"
+
+
+def test_a_name_of_something_else_says_what_differs(registry):
+    registry.add("elu", near={"celu relu_e": "its slope differs"})(lambda x: x)
+    for name in ("CELU", "Relu-E", "celu_loss"):
+        with pytest.raises(ValueError, match="nearest is 'elu'; its slope differs"):
+            registry[name]
+    registry.add("celu")(abs)  # one's own item may be called so
+    assert registry["celu"] is abs
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_names_near_an_item_are_of_no_item(kind):
+    registry = REGISTRIES[kind]
+    assert not [name for name in registry._near if name in registry]
+
+
+@pytest.mark.parametrize(
+    "kind, name, way",
+    [
+        ("activation", "soft_shrink", "torch.nn.Softshrink"),
+        ("loss", "TripletMarginLoss", "torch.nn.TripletMarginLoss"),
+        ("updater", "radam", "torch.optim.RAdam"),
+        ("weight init", "dirac_", "torch.nn.init.dirac_"),
+    ],
+)
+def test_what_only_torch_has_is_to_be_passed_itself(kind, name, way):
+    with pytest.raises(ValueError, match=f"DL4J has none; pass {re.escape(way)} in"):
+        REGISTRIES[kind][name]
+
+
+X = torch.tensor([[-3.0, -0.5, 0.0, 2.0]], dtype=torch.float64)
+Y = torch.tensor([[1.0, -2.0, 0.0, 0.5]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "name, theirs", [("silu", F.silu), ("linear", torch.nn.Identity())]
+)
+def test_names_of_the_same_activation(name, theirs):
+    torch.testing.assert_close(activations.get(name)(X), theirs(X), rtol=1e-14, atol=0)
+
+
+def test_names_of_the_same_loss():
+    torch.testing.assert_close(losses.get("mse_loss")(X, Y), F.mse_loss(X, Y))
+
+
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("xavier_normal", torch.nn.init.xavier_normal_),
+        ("glorot_uniform", torch.nn.init.xavier_uniform_),
+        ("kaiming_normal", torch.nn.init.kaiming_normal_),
+        ("kaiming_uniform", torch.nn.init.kaiming_uniform_),
+        ("he_uniform", torch.nn.init.kaiming_uniform_),
+        ("zeros", torch.nn.init.zeros_),
+    ],
+)
+def test_names_of_the_same_weight_init(name, theirs):
+    ours = weight_init.get(name)
+    args = {} if name == "zeros" else {"generator": torch.Generator().manual_seed(1)}
+    expected = theirs(torch.empty(30, 20), **args)
+    found = ours(torch.empty(30, 20), 20, 30, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, expected)

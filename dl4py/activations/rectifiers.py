@@ -21,7 +21,13 @@ from dl4py.noise import TORCH, Noise
 from dl4py.registry import ACTIVATIONS
 
 
-@ACTIVATIONS.add("elu", java="ActivationELU")
+@ACTIVATIONS.add(
+    "elu",
+    java="ActivationELU",
+    near={
+        "celu": "celu's slope at 0 is 1, that of elu α: they are equal at alpha=1",
+    },
+)
 class ELU(Activation):
     """Exponential linear unit.
 
@@ -316,7 +322,13 @@ class SELU(Activation):
         return ops.selu(x) if ops.serves(x) else F.selu(x)
 
 
-@ACTIVATIONS.add("thresholdedrelu", java="ActivationThresholdedReLU")
+@ACTIVATIONS.add(
+    "thresholdedrelu",
+    java="ActivationThresholdedReLU",
+    near={
+        "threshold": "it gives 0 up to theta, threshold a value of your choice",
+    },
+)
 class ThresholdedReLU(Activation):
     """f(x) = x if x > θ else 0
 

@@ -39,7 +39,14 @@ class Cube(Activation):
         return (3 * x.masked_fill(zero, 1.0).log()).masked_fill(zero, -math.inf)
 
 
-@ACTIVATIONS.add("gelu", java="ActivationGELU")
+@ACTIVATIONS.add(
+    "gelu",
+    java="ActivationGELU",
+    near={
+        "gelu_tanh gelu_new": "write gelu with precise=True",
+        "gelu_erf": "it has the forms of σ and, with precise=True, of tanh",
+    },
+)
 class GELU(Activation):
     """Gaussian error linear unit in its sigmoid form, not torch's erf form.
 
@@ -136,7 +143,7 @@ class HardTanh(Activation):
         return ops.hardtanh(x)
 
 
-@ACTIVATIONS.add("identity", java="ActivationIdentity")
+@ACTIVATIONS.add("identity", "linear", java="ActivationIdentity")
 class Identity(Activation):
     """f(x) = x
 
@@ -200,7 +207,13 @@ class RationalTanh(Activation):
         return literal_note(1.7159, dtype)
 
 
-@ACTIVATIONS.add("sigmoid", java="ActivationSigmoid")
+@ACTIVATIONS.add(
+    "sigmoid",
+    java="ActivationSigmoid",
+    near={
+        "log_sigmoid": "losses with activation='sigmoid' take its logarithm themselves",
+    },
+)
 class Sigmoid(Activation):
     """f(x) = 1 / (1 + e⁻ˣ)
 
@@ -226,7 +239,13 @@ class Sigmoid(Activation):
         return F.logsigmoid(-x)
 
 
-@ACTIVATIONS.add("softmax", java="ActivationSoftmax")
+@ACTIVATIONS.add(
+    "softmax",
+    java="ActivationSoftmax",
+    near={
+        "log_softmax": "losses with activation='softmax' take its logarithm themselves",
+    },
+)
 class Softmax(Activation):
     """f(x)ⱼ = exp(xⱼ) / Σₖ exp(xₖ) along the last axis, whatever it means, as DL4J.
 
@@ -304,7 +323,14 @@ class Softsign(Activation):
         return self.log_above(-x)
 
 
-@ACTIVATIONS.add("swish", java="ActivationSwish")
+@ACTIVATIONS.add(
+    "swish",
+    "silu",
+    java="ActivationSwish",
+    near={
+        "hardswish hard_silu": "x·σ(x) is smooth, the other is not",
+    },
+)
 class Swish(Activation):
     """f(x) = x·σ(x)
 

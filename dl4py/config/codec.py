@@ -30,7 +30,8 @@ from dl4py.registry import (
 _UNKNOWN = "_unknown_json"
 _TAGS = ("@class", "type")  # distributions are tagged by "type" in DL4J's files
 _MAX_DEPTH = 64  # of JSON; DL4J's own has less than 20
-_MAX_PARTS = 50_000  # objects and lists in one JSON text; a layer has about 15
+_MAX_PARTS = 50_000  # objects and lists in a short JSON text; a layer has about 15
+_PART = 64  # characters for each of them in a long one; DL4J writes over 100
 # what code that trusts its arguments raises on wrong ones
 _FAULTS = (
     TypeError,
@@ -85,8 +86,11 @@ def parse(text: str) -> dict[str, Any]:
     Raises:
         DL4JFormatError: if it is none, or nested deeper or larger than DL4J's are.
     """
-    if text.count("{") + text.count("[") > _MAX_PARTS:
-        raise DL4JFormatError(f"$: more than {_MAX_PARTS} objects and lists")
+    limit = max(_MAX_PARTS, len(text) // _PART)  # work in proportion to the text
+    if text.count("{") + text.count("[") > limit:
+        raise DL4JFormatError(
+            f"$: more than {limit} objects and lists in {len(text)} characters"
+        )
     try:
         content = json.loads(text, parse_constant=_no_constant)
     except RecursionError:
@@ -228,7 +232,7 @@ def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
     field whose default is ``None`` may be null, if it is no number of Java's.
     """
     kind: Callable[[Any], Any] | None = field.metadata.get("kind")
-    primitive = field.metadata.get("whole") or getattr(kind, "primitive", False)
+    primitive = getattr(kind, "primitive", False)
     if value is None and (field.default is not None or primitive):
         raise DL4JFormatError(f"{path}: must be given, got null")
     if not (isinstance(value, str) and getattr(kind, "takes_text", False)):

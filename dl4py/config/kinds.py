@@ -1,8 +1,8 @@
 """Kinds of configuration values: what a field accepts, and its one normal form.
 
 A field states its kind once (``field(kind=Integer(1))``); the builder, JSON decoding
-and the error messages read it from there. ``kind(value)`` returns the normal form or
-raises a ``ValueError`` that says what was expected and what came.
+and the error messages read it from there. Those of plain numbers are in
+``dl4py.fields``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from dl4py.config.codec import is_real, is_unicode, replace, shown
+from dl4py.config.codec import is_unicode, replace, shown
+from dl4py.fields import Checked as Checked
+from dl4py.fields import Integer as Integer
+from dl4py.fields import Kind, wrong
+from dl4py.fields import Real as Real
 from dl4py.registry import Named, Registry, canonical, option, parameters
-
-Kind = Callable[[Any], Any]
 
 
 def field(
@@ -40,64 +42,6 @@ def field(
     return option(default, json=json, kind=kind, inherit=inherit, training=training)
 
 
-class Checked:
-    """A frozen dataclass whose fields take their normal form when it is made."""
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            kind, value = f.metadata.get("kind"), getattr(self, f.name)
-            if kind is not None and value is not None:
-                try:
-                    object.__setattr__(self, f.name, kind(value))
-                except ValueError as error:
-                    name = type(self).__name__
-                    raise ValueError(f"{name}({f.name}=...) {error}") from None
-
-
-def _wrong(expected: str, value: object) -> ValueError:
-    return ValueError(f"must be {expected}, got {value!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Integer:
-    """A whole number of at least ``minimum`` that fits in Java's ``int``.
-
-    Args:
-        minimum: the smallest one.
-        bits: 31, or 63 for what is a ``long`` in Java.
-    """
-
-    minimum: int = 0
-    bits: int = 31
-    primitive: ClassVar[bool] = True  # in Java: it is never null
-
-    def __call__(self, value: Any) -> int:
-        whole = isinstance(value, int) or (
-            isinstance(value, float) and value.is_integer()
-        )
-        if isinstance(value, bool) or not whole or value < self.minimum:
-            raise _wrong(f"a whole number >= {self.minimum}", value)
-        if value >= 1 << self.bits:
-            raise _wrong(f"a whole number below 2^{self.bits}", value)
-        return int(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Real:
-    """A finite number in [``minimum``, ``maximum``]."""
-
-    minimum: float = -math.inf
-    maximum: float = math.inf
-    primitive: ClassVar[bool] = True
-
-    def __call__(self, value: Any) -> float:
-        if not is_real(value):
-            raise _wrong("a finite number", value)
-        if not self.minimum <= value <= self.maximum:
-            raise _wrong(f"in [{self.minimum:g}, {self.maximum:g}]", value)
-        return float(value)
-
-
 @dataclasses.dataclass(frozen=True)
 class Rate:
     """A number as :class:`Real`, or a schedule of it."""
@@ -114,7 +58,7 @@ class Rate:
 def flag(value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise _wrong("True or False", value)
+        raise wrong("True or False", value)
     return value
 
 
@@ -125,9 +69,9 @@ class Text:
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise _wrong("a string", value)
+            raise wrong("a string", value)
         if not is_unicode(value):
-            raise _wrong("whole characters (no lone surrogates)", value)
+            raise wrong("whole characters (no lone surrogates)", value)
         return value
 
 
@@ -145,7 +89,7 @@ class Choice:
             for known in self.words:
                 if canonical(known) == canonical(word):
                     return known
-        raise _wrong("one of " + ", ".join(self.words), value)
+        raise wrong("one of " + ", ".join(self.words), value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,12 +103,12 @@ class Sizes:
         if not isinstance(value, Sequence) or isinstance(value, str):
             value = [value] * self.count
         if len(value) != self.count:
-            raise _wrong(f"{self.count} whole numbers", value)
+            raise wrong(f"{self.count} whole numbers", value)
         return tuple(Integer(self.minimum)(v) for v in value)
 
     def from_json(self, value: Any) -> tuple[int, ...]:
         if not isinstance(value, list):
-            raise _wrong(f"a list of {self.count} whole numbers", value)
+            raise wrong(f"a list of {self.count} whole numbers", value)
         return self(value)
 
 
@@ -187,7 +131,7 @@ class Item:
             value = self.registry.named(entry.key, **getattr(value, "keywords", {}))
         if isinstance(value, (str, Named)):
             if isinstance(value, Named) and value.kind != self.registry.kind:
-                raise _wrong(f"a {self.registry.kind}", value)
+                raise wrong(f"a {self.registry.kind}", value)
             given = self.registry.named(value)
             defaults = {
                 name: default
@@ -204,7 +148,7 @@ class Item:
             return replace(origin, name=given.name, args=tuple(sorted(full.items())))
         if callable(value):
             return value
-        raise _wrong(
+        raise wrong(
             f"the name of a {self.registry.kind}, a module or a function", value
         )
 
@@ -232,11 +176,11 @@ class Data:
             value = value()
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if self.number is None:
-                raise _wrong(f"a {self.registry.kind}", value)
+                raise wrong(f"a {self.registry.kind}", value)
             return self.number(float(value))
         if callable(value) or self.registry.entry_of(type(value)) is not None:
             return value
-        raise _wrong(f"a {self.registry.kind}", value)
+        raise wrong(f"a {self.registry.kind}", value)
 
     def from_json(self, value: Any) -> Any:
         return self(_of(self.registry, value))
@@ -284,12 +228,12 @@ class Many:
     def __call__(self, value: Any) -> tuple[Any, ...]:
         values = value if isinstance(value, (list, tuple)) else (value,)
         if len(values) < self.least:
-            raise _wrong(f"{self.least} or more", value)
+            raise wrong(f"{self.least} or more", value)
         return tuple(self.kind(v) for v in values)
 
     def from_json(self, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise _wrong("a list", value)
+            raise wrong("a list", value)
         return self([getattr(self.kind, "from_json", self.kind)(v) for v in value])
 
 

@@ -440,6 +440,13 @@ def setter_of(cls: type[Any], name: str, values: dict[str, Any]) -> Callable[...
     field_name, kind = known[word]
 
     def put(*args: Any, **kwargs: Any) -> None:
+        decay = field_name.startswith("weight_decay")
+        if not args and not (decay and kwargs) or len(args) > 1 and kwargs:
+            given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
+            raise TypeError(
+                f"{cls.__name__}.builder().{name}(value): expected one value, and the "
+                f"arguments of a name after it, got {', '.join(given) or 'nothing'}"
+            )
         if kwargs and isinstance(kind, Item):
             (item,) = args
             if isinstance(item, str):
@@ -448,7 +455,7 @@ def setter_of(cls: type[Any], name: str, values: dict[str, Any]) -> Callable[...
                 values[field_name] = functools.partial(item, **kwargs)
         elif kwargs and field_name == "weight_init":
             values[field_name] = WEIGHT_INITS[args[0]](**kwargs)
-        elif field_name.startswith("weight_decay"):
+        elif decay:
             values[field_name] = WeightDecay(*args, **kwargs)
         elif kwargs:
             raise TypeError(f"{cls.__name__}.builder().{name}(): unexpected {kwargs}")

@@ -74,6 +74,19 @@ class _Image(Preprocessor):
         return Convolutional(self.height, self.width, self.channels)
 
 
+def _of_images(mask: Tensor, after: str) -> Tensor:
+    """A mask of whole images as ``[n, 1]``; as in DL4J one of pixels goes no further.
+
+    Of images of one pixel, and in DL4J's form, that is ``[n, 1, 1, 1]``.
+    """
+    if mask.dim() > 2 and any(size != 1 for size in mask.shape[1:]):
+        raise ValueError(
+            f"features_mask: a mask of pixels {list(mask.shape)} ends where images "
+            f"become {after}"
+        )
+    return mask.flatten(1) if mask.dim() > 2 else mask
+
+
 @PREPROCESSORS.add("cnn_to_feed_forward", java="CnnToFeedForwardPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class CnnToFeedForward(_Image):
@@ -89,12 +102,9 @@ class CnnToFeedForward(_Image):
         return self._images, ("n", self._size)
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
-        if mask.dim() > 2:
-            raise ValueError(
-                f"features_mask: a mask of pixels {list(mask.shape)} ends where images "
-                "become rows; mask whole examples with [n], or pool with GlobalPooling"
-            )
-        return mask
+        return _of_images(
+            mask, "rows; mask whole examples with [n], or pool with GlobalPooling"
+        )
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x.flatten(1)
@@ -189,12 +199,11 @@ class CnnToRnn(_Image):
         return series(x.flatten(1), n, self.format)
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
-        if mask.dim() > 2:
-            raise ValueError(
-                f"features_mask: a mask of pixels {list(mask.shape)} ends where images "
-                "become a series; mask whole images with [n, 1]"
-            )
-        return mask.reshape(-1, n).t()
+        return (
+            _of_images(mask, "a series; mask whole images with [n, 1]")
+            .reshape(-1, n)
+            .t()
+        )
 
     def output(self, given: InputType) -> InputType:
         return Recurrent(self.image.features, None, self.format)

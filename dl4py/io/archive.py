@@ -29,6 +29,7 @@ NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
 
 TEXT_LIMIT = 4 << 20  # bytes of what is read whole; a layer's JSON has about 3000
+_TEXT_RATIO = 128  # or, if more, bytes for each one of a file, parameters included
 _READ_LIMIT = 1 << 17  # bytes read at once while a zip's directory is looked up
 _DEFLATE = 1032  # deflate's best ratio: more was never compressed into an entry
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same network gives the same file
@@ -105,10 +106,11 @@ class ModelReader:
 
     def raw(self, entry: str) -> bytes:
         """The bytes of an entry that is no large array."""
+        limit = max(TEXT_LIMIT, _TEXT_RATIO * self._length)
         with self._open(entry) as file:
-            data = file.read(TEXT_LIMIT + 1)
-        if len(data) > TEXT_LIMIT:
-            raise DL4JFormatError(f"{self.name}:{entry}: more than {TEXT_LIMIT} bytes")
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise DL4JFormatError(f"{self.name}:{entry}: more than {limit} bytes")
         return data
 
     def text(self) -> str:

@@ -36,6 +36,8 @@ class Sliding(Layer):
             return mask
         if not series and mask.dim() != window.rank + 2:
             return mask
+        if not series and all(size == 1 for size in mask.shape[2:]):
+            return mask  # of whole examples
         full = mask.unsqueeze(1) if series else mask
         full = full.float().expand(-1, -1, *self.spatial(shape))
         pooled = pooled_max(full, window).to(mask.dtype)

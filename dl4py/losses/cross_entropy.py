@@ -27,7 +27,16 @@ SMALL = 8192  # elements below which ATen's own op costs less than a kernel's ca
 NO_CLASS = -(2**62)  # torch's -100 would pass as a label
 
 
-@LOSSES.add("xent", "binary_xent", java="LossBinaryXENT")
+@LOSSES.add(
+    "xent",
+    "binary_xent",
+    java="LossBinaryXENT",
+    near={
+        "bce binary_crossentropy": "it sums over the outputs, the other is their mean",
+        "bce_with_logits": "write activation='sigmoid'; it sums over the outputs",
+        "binary_cross_entropy_with_logits": "write activation='sigmoid'; it sums",
+    },
+)
 class XENT(WeightedLoss):
     """Binary cross entropy of each output.
 
@@ -195,7 +204,14 @@ class CrossEntropy(WeightedLoss):
         return "; ".join(notes) or None
 
 
-@LOSSES.add("mcxent", java="LossMCXENT")
+@LOSSES.add(
+    "mcxent",
+    java="LossMCXENT",
+    near={
+        "cross_entropy": "with activation='softmax'; for indices 'sparse_mcxent'",
+        "categorical_crossentropy": "Keras divides by the probabilities' sum first",
+    },
+)
 class MCXENT(CrossEntropy):
     """Multi-class cross entropy: score = -w·y·ln a with one-hot or soft labels.
 
@@ -216,7 +232,14 @@ class MCXENT(CrossEntropy):
     """
 
 
-@LOSSES.add("negativeloglikelihood", "nll", java="LossNegativeLogLikelihood")
+@LOSSES.add(
+    "negativeloglikelihood",
+    "nll",
+    java="LossNegativeLogLikelihood",
+    near={
+        "nll_loss": "it takes probabilities and one-hot labels, torch's logarithms",
+    },
+)
 class NegativeLogLikelihood(CrossEntropy):
     """Another name of MCXENT: score = -w·y·ln a; not ``torch.nn.NLLLoss``.
 
@@ -236,7 +259,13 @@ class NegativeLogLikelihood(CrossEntropy):
     """
 
 
-@LOSSES.add("sparse_mcxent", java="LossSparseMCXENT")
+@LOSSES.add(
+    "sparse_mcxent",
+    java="LossSparseMCXENT",
+    near={
+        "sparse_categorical_crossentropy": "Keras first clips probabilities at 1e-7",
+    },
+)
 class SparseMCXENT(CrossEntropy):
     """MCXENT with class indices: score = -w·ln a at the label's class.
 
@@ -330,7 +359,16 @@ class SparseMCXENT(CrossEntropy):
         return labels.masked_fill(gone.reshape(labels.shape), 0)
 
 
-@LOSSES.add("kld", "kl_divergence", "reconstruction_crossentropy", java="LossKLD")
+@LOSSES.add(
+    "kld",
+    "kl_divergence",
+    "reconstruction_crossentropy",
+    java="LossKLD",
+    near={
+        "kl_div": "it takes probabilities, torch's their logarithms",
+        "kullback_leibler_divergence": "it clips at 1e-5, Keras at 1e-7",
+    },
+)
 class KLD(Loss):
     """Kullback–Leibler divergence; not ``torch.nn.KLDivLoss``.
 

@@ -14,7 +14,14 @@ from dl4py.losses.terms import times, times_log
 from dl4py.registry import LOSSES
 
 
-@LOSSES.add("poisson", "expll", java="LossPoisson")
+@LOSSES.add(
+    "poisson",
+    "expll",
+    java="LossPoisson",
+    near={
+        "poisson_nll": "it takes rates and sums over the outputs, torch's takes logs",
+    },
+)
 class Poisson(Loss):
     """Poisson likelihood: score = a - y·ln a; the activation must make a > 0.
 

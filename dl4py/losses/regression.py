@@ -19,7 +19,7 @@ from dl4py.registry import LOSSES
 SMALL = 8192  # elements below which ATen's own op costs less than a kernel's call
 
 
-@LOSSES.add("mse", "squared_loss", "mean_squared_error", java="LossMSE")
+@LOSSES.add("mse", "squared_loss", "mean_squared_error", "mse_loss", java="LossMSE")
 class MSE(WeightedLoss):
     """Mean squared error: score = w·(y - a)² / K.
 
@@ -109,7 +109,16 @@ class L1(WeightedLoss):
         return (y - a).abs()
 
 
-@LOSSES.add("mae", "mean_absolute_error", java="LossMAE")
+@LOSSES.add(
+    "mae",
+    "mean_absolute_error",
+    java="LossMAE",
+    near={
+        "l1_loss": "that is torch's mean over the outputs, DL4J's 'l1' is their sum",
+        "smooth_l1 huber": "the other is a parabola near 0",
+        "log_cosh": "the other is smooth at 0",
+    },
+)
 class MAE(WeightedLoss):
     """Mean absolute error: score = w·|y - a| / K.
 
@@ -273,7 +282,14 @@ class Wasserstein(Loss):
         return whole(gone) if self.dl4j_exact and not self._alone else gone
 
 
-@LOSSES.add("cosine_proximity", java="LossCosineProximity")
+@LOSSES.add(
+    "cosine_proximity",
+    java="LossCosineProximity",
+    near={
+        "cosine_similarity": "its lengths are at least 1e-5, Keras's 1e-6",
+        "cosine_embedding_loss": "it is minus the cosine, torch's 1 minus it",
+    },
+)
 class CosineProximity(Loss):
     """Minus the cosine of the angle between output and label.
 

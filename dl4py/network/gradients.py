@@ -1,9 +1,14 @@
-"""DL4J's five rules of gradient normalisation."""
+"""Gradients on their way to the updaters: collected, normalised, penalised."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+from dl4py.clock import Clock
+from dl4py.network.tracks import Track
 
 SMALL = 1e-5  # DL4J's stand-in for a norm of 0
 
@@ -28,3 +33,37 @@ def normalised(grads: list[Tensor], mode: str, threshold: float) -> list[Tensor]
     else:
         scales = torch.where(norms > threshold, threshold / norms, 1.0)
     return [g * scale.to(g.dtype) for g, scale in zip(grads, scales, strict=True)]
+
+
+def collect(tracks: Iterable[Track]) -> None:
+    """Take what ``backward()`` left, and the pseudo-gradients of statistics."""
+    for track in tracks:
+        if track.is_statistic:
+            track.grad = track.view.pending
+        else:
+            track.grad = None if track.group is None else track.tensor.grad
+
+
+def normalise(tracks: Iterable[Track]) -> None:
+    """Bring the gradients of each layer to its rule."""
+    layers: dict[str, list[Track]] = {}
+    for track in tracks:
+        if track.grad is not None:
+            layers.setdefault(track.view.node, []).append(track)
+    for found in layers.values():
+        conf = found[0].view.conf
+        mode = getattr(conf, "gradient_normalization", None) or "None"
+        if mode == "None":
+            continue
+        grads = [track.grad for track in found if track.grad is not None]
+        normed = normalised(grads, mode, conf.gradient_normalization_threshold)
+        for track, grad in zip(found, normed, strict=True):
+            track.grad = grad
+
+
+def penalise(tracks: Iterable[Track], clock: Clock) -> None:
+    """Add the gradients of l1 and l2."""
+    for track in tracks:
+        for r in track.view.penalties:
+            if r.before_updater and track.grad is not None:
+                track.grad = track.grad + track.penalty(r, clock)

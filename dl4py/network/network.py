@@ -497,13 +497,23 @@ class Network(nn.Module):
             the score of the last batch before its step; with one of DL4J's own solvers
             after it, as DL4J's ``score()``.
         """
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(
+                f"fit(loader, epochs=...) must be a whole number >= 1, got {epochs!r}"
+            )
         if labels is not None:
+            if epochs > 1:
+                raise ValueError(
+                    f"fit(x, labels, epochs={epochs}): a batch is one iteration of no "
+                    "epoch; write fit([(x, labels)], epochs=...), or a loop"
+                )
             return self._fit_batch(x, labels, features_mask, labels_mask)
         if isinstance(x, (Tensor, Mapping)) or not isinstance(x, Iterable):
             raise ValueError("fit(x, labels): labels are missing")
-        if epochs < 1:
+        if features_mask is not None or labels_mask is not None:
             raise ValueError(
-                f"fit(loader, epochs=...) must be at least 1, got {epochs}"
+                "fit(loader): masks come with the batches of a loader, as (x, labels, "
+                "features_mask, labels_mask)"
             )
         score = 0.0
         for epoch in range(epochs):

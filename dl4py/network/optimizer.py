@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,105 +26,16 @@ from torch import Tensor
 from dl4py.clock import Clock
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers.part import View
-from dl4py.network.gradients import normalised
+from dl4py.network.gradients import collect, normalise, penalise
 from dl4py.network.solving import Solution
+from dl4py.network.tracks import Rule, Track, is_ours, rule_of
 from dl4py.ops.register import uncompiled
 from dl4py.ops.steps import state_dtype
-from dl4py.registry import UPDATERS, Named
-from dl4py.solvers import Solver
 from dl4py.updaters import Updater, rates, states
 
 BASE = {"lr": 1.0, "weight_decay": 0.0}  # of every group
 CYCLED = ("momentum", "betas")  # what torch's schedulers cycle beside a rate
 Listener = Callable[[str, Mapping[str, Tensor]], None]
-
-
-@dataclass
-class Rule:
-    """The updater of one parameter group: DL4J's, or any torch optimizer's."""
-
-    updater: Any
-    hyper: dict[str, Any] = field(default_factory=dict)
-    inner: torch.optim.Optimizer | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the updater, as saved states hold it."""
-        kind = getattr(self.updater, "func", self.updater)  # of a partial
-        return getattr(kind, "__name__", type(kind).__name__)
-
-
-@dataclass
-class Track:
-    """One parameter or statistic on its way through a step.
-
-    Where the view's tensor is computed from others (pruned, ``weight_norm``), these are
-    trained, and each has a track: the one at ``place`` of ``count``.
-    """
-
-    view: View
-    group: int | None  # its place in param_groups; None: not an updater's
-    grad: Tensor | None = None
-    place: int = 0
-    count: int = 1
-
-    @property
-    def tensor(self) -> Tensor:
-        """The live tensor."""
-        view = self.view
-        if self.count == 1 and not view.computed:
-            return view.tensor
-        found = list(view.leaves.values())
-        if len(found) != self.count:
-            raise ValueError(
-                f"{view.node}.{view.attribute} is computed from other tensors than "
-                "when the optimizer was made: make a new one with "
-                "net.renew_optimizer()"
-            )
-        return found[self.place]
-
-    @property
-    def name(self) -> str:
-        """Node and DL4J's name, and that of the leaf where it is one."""
-        name = f"{self.view.node}/{self.view.name}"
-        if self.count == 1 and not self.view.computed:
-            return name
-        return f"{name}/{list(self.view.leaves)[self.place]}"
-
-    @property
-    def stands_for(self) -> bool:
-        """Whether its state is that of DL4J's array: the first of the same shape."""
-        view = self.view
-        if self.count == 1 and not view.computed:
-            return True
-        shape = view.tensor.shape
-        same = [p.shape == shape for p in view.leaves.values()]
-        if not any(same):
-            raise ValueError(
-                f"{view.node}.{view.attribute}: none of the tensors that it is "
-                "computed from has its shape, so that it has no updater state in "
-                "DL4J's sense; make it a parameter again first"
-            )
-        return same.index(True) == self.place
-
-    def penalty(self, r: Any, clock: Clock) -> Tensor:
-        """The gradient of a penalty on the view's tensor, for what is trained."""
-        view = self.view
-        if not view.computed:
-            gradient: Tensor = r.gradient(self.tensor, clock)
-            return gradient
-        with torch.enable_grad():
-            w = view.tensor
-        back: Tensor
-        (back,) = torch.autograd.grad(
-            w, self.tensor, r.gradient(w.detach(), clock), materialize_grads=True
-        )
-        return back
-
-    @property
-    def is_statistic(self) -> bool:
-        """Whether a forward pass, no updater, says what it becomes."""
-        return self.view.kind == "statistic"
 
 
 class NetworkOptimizer(torch.optim.Optimizer):
@@ -182,7 +92,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
             kind = "weight" if view.kind == "gain" else view.kind
             place = places.setdefault((view.node, kind), len(groups))
             if place == len(groups):
-                rule = _rule(view)
+                rule = rule_of(view)
                 self.rules.append(rule)
                 numbers = {k: self.clock.at(v) for k, v in rule.hyper.items()}
                 group = {"params": [], "name": f"{view.node}/{kind}", **BASE}
@@ -191,7 +101,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 track.group = place
                 groups[place]["params"].append(track.tensor)
         for rule, group in zip(self.rules, groups, strict=True):
-            if not _is_ours(rule.updater):
+            if not is_ours(rule.updater):
                 rule.inner = rule.updater(group["params"])
                 group["lr"] = rule.inner.param_groups[0].get("lr", 1.0)
             self._follow(rule, group)
@@ -236,9 +146,9 @@ class NetworkOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            self._collect()
-            self._normalise()
-            self._penalise()
+            collect(self.tracks)
+            normalise(self.tracks)
+            penalise(self.tracks, self.clock)
             self._tell("gradients", lambda track: track.grad)
             before = [t.tensor.clone() for t in self.tracks] if self.listeners else []
             self._update()
@@ -295,21 +205,14 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 "through time is not built yet; use Standard"
             )
 
-    def _collect(self) -> None:
-        for track in self.tracks:
-            if track.is_statistic:
-                track.grad = track.view.pending
-            else:
-                track.grad = None if track.group is None else track.tensor.grad
-
     def updates(self) -> Tensor:
         """What a step would subtract, flat; updaters advance, parameters do not.
 
         Statistics stand with their pseudo-gradients, in the order of ``tracks``.
         """
-        self._collect()
-        self._normalise()
-        self._penalise()
+        collect(self.tracks)
+        normalise(self.tracks)
+        penalise(self.tracks, self.clock)
         kept = [track.tensor.clone() for track in self.tracks]
         for track in self.tracks:
             if track.group is not None:
@@ -330,7 +233,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def finish(self, statistics: bool = True) -> None:
         """End an iteration of a solver: statistics, iteration + 1, constraints."""
-        self._collect()
+        collect(self.tracks)
         if statistics:
             self._advance_statistics()
         for track in self.tracks:
@@ -339,28 +242,6 @@ class NetworkOptimizer(torch.optim.Optimizer):
         self.clock.iteration += 1
         self._constrain()
         self.preview()
-
-    def _normalise(self) -> None:
-        layers: dict[str, list[Track]] = {}
-        for track in self.tracks:
-            if track.grad is not None:
-                layers.setdefault(track.view.node, []).append(track)
-        for tracks in layers.values():
-            conf = tracks[0].view.conf
-            mode = getattr(conf, "gradient_normalization", None) or "None"
-            if mode == "None":
-                continue
-            threshold = conf.gradient_normalization_threshold
-            grads = [track.grad for track in tracks if track.grad is not None]
-            found = normalised(grads, mode, threshold)
-            for track, grad in zip(tracks, found, strict=True):
-                track.grad = grad
-
-    def _penalise(self) -> None:
-        for track in self.tracks:
-            for r in track.view.penalties:
-                if r.before_updater and track.grad is not None:
-                    track.grad = track.grad + track.penalty(r, self.clock)
 
     def _update(self) -> None:
         buckets: dict[Any, list[Track]] = {}
@@ -481,7 +362,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def segments(self) -> Iterator[tuple[str, Track]]:
         """(name of the state, its parameter) in the order of :meth:`flat_state`."""
         for key, tracks in self.blocks():
-            if key is None or not _is_ours(key[0]):
+            if key is None or not is_ours(key[0]):
                 continue
             updater, hyper = key[0], {k: self.clock.at(v) for k, v in key[1]}
             for name in updater.state_names:
@@ -604,28 +485,3 @@ class NetworkOptimizer(torch.optim.Optimizer):
         groups = [{**ours, **theirs} for ours, theirs in pairs]
         rest["param_groups"] = [*groups, *saved[len(groups) :]]  # torch compares counts
         return rest
-
-
-def _is_ours(updater: Any) -> bool:
-    return isinstance(updater, type) and issubclass(updater, Updater)
-
-
-def _rule(view: View) -> Rule:
-    """The updater of one kind of parameter."""
-    chosen, owner = view.updater, type(view.conf).__name__
-    kind = chosen.entry.item if isinstance(chosen, Named) else chosen
-    if isinstance(kind, type) and issubclass(kind, Solver):
-        name = UPDATERS.entry_of(kind)
-        raise ValueError(
-            f"{owner}: updater {kind.__name__} solves for a whole network, not for a "
-            "layer; write .optimization_algo"
-            f"({name.key if name else kind.__name__!r}) in the builder"
-        )
-    if isinstance(chosen, Named):
-        return Rule(chosen.entry.item, chosen.kwargs)
-    if chosen is None:
-        raise ValueError(
-            f"{owner}: its parameters need an updater; derive the configuration from "
-            "BaseLayer"
-        )
-    return Rule(chosen)

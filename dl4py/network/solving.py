@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dl4py.registry import UPDATERS
-from dl4py.solvers import LineSolver, Solver, exact
+from dl4py.solvers import LineSolver, Solver, dl4j
 
 if TYPE_CHECKING:
     from dl4py.network.optimizer import NetworkOptimizer
@@ -34,7 +34,7 @@ class Solution:
         self.optimizer = optimizer
         self.algorithm: str = conf.optimization_algo
         self.iterations: int = conf.max_num_line_search_iterations
-        self.step_function = exact.step_function(_java_name(conf.step_function))
+        self.step_function = dl4j.step_function(_java_name(conf.step_function))
         self.exact = optimizer.dl4j_exact and self.algorithm != "HESSIAN_FREE"
         self.memory: dict[str, Any] = {}  # of DL4J's own
         self._is_trial = False
@@ -58,7 +58,7 @@ class Solution:
         before = model.params()
         remembered = dict(self.memory)
         try:
-            score = exact.optimize(
+            score = dl4j.optimize(
                 model, self.memory, self.algorithm, self.iterations, self.step_function
             )
         except BaseException:

@@ -181,7 +181,13 @@ def _run(line: list[str], log: pathlib.Path) -> None:
 
 
 def _more(device: str) -> list[str]:
-    return os.environ.get("DL4PY_OPS_FLAGS", "").split() if device == "cpu" else []
+    if device != "cpu":
+        return []
+    told = os.environ.get("DL4PY_OPS_FLAGS", "")
+    try:
+        return shlex.split(told)
+    except ValueError as error:
+        raise BuildError(f"DL4PY_OPS_FLAGS: {error}, got {told!r}") from None
 
 
 def _torch() -> Any:
@@ -253,23 +259,24 @@ def _load(
     variables = {"PATH": _path_with_ninja(), "TORCH_DONT_CHECK_COMPILER_ABI": "1"}
     if device == "cpu":
         variables |= _cxx(words, private)
-    given = flags(device)
+    given, more = _quoted(flags(device)), _quoted(_more(device))
     try:
         with _environment(variables), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger.setLevel(logging.ERROR)
             from torch.utils import cpp_extension  # takes a second
 
-            cpp_extension.load(
-                f"dl4py_{device}",
-                list(map(str, sources(device))),
-                extra_cflags=given if device == "cpu" else [],
-                extra_cuda_cflags=given if device == "cuda" else [],
-                # of the libraries that torch names, those that are used
-                extra_ldflags=["-Wl,--as-needed", *_more(device)],
-                build_directory=str(private),
-                is_python_module=False,
-            )
+            with _one_word(cpp_extension):
+                cpp_extension.load(
+                    f"dl4py_{device}",
+                    list(map(str, sources(device))),
+                    extra_cflags=given if device == "cpu" else [],
+                    extra_cuda_cflags=given if device == "cuda" else [],
+                    # of the libraries that torch names, those that are used
+                    extra_ldflags=["-Wl,--as-needed", *more],
+                    build_directory=str(private),
+                    is_python_module=False,
+                )
     except Exception as error:  # torch's, ninja's, setuptools', the loader's
         told = str(reason(error))
         failed = told.startswith("Error building extension")
@@ -281,6 +288,22 @@ def _load(
         logger.setLevel(level)
     (library,) = private.glob("*.so")
     return library
+
+
+def _quoted(words: list[str]) -> list[str]:
+    """Words as the shell takes them, to which torch hands a line."""
+    return [shlex.quote(word) for word in words]
+
+
+@contextlib.contextmanager
+def _one_word(cpp_extension: Any) -> Iterator[None]:
+    """The folder of torch's libraries quoted, which torch itself leaves out."""
+    folder = cpp_extension.TORCH_LIB_PATH
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(folder)
+    try:
+        yield
+    finally:
+        cpp_extension.TORCH_LIB_PATH = folder
 
 
 def _cxx(words: list[str], private: pathlib.Path) -> dict[str, str]:

@@ -36,6 +36,10 @@ class Solver(torch.optim.Optimizer):
     such gradients are those of another. Without a search (``line_search="fixed"``)
     gradients are taken as the closure leaves them.
 
+    ``weight_decay`` is the penalty of torch's SGD, weight_decay/2·‖x‖², a part of the
+    function that is minimised and of its curvature; decay beside the step, as AdamW's
+    and that of dl4py's updaters, would undo what a search found.
+
     A subclass writes :meth:`advance`, and keeps what it remembers in ``memory``:
     tensors and plain numbers, replaced rather than changed, so that a step that fails
     leaves no trace. Parameters may be frozen, thawed and added between steps; they then

@@ -28,7 +28,8 @@ class NetworkMixin(_Base):
     with these keys; several inputs, labels or masks are a tuple, or a dict by name.
     Logged are ``train_loss``, ``val_loss`` and ``test_loss``: DL4J's score, penalties
     included; for rows of several classes without masks ``val_accuracy`` and
-    ``test_accuracy`` too. The parameters after training equal those of ``Network.fit``
+    ``test_accuracy`` too. With several loaders Lightning adds ``/dataloader_idx_0`` and
+    so on to these names. The parameters after training equal those of ``Network.fit``
     on the same batches.
 
     Args:
@@ -118,13 +119,15 @@ class NetworkMixin(_Base):
     def on_train_epoch_end(self) -> None:
         self.network.end_epoch()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         x: Any = batch
         masks: Any = ()
         names = self.network.plan.inputs

@@ -172,7 +172,13 @@ class _AdamArguments(Updater):
         return line or super().difference(hyper)
 
 
-@UPDATERS.add("adam", java="Adam")
+@UPDATERS.add(
+    "adam",
+    java="Adam",
+    near={
+        "adamw": "write weight_decay=...; its ε is outside the bias correction",
+    },
+)
 class Adam(_AdamArguments):
     """Adaptive moments, ε outside the bias correction.
 

@@ -131,7 +131,13 @@ class NoOp(Updater):
         noop_(batch.params, batch.grads)
 
 
-@UPDATERS.add("nesterovs", java="Nesterovs")
+@UPDATERS.add(
+    "nesterovs",
+    java="Nesterovs",
+    near={
+        "momentum": "its momentum is Nesterov's",
+    },
+)
 class Nesterovs(Updater):
     """Nesterov momentum.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dl4py.ops.steps import state_dtype
+from dl4py.registry import UPDATERS
 from dl4py.updaters import options, rates
 
 State = dict[str, Any]
@@ -117,13 +118,21 @@ def completed(optimizer: Optimizer, state_dict: State, needed: set[str]) -> Stat
 def check_state(
     optimizer: Optimizer, state_dict: State, names: tuple[str, ...]
 ) -> None:
-    """Raise unless every saved state has all ``names``, of its parameter's shape."""
+    """Raise unless every saved state has all ``names``, of its parameter's shape.
+
+    Other keys are their user's own, unless another updater calls its state so: files
+    that do not say whose they are can say it by that.
+    """
+    by = type(optimizer).__name__
+    kinds = (getattr(UPDATERS[key], "state_names", ()) for key in UPDATERS)
+    others = {name for kind in kinds for name in kind} - set(names)
     for i, p in _pairs(optimizer, state_dict):
-        where, state = f"state_dict: state[{i!r}]", state_dict["state"].get(i)
+        where, state = f"state_dict: state[{i!r}]", state_dict["state"].get(i) or {}
+        if odd := sorted(others & state.keys()):
+            raise ValueError(f"{where} has {', '.join(odd)}: it was not saved by {by}")
         for name in names if state else ():
             value = state.get(name)
             if not isinstance(value, Tensor):
-                by = type(optimizer).__name__
                 raise ValueError(f"{where} lacks {name!r}: it was not saved by {by}")
             if value.shape != p.shape:
                 raise ValueError(

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dl4py.fields import Numbers
+from dl4py.fields import Checked
 from dl4py.registry import DISTRIBUTIONS, WEIGHT_INITS
 from dl4py.weight_init.distributions import Distribution
 
 
 @dataclass(frozen=True)
-class WeightInit(Numbers):
+class WeightInit(Checked):
     """Base of all schemes: ``init(tensor, fan_in, fan_out, generator=None)``, in place.
 
     fi and fo stand for fan_in and fan_out; U(±b) is uniform on [-b, b).
@@ -52,7 +52,16 @@ class WeightInit(Numbers):
         raise NotImplementedError
 
 
-@WEIGHT_INITS.add("distribution", java="WeightInitDistribution")
+@WEIGHT_INITS.add(
+    "distribution",
+    java="WeightInitDistribution",
+    near={
+        "orthogonal": "pass OrthogonalDistribution(1.0) in its place",
+        "random_normal": "pass NormalDistribution(0.0, 0.05) in its place",
+        "random_uniform": "pass UniformDistribution(-0.05, 0.05) in its place",
+        "truncated_normal": "pass TruncatedNormalDistribution(0.0, 0.05) in its place",
+    },
+)
 @dataclass(frozen=True)
 class FromDistribution(WeightInit):
     """Draws from a distribution, whatever the fans.

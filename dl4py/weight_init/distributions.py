@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from dl4py.fields import Numbers, number
+from dl4py.fields import Checked, number
 from dl4py.registry import DISTRIBUTIONS
 
 
-class Distribution(Numbers):
+class Distribution(Checked):
     """Base of the distributions: ``sample_`` fills a tensor in place."""
 
     def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:

@@ -40,7 +40,7 @@ class _Uniform(WeightInit):
         tensor.uniform_(-b, b, generator=generator)
 
 
-@WEIGHT_INITS.add("xavier", java="WeightInitXavier")
+@WEIGHT_INITS.add("xavier", "xavier_normal", java="WeightInitXavier")
 @dataclass(frozen=True)
 class Xavier(_Normal):
     """N(0, 2/(fi + fo)).
@@ -59,7 +59,7 @@ class Xavier(_Normal):
         return 2 / (fi + fo)
 
 
-@WEIGHT_INITS.add("xavier_uniform", java="WeightInitXavierUniform")
+@WEIGHT_INITS.add("xavier_uniform", "glorot_uniform", java="WeightInitXavierUniform")
 @dataclass(frozen=True)
 class XavierUniform(_Uniform):
     """U(±√(6/(fi + fo))).
@@ -100,7 +100,14 @@ class Normal(_Normal):
         return 1 / fi
 
 
-@WEIGHT_INITS.add("relu", java="WeightInitRelu")
+@WEIGHT_INITS.add(
+    "relu",
+    "kaiming_normal",
+    java="WeightInitRelu",
+    near={
+        "he_normal": "Keras cuts off: var_scaling_normal_fan_in with scale=2.5848",
+    },
+)
 @dataclass(frozen=True)
 class Relu(_Normal):
     """N(0, 2/fi).
@@ -114,7 +121,9 @@ class Relu(_Normal):
         return 2 / fi
 
 
-@WEIGHT_INITS.add("relu_uniform", java="WeightInitReluUniform")
+@WEIGHT_INITS.add(
+    "relu_uniform", "he_uniform", "kaiming_uniform", java="WeightInitReluUniform"
+)
 @dataclass(frozen=True)
 class ReluUniform(_Uniform):
     """U(±√(6/fi)).
@@ -186,7 +195,13 @@ class _TruncatedNormal(_Scaled):
         TruncatedNormalDistribution(0.0, std).sample_(tensor, generator)
 
 
-@WEIGHT_INITS.add("var_scaling_normal_fan_in", java="WeightInitVarScalingNormalFanIn")
+@WEIGHT_INITS.add(
+    "var_scaling_normal_fan_in",
+    java="WeightInitVarScalingNormalFanIn",
+    near={
+        "variance_scaling": "Keras's scale is of the variance after the cut",
+    },
+)
 @dataclass(frozen=True)
 class VarScalingNormalFanIn(_TruncatedNormal):
     """N(0, s/fi) cut off at ± two standard deviations.
@@ -216,7 +231,13 @@ class VarScalingNormalFanOut(_TruncatedNormal):
         return self.s / fo
 
 
-@WEIGHT_INITS.add("var_scaling_normal_fan_avg", java="WeightInitVarScalingNormalFanAvg")
+@WEIGHT_INITS.add(
+    "var_scaling_normal_fan_avg",
+    java="WeightInitVarScalingNormalFanAvg",
+    near={
+        "glorot_normal": "scale=1.2924 has Keras's standard deviation after the cut",
+    },
+)
 @dataclass(frozen=True)
 class VarScalingNormalFanAvg(_TruncatedNormal):
     """N(0, 2s/(fi + fo)) cut off at ± two standard deviations.
@@ -315,7 +336,7 @@ class Identity(WeightInit):
         centre.diagonal().fill_(1.0 if self.scale is None else self.scale)
 
 
-@WEIGHT_INITS.add("zero")
+@WEIGHT_INITS.add("zero", "zeros")
 class Zero(WeightInit):
     """0 everywhere: ``Zero()`` is ``Constant(0.0)``, as in DL4J's files.
 

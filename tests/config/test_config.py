@@ -36,6 +36,7 @@ from dl4py.config import (
     WeightDecay,
 )
 from dl4py.registry import LAYERS, MODULES
+from dl4py.weight_init import Constant
 
 
 def builder():
@@ -274,6 +275,30 @@ class TestErrors:
         with pytest.raises(ConfigurationError, match="convolutional_flat"):
             chain.layer(Convolution2D(n_out=2)).build()
 
+    def test_nothing_where_something_is_needed(self):
+        for make in (lambda: MaxNorm(max_norm=None), lambda: Constant(value=None)):
+            with pytest.raises(ValueError, match=r"=...\) must be .*, got None"):
+                make()
+
+    @pytest.mark.parametrize(
+        "setting, args, options, message",
+        [
+            ("updater", (), {"name": "adam"}, r"updater\(value\): .*got name='adam'"),
+            ("updater", (), {}, r"updater\(value\): expected one value.*got nothing"),
+            ("updater", ("adam", 1), {"lr": 0.1}, "got 'adam', 1, lr=0.1"),
+            ("activation", (), {"function": "relu"}, "got function='relu'"),
+            ("weight_init", (), {}, "got nothing"),
+            ("nOut", (), {}, r"nOut\(value\): .*got nothing"),
+            ("backprop", (), {}, r"backprop\(\): current DL4J"),
+            ("layer", (), {}, "got 0 values"),
+            ("layer", (0, 1, Dense(n_out=3)), {}, "got 3 values"),
+        ],
+    )
+    def test_one_value_a_call(self, setting, args, options, message):
+        words = Dense.builder() if setting == "nOut" else builder()
+        with pytest.raises((TypeError, ConfigurationError), match=message):
+            getattr(words, setting)(*args, **options)
+
     def test_old_switches(self):
         builder().backprop(True).pretrain(False).iterations(1)
         with pytest.raises(ConfigurationError, match="pretrain"):
@@ -335,6 +360,19 @@ class TestJson:
     def test_damaged_text(self, text, message):
         with pytest.raises(DL4JFormatError, match=message):
             NeuralNetConfiguration.from_json(text)
+
+    def test_as_many_parts_as_its_length_allows(self):
+        """Thousands of layers are read; a text of nothing but brackets is not."""
+        content = builder().layer(Dense(n_in=2, n_out=2)).build().to_dict()
+        for text, fits in (("", False), ("x" * 60, True)):
+            content["confs"][0]["layer"]["own"] = [[text]] * 60_000
+            given = json.dumps(content)
+            if fits:
+                conf = NeuralNetConfiguration.from_json(given)
+                assert conf.to_dict() == content
+            else:
+                with pytest.raises(DL4JFormatError, match="more than 50000 objects"):
+                    NeuralNetConfiguration.from_json(given)
 
     def test_unregistered_functions_cannot_be_written(self):
         conf = builder().layer(Dense(n_in=2, n_out=2, activation=torch.sin)).build()

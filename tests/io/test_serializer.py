@@ -130,7 +130,7 @@ class TestOwnFiles:
         with pytest.raises(TypeError, match="a Java class of somebody's own"):
             net.predict(batch(net.params().dtype)[0])
         with zipfile.ZipFile(other := saved(network()), "a") as archive:
-            archive.writestr("normalizer.bin", bytes(5 << 20))
+            archive.writestr("normalizer.bin", bytes(5 << 20), zipfile.ZIP_DEFLATED)
         with pytest.raises(dl4py.DL4JFormatError, match="normalizer.bin: more than"):
             restore(other)
 
@@ -397,6 +397,18 @@ class TestText:
             restore(rezipped(network(), "configuration.json", edited(**changes)))
         with pytest.raises(ValueError, match="whole characters .no lone surrogates."):
             Dense(n_in=1, n_out=1, name="\ud800").resolved({})
+
+    def test_long_text_in_a_long_file_only(self):
+        """A few bytes may stand for 4 MB, not for 5."""
+        long = rezipped(network(), "configuration.json", edited(own="x" * (5 << 20)))
+        assert restore(long).params().equal(network().params())
+        short = io.BytesIO()
+        with zipfile.ZipFile(long) as old:
+            with zipfile.ZipFile(short, "w", zipfile.ZIP_DEFLATED) as new:
+                for name in old.namelist():
+                    new.writestr(name, old.read(name))
+        with pytest.raises(dl4py.DL4JFormatError, match="json: more than 4194304 byt"):
+            restore(short)
 
     def test_whole_ones(self):
         data = json.dumps("\U0001f600 Ω")  # escaped as a pair of surrogates

@@ -370,12 +370,23 @@ class TestLoader:
                 "at least one batch, got none in epoch 0",
                 lambda given=loader: net.fit(given),
             )
-        for epochs in (0, -1):
+        for epochs in (0, -1, 1.5):
             refuses(
                 ValueError,
-                r"fit\(loader, epochs=...\) must be at least 1",
+                r"fit\(loader, epochs=...\) must be a whole number >= 1",
                 lambda e=epochs: net.fit([examples()], epochs=e),
             )
+
+    def test_what_only_the_other_form_takes(self, untouched):
+        net, (x, y) = mlp().module(), examples()
+        untouched(net)
+        batches, mask = [(x, y)], torch.ones(len(x))
+        refuses(ValueError, r"a batch is one iter", lambda: net.fit(x, y, epochs=5))
+        refuses(
+            ValueError,
+            "come with the batches",
+            lambda: net.fit(batches, labels_mask=mask),
+        )
 
     def test_a_generator_ends(self):
         net = mlp().module()

@@ -417,6 +417,24 @@ def test_pixel_masks_end_where_images_become_rows():
         net.fit(x, y, features_mask=pixels())
 
 
+@pytest.mark.parametrize("pixels", [1, 4])
+def test_masks_of_whole_images_go_on(pixels):
+    """As ``[n, 1, 1, 1]``, DL4J's form, given so or left over by pooling."""
+    chain = builder().layer(Convolution2D(n_out=3, kernel_size=2))
+    chain.layer(Subsampling(kernel_size=5 - pixels, stride=5 - pixels))
+    chain.layer(Dense(n_out=4)).layer(Output(n_out=2))
+    net = chain.input_type(InputType.convolutional(5, 5, 2)).build().module()
+    x = torch.rand(3, 2, 5, 5, generator=torch.Generator().manual_seed(0)).double()
+    y = torch.eye(2).double()[[0, 1, 0]]
+    rows = torch.tensor([1.0, 0.0, 1.0])
+    mask = rows.reshape(3, 1, 1, 1)
+    expected = net.score(x, y, features_mask=rows)
+    assert net.score(x, y, features_mask=mask) == expected != net.score(x, y)
+    if pixels == 1:
+        everywhere = mask.expand(3, 1, 5, 5)
+        assert net.score(x, y, features_mask=everywhere) == expected
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "hessian_free"])
 def test_solvers_see_nothing_either(solver):
     chain = builder().optimization_algo(solver).layer(Dense(n_in=3, n_out=4))

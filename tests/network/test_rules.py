@@ -15,7 +15,7 @@ from dl4py.config import (
     Output,
     UnitNorm,
 )
-from dl4py.network.optimizer import normalised
+from dl4py.network.gradients import normalised
 from tests.networks import builder, examples, mlp
 
 

@@ -179,6 +179,27 @@ def test_cxx_may_have_a_launcher_options_and_spaces(
     assert all(any(word in line for line in linking) for word in seen), linking
 
 
+def test_folders_may_have_spaces(
+    compiler: Compiler,
+    target: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of torch's libraries, those of options, and that of the kernels."""
+    from torch.utils import cpp_extension
+
+    folder = compiler.folder / "Program Files"
+    folder.mkdir()
+    (folder / "lib").symlink_to(cpp_extension.TORCH_LIB_PATH)
+    monkeypatch.setattr(cpp_extension, "TORCH_LIB_PATH", str(folder / "lib"))
+    monkeypatch.setenv("DL4PY_OPS_FLAGS", f"-O0 '-L{folder}' -DTOLD='\"a b\"'")
+    assert '-DTOLD="a b"' in build.flags("cpu")
+    assert build.build("cpu", folder / "cache" / target.name)
+    assert str(folder / "lib") == cpp_extension.TORCH_LIB_PATH
+    monkeypatch.setenv("DL4PY_OPS_FLAGS", "'-L")
+    with pytest.raises(build.BuildError, match="DL4PY_OPS_FLAGS: No closing quotation"):
+        build.build("cpu", target)
+
+
 def test_options_that_a_compiler_does_not_know_are_left_out(compiler: Compiler) -> None:
     assert "-fno-thread-jumps" in build.flags("cpu")
     (compiler.folder / "clang").touch()

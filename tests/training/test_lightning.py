@@ -169,6 +169,21 @@ def test_logs_scores_and_accuracy(tmp_path):
     assert torch.equal(torch.cat(predictions), module.network.output(x))
 
 
+@pytest.mark.parametrize("name", list(PACKAGES))
+def test_several_loaders(name, tmp_path):
+    module = configuration().lightning(package=name)
+    t = trainer(PACKAGES[name], tmp_path, max_epochs=1)
+    t.fit(module, loader(), [loader(), loader(15)])
+    score = module.network.score(*loader().dataset.tensors)
+    for stage in ("val", "test"):
+        for i in range(2):
+            logged = t.callback_metrics[f"{stage}_loss/dataloader_idx_{i}"]
+            assert float(logged) == pytest.approx(score)
+        t.test(module, [loader(), loader(15)], verbose=False)
+    sizes = [[len(p) for p in of] for of in t.predict(module, [loader(), loader(15)])]
+    assert sizes == [[10] * 3, [15] * 2]
+
+
 def test_batches_may_be_dicts(tmp_path):
     """With the names of the arguments that tuples give by place."""
     batches = [{"labels": y, "x": x} for x, y in loader()]

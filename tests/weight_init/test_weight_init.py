@@ -207,9 +207,11 @@ class TestItems:
             weight_init.UniformDistribution(*bounds)
 
     def test_ranges(self):
+        with pytest.raises(ValueError, match=r"value=...\) must be a finite number"):
+            weight_init.Constant(10**400)
         with pytest.raises(ValueError, match=r"std=...\) must be .* >= 0"):
             weight_init.NormalDistribution(0.0, -1.0)
-        with pytest.raises(ValueError, match="probability_of_success=.* <= 1"):
+        with pytest.raises(ValueError, match=r"probability_of_success=.* in \[0, 1\]"):
             weight_init.BinomialDistribution(3, 1.5)
         with pytest.raises(ValueError, match="number_of_trials=.* whole number >= 1"):
             weight_init.BinomialDistribution(2.5, 0.5)

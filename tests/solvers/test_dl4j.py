@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dl4py.config import Dense, NeuralNetConfiguration, Output
-from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent, exact
+from dl4py.solvers import LBFGS, ConjugateGradient, LineGradientDescent, dl4j
 from tests import golden
 
 GOLDEN = golden.load("solvers")
@@ -189,14 +189,14 @@ def test_line_search_alone(i):
             case["direction"],
         )
     )
-    step, after = exact.back_track(
+    step, after = dl4j.back_track(
         lambda x: value(case["problem"], x.numpy()),
         case["score0"],
         start,
         u,
         d,
         case["maxIterations"],
-        exact.step_function(case["stepFunction"]),
+        dl4j.step_function(case["stepFunction"]),
         case["stepMax"],
     )
     assert step == pytest.approx(case["step"], rel=1e-9)
