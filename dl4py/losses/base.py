@@ -241,7 +241,7 @@ class Loss(nn.Module):
         if reduction == "none":
             return terms.sum(1)
         total = terms.sum()
-        return total / max(len(z), 1) if reduction == "mean" else total
+        return total / (z.size(0) or 1) if reduction == "mean" else total
 
     def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         """Weighted and masked terms, ``[n, K]`` or ``[n, 1]``."""

@@ -353,13 +353,13 @@ class KLD(Loss):
     """
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
-        y = y.clamp(1e-5, 1)
-        return y * (y / a.clamp(1e-5, 1)).log()
+        y = y.clamp(1e-5, 1.0)
+        return y * (y / a.clamp(1e-5, 1.0)).log()
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         if self.link is None:
             return super().terms(z, y)
-        y = y.clamp(1e-5, 1)
+        y = y.clamp(1e-5, 1.0)
         return y * y.log() - self.times_log(y, z)
 
     def summand(self, k: int) -> tuple[str, float, float] | None:
