@@ -9,14 +9,18 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import handle_torch_function
 
-from dl4py.ops import register
+from dl4py.ops import register, sharding
 
 
 def _value(source: Tensor, value: Tensor) -> Tensor:
     return value.clone()
 
 
-_op = register.define("gradient_of(Tensor source, Tensor value) -> Tensor", _value)
+_op = register.define(
+    "gradient_of(Tensor source, Tensor value) -> Tensor",
+    _value,
+    split=lambda op: sharding.pointwise,
+)
 
 
 class _GradientOf(Function):
@@ -77,5 +81,7 @@ def gradient_of(source: Tensor, value: Tensor) -> Tensor:
             return value
     elif register.for_onnx():
         return value
+    if type(source) is not Tensor:
+        sharding.tell()
     result: Tensor = _op(source, value)
     return result

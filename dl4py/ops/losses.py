@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from dl4py.ops import register
+from dl4py.ops import register, sharding
 from dl4py.ops.register import below_autograd, for_onnx, in_plain_eager_mode
 
 Maybe = Tensor | None
@@ -175,20 +175,26 @@ _softmax_op = register.define(
         empty_scores(z, False),
         empty_scores(z, False),
     ),
+    sharding.rows,
 )
 _softmax_d_op = register.define(
     f"softmax_xent_d({INPUTS}, Tensor big, Tensor part, Tensor g, float scale)"
     " -> Tensor",
     lambda *inputs: _softmax_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+    sharding.rows,
 )
 _sigmoid_op = register.define(
-    f"sigmoid_xent({INPUTS}, {_MORE}) -> Tensor", _sigmoid_formula, empty_scores
+    f"sigmoid_xent({INPUTS}, {_MORE}) -> Tensor",
+    _sigmoid_formula,
+    empty_scores,
+    sharding.rows,
 )
 _sigmoid_d_op = register.define(
     f"sigmoid_xent_d({INPUTS}, Tensor g, float scale) -> Tensor",
     lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+    sharding.rows,
 )
 
 # OpOverload._op: without one more call in Python
@@ -370,6 +376,8 @@ def softmax_xent(
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
+    if type(z) is not Tensor:
+        sharding.tell()
     rest = (w, m, low, high, unit, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
         call = _softmax_autograd if for_onnx() else _softmax_op
@@ -400,6 +408,8 @@ def sigmoid_xent(
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
+    if type(z) is not Tensor:
+        sharding.tell()
     rest = (w, m, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
         call = _sigmoid_autograd if for_onnx() else _sigmoid_op

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.overrides import handle_torch_function
 
-from dl4py.ops import library
+from dl4py.ops import library, sharding
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -111,12 +111,15 @@ def op(
 
 
 def define(
-    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any] | None = None
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any] | None = None,
+    split: Callable[[Any], sharding.Rule] | None = None,
 ) -> Any:
     """An op that computes by ``kernel`` until a library brings a faster one.
 
     The device is that of the first tensor. Without ``fake`` the kernel itself says what
-    comes out.
+    comes out. ``split`` makes of the op how ranks share its work, if they may.
     """
 
     def first(*args: Any) -> Any:
@@ -129,6 +132,8 @@ def define(
     _lib.impl(name, first, "CompositeExplicitAutograd")
     torch.library.register_fake(f"dl4py::{name}", fake or kernel, lib=_lib)
     overload = getattr(torch.ops.dl4py, name).default
+    if split is not None:
+        sharding.later(overload, split(overload))
     return overload
 
 
@@ -243,8 +248,11 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
                 )
         return torch.empty_like(x)
 
+    rule = sharding.everywhere if random else sharding.pointwise
+
     def declare(n: str, arguments: str, kernel: Callable[..., Tensor]) -> Any:
-        return define(f"{n}({arguments}{''.join(types)}) -> Tensor", kernel, fake)
+        schema = f"{n}({arguments}{''.join(types)}) -> Tensor"
+        return define(schema, kernel, fake, lambda op: rule)
 
     def f(x: Tensor, *p: Any) -> Tensor:
         return fallback(x, None, 0, *p)
@@ -416,9 +424,11 @@ def _check(name: str, x: Any) -> None:
 
 
 def _recover(entry: Callable[..., Tensor], error: Exception, x: Any, *p: Any) -> Any:
-    """What stands for a tensor, as torch.fx's proxies, or one clear error for x."""
+    """What stands for a tensor, as a proxy or DTensor, or one clear error for x."""
     if hasattr(x, "__torch_function__") and not isinstance(x, Tensor):
         return handle_torch_function(entry, (x,), x, *p)
+    if sharding.tell():
+        return entry(x, *p)
     try:
         _check(entry.__name__, x)
     except TypeError as clear:
