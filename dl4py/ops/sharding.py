@@ -38,11 +38,23 @@ def tell() -> bool:
 
 def beside(t: Tensor, z: Tensor) -> Tensor:
     """``t``, equal on all ranks, as it may be computed with together with ``z``."""
-    module = None if type(z) is Tensor else sys.modules.get("torch.distributed.tensor")
-    if module is None or not isinstance(z, module.DTensor):
+    kind = _kind(z)
+    if kind is None:
         return t
-    split: Tensor = module.DTensor.from_local(t, z.device_mesh, run_check=False)
-    return split
+    found: Tensor = kind.from_local(t, z.device_mesh, run_check=False)  # type: ignore[attr-defined]
+    return found
+
+
+def gathered(t: Tensor) -> Tensor:
+    """``t``, on every rank the whole of it."""
+    whole: Tensor = t if _kind(t) is None else t.full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def _kind(t: Tensor) -> Any:
+    """DTensor, if ``t`` is one."""
+    module = None if type(t) is Tensor else sys.modules.get("torch.distributed.tensor")
+    return module.DTensor if module and isinstance(t, module.DTensor) else None
 
 
 def whole(*args: Any) -> tuple[Placements, Placements]:
