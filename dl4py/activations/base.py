@@ -7,11 +7,13 @@ import inspect
 import math
 import struct
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from dl4py.ops.gradient import gradient_of as gradient_of
 from dl4py.registry import ACTIVATIONS, Named, parameters
 
 
@@ -43,61 +45,31 @@ class Activation(nn.Module):
         super().__init__()
         self.dl4j_exact = dl4j_exact
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Proxy):  # torch.fx keeps torch's own whole, too
+            tracer: Any = args[0].tracer
+            path = tracer.path_of_module(self)
+            return tracer.create_proxy("call_module", path, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use "
+            "torch.jit.trace(model, inputs), torch.export or torch.compile"
+        )
+
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         """What ``dl4j_exact`` changes for these arguments and dtype, in one line."""
         return None
 
     def literal(self, value: float, x: Tensor) -> float:
         """A constant that DL4J's kernels hold in float32, as ``x`` meets it."""
-        exact = self.dl4j_exact and x.dtype == torch.float64
-        return float32(value) if exact else value
+        # kernels in float32 round it themselves: of a proxy nothing need be known
+        known = isinstance(x, Tensor) and x.dtype != torch.float64
+        return float32(value) if self.dl4j_exact and not known else value
 
     def extra_repr(self) -> str:
         return arguments(self)
-
-
-def gradient_of(source: Tensor, value: Tensor) -> Tensor:
-    """``value``, through which gradients flow as if it were ``source``.
-
-    Args:
-        source: a differentiable function of the input with DL4J's gradient.
-        value: what DL4J computes, of the same shape.
-
-    Example:
-        >>> x = torch.tensor([-2.0, 3.0], requires_grad=True)
-        >>> y = gradient_of(5 * x, x.relu())
-        >>> y.detach(), torch.autograd.grad(y.sum(), x)[0]
-        (tensor([0., 3.]), tensor([5., 5.]))
-    """
-    compiling = torch.compiler.is_compiling()
-    function = _GradientOf if compiling else _GradientOfForward
-    result = function.apply(source, value.detach())  # type: ignore[no-untyped-call]
-    assert isinstance(result, Tensor)
-    return result
-
-
-class _GradientOf(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(source: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
-class _GradientOfForward(_GradientOf):
-    """The same with forward mode, which torch.compile does not trace."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        return tangents[0].clone()
 
 
 def split(

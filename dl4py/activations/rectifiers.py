@@ -351,4 +351,6 @@ class ThresholdedReLU(Activation):
         self.kinks = (self.theta,)
 
     def forward(self, x: Tensor) -> Tensor:
+        if ops.exporting():  # torch.onnx knows no threshold but 0
+            return x.masked_fill(x <= self.theta, 0)
         return F.threshold(x, self.theta, 0.0)

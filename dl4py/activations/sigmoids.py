@@ -78,7 +78,7 @@ class GELU(Activation):
         if not self.precise:
             return ops.gelu(x, self.literal(1.702, x))
         if not self.dl4j_exact:
-            if torch.compiler.is_exporting():  # for who loads it without dl4py
+            if ops.exporting():
                 return F.gelu(x, approximate="tanh")
             return ops.gelutanh(x)
         # DL4J cubes the constant too; its derivative has six-digit literals of its own
@@ -86,7 +86,7 @@ class GELU(Activation):
         t = torch.tanh(math.sqrt(2 / math.pi) * (v + (0.044715 * v) ** 3))
         s = torch.tanh(0.797885 * v + (0.0356774 * v) ** 3)
         slope = 0.5 + (0.398942 * v + (0.0535161 * v) ** 3) * (1 - s * s) + 0.5 * s
-        value = x.clamp(min=torch.finfo(x.dtype).min) / 2 * (1 + t)  # -∞ · 0
+        value = x.clamp(min=-100) / 2 * (1 + t)  # -∞ · 0
         return gradient_of(x * slope.detach(), value)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
@@ -178,7 +178,7 @@ class Mish(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.mish(x) if torch.compiler.is_exporting() else ops.mish(x)
+        return F.mish(x) if ops.exporting() else ops.mish(x)
 
 
 @ACTIVATIONS.add("rationaltanh", java="ActivationRationalTanh")
@@ -345,7 +345,7 @@ class Swish(Activation):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x) if torch.compiler.is_exporting() else ops.gelu(x, 1.0)
+        return F.silu(x) if ops.exporting() else ops.gelu(x, 1.0)
 
 
 @ACTIVATIONS.add("tanh", java="ActivationTanH")

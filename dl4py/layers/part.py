@@ -20,6 +20,7 @@ from dl4py.config.layer import DEFAULTS
 from dl4py.layers import leaves
 from dl4py.losses import Loss
 from dl4py.noise import TORCH, Noise
+from dl4py.ops.sharding import beside
 from dl4py.registry import LAYERS, MODULES, VERTICES
 
 
@@ -155,7 +156,7 @@ class View:
         target = self.shaped(t)
         if self.order == "f":
             target = target.permute(*reversed(range(target.dim())))
-        target.copy_(segment.reshape(target.shape))
+        target.copy_(beside(segment.reshape(target.shape), target))
 
     @torch.no_grad()
     def reset(self, noise: Noise = TORCH) -> None:

@@ -239,7 +239,8 @@ class ReshapeVertex(Vertex):
 
     def forward(self, x: Tensor) -> Tensor:
         first, *rest = self.conf.new_shape
-        if first > 0 and first * math.prod(rest) != x.numel():
+        whole = -1 in rest or math.prod(rest) == math.prod(x.shape[1:])
+        if first > 0 and whole:  # of examples: graphs keep their number free
             first = x.shape[0]
         return x.reshape(first, *rest)
 

@@ -22,6 +22,7 @@ from dl4py.losses.terms import (
     whole,
 )
 from dl4py.ops.head import head
+from dl4py.ops.sharding import beside
 from dl4py.ops.sums import sum_loss
 
 LINKS: dict[type, str] = {
@@ -241,7 +242,7 @@ class Loss(nn.Module):
         if reduction == "none":
             return terms.sum(1)
         total = terms.sum()
-        return total / max(len(z), 1) if reduction == "mean" else total
+        return total / (z.size(0) or 1) if reduction == "mean" else total
 
     def _terms(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         """Weighted and masked terms, ``[n, K]`` or ``[n, 1]``."""
@@ -335,7 +336,7 @@ class Loss(nn.Module):
                 f"{self._name}: weights must have one entry per output "
                 f"(K = {z.shape[1]}), got {len(self.weights)}"
             )
-        return z.new_tensor(self.weights)
+        return beside(z.new_tensor(self.weights), z)
 
     @property
     def _name(self) -> str:

@@ -21,6 +21,7 @@ from dl4py.losses.terms import (
     times,
     times_log,
 )
+from dl4py.ops.sharding import beside
 from dl4py.registry import LOSSES
 
 SMALL = 8192  # elements below which ATen's own op costs less than a kernel's call
@@ -317,7 +318,8 @@ class SparseMCXENT(CrossEntropy):
 
     def encode(self, labels: Tensor, z: Tensor) -> Tensor:
         index = self._classes(labels, z)
-        return (index == torch.arange(z.shape[1], device=z.device)).to(z.dtype)
+        classes = beside(torch.arange(z.shape[1], device=z.device), z)
+        return (index == classes).to(z.dtype)
 
     def _classes(self, labels: Tensor, z: Tensor) -> Tensor:
         """Whole numbers ``[n, 1]``; what is no class is outside 0 … K - 1."""
@@ -391,13 +393,13 @@ class KLD(Loss):
     """
 
     def scores(self, a: Tensor, y: Tensor) -> Tensor:
-        y = y.clamp(1e-5, 1)
-        return y * (y / a.clamp(1e-5, 1)).log()
+        y = y.clamp(1e-5, 1.0)
+        return y * (y / a.clamp(1e-5, 1.0)).log()
 
     def terms(self, z: Tensor, y: Tensor) -> Tensor:
         if self.link is None:
             return super().terms(z, y)
-        y = y.clamp(1e-5, 1)
+        y = y.clamp(1e-5, 1.0)
         return y * y.log() - self.times_log(y, z)
 
     def summand(self, k: int) -> tuple[str, float, float] | None:

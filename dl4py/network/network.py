@@ -24,6 +24,7 @@ from dl4py.network.optimizer import NetworkOptimizer
 from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise
 from dl4py.ops.head import head
+from dl4py.ops.sharding import gathered
 from dl4py.registry import UPDATERS, Named
 
 
@@ -140,10 +141,21 @@ class Network(nn.Module):
         return results if len(results) > 1 else results[0]
 
     def forward(
-        self, x: Given, features_mask: Given = None, labels_mask: Given = None
+        self,
+        x: Given,
+        features_mask: Given = None,
+        labels_mask: Given = None,
+        labels: Given = None,
     ) -> Any:
-        """Activations of the output layer, in the current mode, with their graph."""
-        return self._results(self._batch(x, None, features_mask, labels_mask))
+        """Activations of the output layer, in the current mode, with their graph.
+
+        With ``labels`` it is :meth:`loss`, which goes this way: whatever torch lays
+        around a module's call (FSDP, DDP, hooks) is around training too.
+        """
+        if labels is None:
+            return self._results(self._batch(x, None, features_mask, labels_mask))
+        batch = self._batch(x, labels, features_mask, labels_mask, scored=True)
+        return self._loss(self._scores(batch))
 
     def output(
         self, x: Given, features_mask: Given = None, labels_mask: Given = None
@@ -296,8 +308,10 @@ class Network(nn.Module):
         labels_mask: Given = None,
     ) -> Tensor:
         """The score without penalties, in the current mode, with its graph."""
-        batch = self._batch(x, labels, features_mask, labels_mask, scored=True)
-        return self._loss(self._scores(batch))
+        if labels is None:
+            self._batch(x, labels, features_mask, labels_mask, scored=True)  # refuses
+        loss: Tensor = self(x, features_mask, labels_mask, labels=labels)
+        return loss
 
     def _undivided(self, layer: Any) -> bool:
         """Whether DL4J divides the score by the number of examples, but no gradient."""
@@ -327,13 +341,14 @@ class Network(nn.Module):
     def penalty(self) -> Tensor:
         """What l1, l2 and weight decay add to the score."""
         terms = [
-            head(r.score, w.view_as(w), self.clock)  # not w, which is in the outputs
+            # not w, which is in the outputs
+            gathered(head(r.score, w.view_as(w), self.clock))
             for w, rs in self.penalised()
             for r in rs
         ]
         first = next(self.parameters(), None)
         zero = torch.zeros(()) if first is None else first.new_zeros(())
-        return torch.stack(terms).sum() if terms else zero
+        return torch.stack(terms).sum() if terms else gathered(zero)
 
     def penalised(self) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
         """(parameter, its penalties) wherever there are any."""
@@ -423,7 +438,7 @@ class Network(nn.Module):
         Of what is pruned or parametrized the present value counts: what layers compute
         with, and what ``dl4py.save`` writes.
         """
-        parts = [view.flat(view.tensor.detach()) for view in self._views]
+        parts = [view.flat(gathered(view.tensor.detach())) for view in self._views]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def num_params(self) -> int:

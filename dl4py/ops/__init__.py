@@ -19,13 +19,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dl4py.ops import library
+from dl4py.ops import library, sharding
 from dl4py.ops.losses import sigmoid_xent as sigmoid_xent
 from dl4py.ops.losses import softmax_xent as softmax_xent
 from dl4py.ops.philox import uniform
 from dl4py.ops.register import OPS as OPS
+from dl4py.ops.register import exporting as exporting
 from dl4py.ops.register import op
 from dl4py.ops.vectors import axpy_dot_ as axpy_dot_
 from dl4py.ops.vectors import cg_step_ as cg_step_
@@ -36,10 +38,13 @@ def serves(x: Tensor) -> bool:
     """Whether a kernel of ours computes what ATen has a kernel for, too.
 
     On the CPU, for small x as for large: ATen's are slower from 2,048 to 8,192 elements
-    on, and round differently by where in a tensor an element stands. Compiled graphs
-    keep ATen's, which Inductor fuses.
+    on, and round differently by where in a tensor an element stands. Graphs keep
+    ATen's, which Inductor fuses and programs without dl4py know.
     """
-    return x.is_cpu and not torch.compiler.is_compiling() and library.compiled("cpu")
+    if torch.compiler.is_compiling() or exporting():
+        return False
+    # a proxy of torch.fx stands for any tensor, which our ops take
+    return not isinstance(x, Tensor) or (x.is_cpu and library.compiled("cpu"))
 
 
 def _zero(x: Tensor) -> Tensor:
@@ -189,19 +194,18 @@ def leakyrelu(x: Tensor, order: int, alpha: float) -> Tensor:
 @op()
 def elu(x: Tensor, order: int, alpha: float) -> Tensor:
     """f(x) = x for x >= 0, alpha·(eˣ - 1) below"""
-    m = x.clamp(max=0)  # keeps eˣ finite where it is not taken
     if order == 0:
-        return torch.where(x >= 0, x, alpha * torch.expm1(m))
+        return F.elu(x, alpha)
+    m = x.clamp(max=0)  # keeps eˣ finite where it is not taken
     return torch.where(x >= 0, float(order == 1), alpha * torch.exp(m))
 
 
 @op()
 def selu(x: Tensor, order: int) -> Tensor:
     """f(x) = λ·x for x > 0, λα·(eˣ - 1) up to 0"""
-    scale, slope = 1.0507009873554805, 1.7580993408473769
-    m = x.clamp(max=0)
     if order == 0:
-        return torch.where(x > 0, scale * x, slope * torch.expm1(m))
+        return F.selu(x)
+    scale, slope, m = 1.0507009873554805, 1.7580993408473769, x.clamp(max=0)
     return torch.where(x > 0, scale * (order == 1), slope * torch.exp(m))
 
 
@@ -252,3 +256,6 @@ def rrelu(x: Tensor, order: int, seed: Tensor, lower: float, upper: float) -> Te
     if order == 0:
         return torch.where(x < 0, s * x, x)
     return torch.where(x < 0, s, torch.ones_like(x))
+
+
+sharding.tell()

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from dl4py.ops import register
-from dl4py.ops.register import below_autograd, in_plain_eager_mode
+from dl4py.ops import register, sharding
+from dl4py.ops.register import below_autograd, for_onnx, in_plain_eager_mode
 
 Maybe = Tensor | None
 Rest = tuple[Any, ...]  # weights, mask and numbers of a call
@@ -54,7 +54,7 @@ def _targets(z: Tensor, y: Tensor, w: Maybe, m: Maybe) -> Tensor:
 
 def _log_softmax(z: Tensor, t: Tensor) -> Tensor:
     log = torch.log_softmax(z, 1)
-    return log.masked_fill((t == 0) & log.isneginf(), 0)  # 0·∞
+    return log.masked_fill((t == 0) & (log == -math.inf), 0)  # 0·∞
 
 
 @torch.no_grad()
@@ -175,20 +175,26 @@ _softmax_op = register.define(
         empty_scores(z, False),
         empty_scores(z, False),
     ),
+    sharding.rows,
 )
 _softmax_d_op = register.define(
     f"softmax_xent_d({INPUTS}, Tensor big, Tensor part, Tensor g, float scale)"
     " -> Tensor",
     lambda *inputs: _softmax_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+    sharding.rows,
 )
 _sigmoid_op = register.define(
-    f"sigmoid_xent({INPUTS}, {_MORE}) -> Tensor", _sigmoid_formula, empty_scores
+    f"sigmoid_xent({INPUTS}, {_MORE}) -> Tensor",
+    _sigmoid_formula,
+    empty_scores,
+    sharding.rows,
 )
 _sigmoid_d_op = register.define(
     f"sigmoid_xent_d({INPUTS}, Tensor g, float scale) -> Tensor",
     lambda *inputs: _sigmoid_gradient(*inputs).contiguous(),
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+    sharding.rows,
 )
 
 # OpOverload._op: without one more call in Python
@@ -270,13 +276,13 @@ def constant(*tensors: Maybe) -> bool:
 
 
 def _softmax_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
-    if register.transforming() or not constant(w, m):
+    if register.composing() or not constant(w, m):
         return _softmax_parts(z, y, w, m, *p)
     return _fast_softmax(z, y, (w, m, *p), True)
 
 
 def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
-    if register.transforming() or not constant(w, m):
+    if register.composing() or not constant(w, m):
         return _sigmoid_formula(z, y, w, m, *p)
     return _fast_sigmoid(z, y, (w, m, *p))
 
@@ -284,7 +290,7 @@ def _sigmoid_autograd(z: Tensor, y: Tensor, w: Maybe, m: Maybe, *p: Any) -> Any:
 def _differentiable_gradient(formula: Callable[..., Tensor], op: Any) -> Any:
     def autograd(*args: Any) -> Any:
         tensors = [a for a in args if isinstance(a, Tensor)]
-        if register.transforming() or not constant(*tensors):
+        if register.composing() or not constant(*tensors):
             return formula(*args)
         with below_autograd():
             return op(*args)
@@ -370,9 +376,12 @@ def softmax_xent(
     >>> softmax_xent(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
+    if type(z) is not Tensor:
+        sharding.tell()
     rest = (w, m, low, high, unit, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
-        scores: Tensor = _softmax_op(z, y, *rest)[0]
+        call = _softmax_autograd if for_onnx() else _softmax_op
+        scores: Tensor = call(z, y, *rest)[0]
     elif grad_on() and (z.requires_grad or y.requires_grad):
         scores = _fast_softmax(z, y, rest, False)
     else:
@@ -399,9 +408,12 @@ def sigmoid_xent(
     >>> sigmoid_xent(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.3863])
     """
+    if type(z) is not Tensor:
+        sharding.tell()
     rest = (w, m, share(reduction, z), reduction != "none")
     if not in_plain_eager_mode() or not constant(w, m):
-        scores: Tensor = _sigmoid_op(z, y, *rest)
+        call = _sigmoid_autograd if for_onnx() else _sigmoid_op
+        scores: Tensor = call(z, y, *rest)
     elif grad_on() and (z.requires_grad or y.requires_grad):
         scores = _fast_sigmoid(z, y, rest)
     else:

@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.overrides import handle_torch_function
 
-from dl4py.ops import library
+from dl4py.ops import library, sharding
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 Active = Callable[[Tensor], Tensor]
+Modes = tuple[bool, bool] | None  # whether gradients and tangents are on
 
 # All that dl4py uses of torch's private parts; a test looks each one up.
 PRIVATE = (
@@ -35,6 +38,7 @@ PRIVATE = (
     "torch._C._functorch.get_single_level_autograd_function_allowed",
     "torch._C._functorch.set_single_level_autograd_function_allowed",
     "torch._C._is_fwd_grad_enabled",
+    "torch._C._is_tracing",
     "torch._C._set_grad_enabled",
     "torch._VF._unpack_dual",
     "torch._disable_dynamo",
@@ -59,6 +63,7 @@ _below_autograd = torch._C._AutoDispatchBelowAutograd
 _forward_mode_on = torch._C._is_fwd_grad_enabled
 _set_forward_mode: Any = forward_ad._set_fwd_grad_enabled
 _compiling, _grad_on = torch.compiler.is_compiling, torch.is_grad_enabled
+_tracing = torch._C._is_tracing  # torch.jit.trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +111,15 @@ def op(
 
 
 def define(
-    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any] | None = None
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any] | None = None,
+    split: Callable[[Any], sharding.Rule] | None = None,
 ) -> Any:
     """An op that computes by ``kernel`` until a library brings a faster one.
 
     The device is that of the first tensor. Without ``fake`` the kernel itself says what
-    comes out.
+    comes out. ``split`` makes of the op how ranks share its work, if they may.
     """
 
     def first(*args: Any) -> Any:
@@ -124,6 +132,8 @@ def define(
     _lib.impl(name, first, "CompositeExplicitAutograd")
     torch.library.register_fake(f"dl4py::{name}", fake or kernel, lib=_lib)
     overload = getattr(torch.ops.dl4py, name).default
+    if split is not None:
+        sharding.later(overload, split(overload))
     return overload
 
 
@@ -133,8 +143,28 @@ def transforming() -> bool:
 
 
 def in_plain_eager_mode() -> bool:
-    """Neither compiled nor transformed."""
-    return not (_compiling() or _transforms() or forward_ad._current_level >= 0)
+    """Neither compiled, traced nor transformed."""
+    return not (
+        _compiling() or _tracing() or _transforms() or forward_ad._current_level >= 0
+    )
+
+
+def exporting() -> bool:
+    """Whether a graph is made for programs without dl4py: torch.export's or ONNX."""
+    return torch.compiler.is_exporting() or for_onnx()
+
+
+def for_onnx() -> bool:
+    """Whether torch.onnx records, which knows only torch's own operations."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
+    onnx = sys.modules.get("torch.onnx")  # slow to import
+    return onnx is not None and onnx.is_in_onnx_export()
+
+
+def composing() -> bool:
+    """Whether an op shall be seen as what it is composed of."""
+    return transforming() or for_onnx()
 
 
 def uncompiled(function: F) -> F:
@@ -154,6 +184,32 @@ below_autograd: Any = _below_autograd  # a context: ops are computed and not rec
 def set_autograd(name: str, kernel: Callable[..., Any]) -> None:
     """How the op ``name`` is recorded."""
     _lib.impl(name, kernel, "Autograd")
+
+
+def recorded(apply: Any, *args: Any) -> Any:
+    """A Function's ``apply(*args, modes)``, under all transforms and as one of them."""
+    if not _transforms():
+        return apply(*args, None)
+    allowed = _functorch.get_single_level_autograd_function_allowed()
+    _functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        return apply(*args, (_grad_on(), _forward_mode_on()))
+    finally:
+        _functorch.set_single_level_autograd_function_allowed(allowed)
+
+
+def below(modes: Modes, op: Any, *args: Any) -> Any:
+    """What such a Function's ``forward`` computes, by the op itself.
+
+    It goes on to functorch's next level with the gradient modes that apply() has
+    switched off: else func.grad(func.grad(f)) is silently zero.
+    """
+    if modes is None:
+        with _below_autograd():
+            return op(*args)
+    grad, forward = torch.set_grad_enabled(modes[0]), _set_forward_mode(modes[1])
+    with grad, forward, _below_autograd():
+        return op(*args)
 
 
 def set_vmap(name: str, rule: Callable[..., Any]) -> None:
@@ -192,8 +248,11 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
                 )
         return torch.empty_like(x)
 
+    rule = sharding.everywhere if random else sharding.pointwise
+
     def declare(n: str, arguments: str, kernel: Callable[..., Tensor]) -> Any:
-        return define(f"{n}({arguments}{''.join(types)}) -> Tensor", kernel, fake)
+        schema = f"{n}({arguments}{''.join(types)}) -> Tensor"
+        return define(schema, kernel, fake, lambda op: rule)
 
     def f(x: Tensor, *p: Any) -> Tensor:
         return fallback(x, None, 0, *p)
@@ -209,7 +268,8 @@ def _make(written: Callable[..., Tensor], fuse: bool, active: Active | None) -> 
     torch.library.register_vmap(f"dl4py::{name}", _vmap_rule(op, random), lib=_lib)
 
     def other_modes(x: Tensor, *p: Any) -> Any:
-        if fuse and _compiling() and not torch.compiler.is_exporting():
+        fusing = fuse and _compiling() and not torch.compiler.is_exporting()
+        if fusing or for_onnx():
             return formula(x, None, 0, *p)
         return op(x, None, 0, *p)
 
@@ -229,22 +289,12 @@ def _autograd_kernel(
             scale: Tensor | None,
             order: int,
             p: tuple[Any, ...],
-            modes: tuple[bool, bool] | None = None,
+            modes: Modes,
         ) -> Any:
             seeds, ctx.p, ctx.order = p[:random], p[random:], order
             ctx.save_for_backward(x, scale, *seeds)
             ctx.save_for_forward(x, scale, *seeds)
-            if modes is None:
-                with _below_autograd():  # no raw twin: graphs are cached by op names
-                    return op(x, scale, order, *p)
-            # On to functorch's next level with the gradient modes that apply() has
-            # switched off: else func.grad(func.grad(f)) is silently zero.
-            grad, forward = (
-                torch.set_grad_enabled(modes[0]),
-                _set_forward_mode(modes[1]),
-            )
-            with grad, forward, _below_autograd():
-                return op(x, scale, order, *p)
+            return below(modes, op, x, scale, order, *p)  # graphs are cached by names
 
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Any:
@@ -273,18 +323,10 @@ def _autograd_kernel(
     apply: Any = super(Function, Differentiable).apply  # skips inspect.signature
 
     def autograd(x: Tensor, scale: Tensor | None, order: int, *p: Any) -> Any:
-        modes = _grad_on(), _forward_mode_on()
-        recording = modes[0] or _transforms() or forward_ad._current_level >= 0
-        if order >= MAX_ORDER and recording:
+        recording = _grad_on() or _transforms() or forward_ad._current_level >= 0
+        if order >= MAX_ORDER and recording or for_onnx():
             return formula(x, scale, order, *p)  # torch ops know their derivatives
-        if not _transforms():
-            return apply(x, scale, order, p)
-        allowed = _functorch.get_single_level_autograd_function_allowed()
-        _functorch.set_single_level_autograd_function_allowed(True)
-        try:
-            return apply(x, scale, order, p, modes)
-        finally:
-            _functorch.set_single_level_autograd_function_allowed(allowed)
+        return recorded(apply, x, scale, order, p)
 
     return autograd
 
@@ -336,14 +378,19 @@ def build(op, raw, raw_d, other_modes):
     fast = super(Function, Fast).apply
 
     def {name}(x{p}):
-        if _compiling() or _transforms() or forward_ad._current_level >= 0:
+        if (
+            _compiling()
+            or _transforms()
+            or forward_ad._current_level >= 0
+            or _tracing()
+        ):
             return other_modes(x{p})
         try:
             if x.requires_grad and _grad_on():
                 return fast(x{p})
             return raw(x{p})
         except Exception as error:
-            _explain("{name}", x, error)
+            return _recover({name}, error, x{p})
 
     {name}.__qualname__ = "{name}"  # pickles by reference
     return {name}
@@ -376,10 +423,14 @@ def _check(name: str, x: Any) -> None:
         )
 
 
-def _explain(name: str, x: Any, error: Exception) -> NoReturn:
-    """One clear error for a wrong x, however deep it was found."""
+def _recover(entry: Callable[..., Tensor], error: Exception, x: Any, *p: Any) -> Any:
+    """What stands for a tensor, as a proxy or DTensor, or one clear error for x."""
+    if hasattr(x, "__torch_function__") and not isinstance(x, Tensor):
+        return handle_torch_function(entry, (x,), x, *p)
+    if sharding.tell():
+        return entry(x, *p)
     try:
-        _check(name, x)
+        _check(entry.__name__, x)
     except TypeError as clear:
         raise clear from None
     raise error

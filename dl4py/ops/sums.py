@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from dl4py.ops import library, register
+from dl4py.ops import library, register, sharding
 from dl4py.ops.losses import INPUTS, Rest, constant, empty_scores, grad_on, share
 from dl4py.ops.register import below_autograd, in_plain_eager_mode
 
@@ -28,11 +28,13 @@ _sum_op = register.define(
     f"sum_loss({INPUTS}, {_MORE}, float by, bool summed) -> Tensor",
     _no_kernel,
     empty_scores,
+    sharding.rows,
 )
 _sum_d_op = register.define(
     f"sum_loss_d({INPUTS}, {_MORE}, Tensor g, float scale) -> Tensor",
     _no_kernel,
     lambda z, *_: torch.empty_like(z, memory_format=torch.contiguous_format),
+    sharding.rows,
 )
 _sum_raw, _sum_d_raw = _sum_op._op, _sum_d_op._op
 
@@ -120,6 +122,8 @@ def sum_loss(
         in_plain_eager_mode() and constant(w, m) and library.compiled(z.device.type)
     ):
         return None
+    if type(z) is not Tensor:
+        sharding.tell()
     part = share(reduction, z)
     rest = (w, m, loss, f, p, by * part, reduction != "none")
     if grad_on() and (z.requires_grad or y.requires_grad):
