@@ -10,6 +10,7 @@ from dl4py.config import (
     attention,
     convolutional,
     dropout,
+    elementwise,
     feedforward,
     preprocessors,
     recurrent,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from dl4py.config.attention import *
     from dl4py.config.convolutional import *
     from dl4py.config.dropout import *
+    from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *
     from dl4py.config.preprocessors import *
     from dl4py.config.recurrent import *

@@ -198,9 +198,11 @@ class Part(nn.Module):
 
     Attributes:
         conf: the configuration, in its final form.
+        neighbour: torch's nearest module, and what differs from it.
     """
 
     configuration: ClassVar[type[Any]]
+    neighbour: ClassVar[tuple[str, str]] = ("—", "")
     noise: Noise = TORCH
 
     def __init__(self, *values: Any, dl4j_exact: bool = False, **fields: Any) -> None:

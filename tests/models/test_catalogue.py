@@ -27,6 +27,13 @@ NOT_COMPARED = {
         "DL4J overwrote the recorded activations of the layer before",
     ),
     **dict.fromkeys(
+        ("prelu", "prelu_cnn", "prelu_cnn_shared"),
+        (
+            {"layers/00_DenseLayer", "layers/00_ConvolutionLayer"},
+            "DL4J overwrote the recorded activations of the layer before",
+        ),
+    ),
+    **dict.fromkeys(
         ("graph_resnet_block", "graph_resnet_block_float"),
         (
             {"layers/01_bn1"},
