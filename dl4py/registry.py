@@ -277,6 +277,9 @@ REGULARIZATIONS: Registry[Any] = Registry(
 PREPROCESSORS: Registry[Any] = Registry(
     "preprocessor", "org.deeplearning4j.nn.conf.preprocessor"
 )
+RECONSTRUCTIONS: Registry[Any] = Registry(
+    "reconstruction distribution", "org.deeplearning4j.nn.conf.layers.variational"
+)
 LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
 VERTICES: Registry[Any] = Registry("vertex", "org.deeplearning4j.nn.conf.graph")
 MODULES: Registry[Any] = Registry("module")

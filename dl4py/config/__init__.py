@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from dl4py.config import (
     attention,
+    autoencoders,
     convolutional,
     dropout,
     elementwise,
     feedforward,
     preprocessors,
+    reconstruction,
     recurrent,
     regularization,
     vertices,
@@ -33,6 +35,7 @@ from dl4py.registry import (
     DROPOUTS,
     LAYERS,
     PREPROCESSORS,
+    RECONSTRUCTIONS,
     REGULARIZATIONS,
     VERTICES,
     WEIGHT_NOISES,
@@ -40,11 +43,13 @@ from dl4py.registry import (
 
 if TYPE_CHECKING:
     from dl4py.config.attention import *
+    from dl4py.config.autoencoders import *
     from dl4py.config.convolutional import *
     from dl4py.config.dropout import *
     from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *
     from dl4py.config.preprocessors import *
+    from dl4py.config.reconstruction import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
     from dl4py.config.vertices import *
@@ -58,6 +63,7 @@ _found = {
         DROPOUTS,
         LAYERS,
         PREPROCESSORS,
+        RECONSTRUCTIONS,
         REGULARIZATIONS,
         VERTICES,
         WEIGHT_NOISES,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dl4py.layers import (
     attention,
+    autoencoders,
     convolutional,
     elementwise,
     feedforward,
@@ -26,6 +27,7 @@ from dl4py.registry import MODULES
 
 if TYPE_CHECKING:
     from dl4py.layers.attention import *
+    from dl4py.layers.autoencoders import *
     from dl4py.layers.convolutional import *
     from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *

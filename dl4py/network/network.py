@@ -273,7 +273,7 @@ class Network(nn.Module):
         """(parameter, its penalties) wherever there are any."""
         for view in self._views:
             found = view.penalties
-            if found:
+            if found and view.trained == "always":
                 yield view.tensor, found
 
     def score(

@@ -174,4 +174,4 @@ def frozen(conf, p, x, mask=None):
 frozen_with_backprop = frozen
 
 
-from tests.references.special import *  # noqa: E402, F403: they call act and rows
+from tests.references.special import *  # noqa: E402, F403

@@ -11,3 +11,13 @@ def prelu(conf, p, x, mask=None):
 
 def element_wise_multiplication(conf, p, x, mask=None):
     return rows(act(conf.activation, p["W"] * x + p["b"]), mask)
+
+
+def auto_encoder(conf, p, x, mask=None):
+    return rows(act(conf.activation, x @ p["W"] + p["b"]), mask)
+
+
+def variational_autoencoder(conf, p, x, mask=None):
+    for i in range(len(conf.encoder_layer_sizes)):
+        x = act(conf.activation, x @ p[f"e{i}W"] + p[f"e{i}b"])
+    return act(conf.pzx_activation, x @ p["pZXMeanW"] + p["pZXMeanb"])
