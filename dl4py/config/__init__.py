@@ -13,6 +13,7 @@ from dl4py.config import (
     dropout,
     elementwise,
     feedforward,
+    objectives,
     preprocessors,
     reconstruction,
     recurrent,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from dl4py.config.dropout import *
     from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *
+    from dl4py.config.objectives import *
     from dl4py.config.preprocessors import *
     from dl4py.config.reconstruction import *
     from dl4py.config.recurrent import *

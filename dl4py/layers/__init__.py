@@ -12,6 +12,7 @@ from dl4py.layers import (
     elementwise,
     feedforward,
     normalization,
+    objectives,
     output,
     pooling,
     recurrent,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *
+    from dl4py.layers.objectives import *
     from dl4py.layers.output import *
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *

@@ -191,6 +191,27 @@ NETS = {  # what it is made of, its input type, features mask, and shape of the 
     ),
 }
 
+NETS |= {
+    "elementwise": (
+        [
+            config.PReLU(),
+            config.ElementWiseMultiplication(),
+            config.AutoEncoder(n_out=4),
+            config.CenterLossOutput(n_out=2),
+        ],
+        InputType.feed_forward(3),
+        *ROWS,
+    ),
+    "one_class": (
+        [
+            config.VariationalAutoencoder(n_out=3, encoder_layer_sizes=4),
+            config.OCNNOutput(hidden_size=4),
+        ],
+        InputType.feed_forward(3),
+        *ROWS,
+    ),
+}
+
 
 def network(name, exact=False, dtype="double", noise=True):
     layers, given, *_ = NETS[name]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.references.layers import act, rows
+from tests.references.layers import act, output, rows
 
 
 def prelu(conf, p, x, mask=None):
@@ -21,3 +21,11 @@ def variational_autoencoder(conf, p, x, mask=None):
     for i in range(len(conf.encoder_layer_sizes)):
         x = act(conf.activation, x @ p[f"e{i}W"] + p[f"e{i}b"])
     return act(conf.pzx_activation, x @ p["pZXMeanW"] + p["pZXMeanb"])
+
+
+center_loss_output = output
+
+
+def ocnn_output(conf, p, x, mask=None):
+    z = act(conf.activation, x @ p["v"]) @ p["w"]
+    return z if mask is None else z * mask
