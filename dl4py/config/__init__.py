@@ -10,6 +10,7 @@ from dl4py.config import (
     attention,
     autoencoders,
     convolutional,
+    detection,
     dropout,
     elementwise,
     feedforward,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dl4py.config.attention import *
     from dl4py.config.autoencoders import *
     from dl4py.config.convolutional import *
+    from dl4py.config.detection import *
     from dl4py.config.dropout import *
     from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *

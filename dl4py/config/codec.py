@@ -239,12 +239,18 @@ def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
         return getattr(kind, "from_json", kind)(value)
 
 
-def _row(dataType: Any, shape: Any, data: Any) -> tuple[float, ...]:  # noqa: N803
-    """The numbers of an array that DL4J writes into its JSON."""
+def _row(dataType: Any, shape: Any, data: Any) -> tuple[Any, ...]:  # noqa: N803
+    """The numbers of an array that DL4J writes into its JSON; of a matrix its rows."""
     if dataType not in _FLOATING:
         raise ValueError(f"dataType: must be one of {_FLOATING}, got {shown(dataType)}")
     if not isinstance(data, list) or not all(map(is_real, data)):
         raise ValueError(f"data: must be finite numbers, got {shown(data)}")
+    matrix = isinstance(shape, list) and len(shape) == 2 and shape[0] != 1
+    if matrix and all(type(n) is int and n > 0 for n in shape):
+        count, width = shape
+        if count * width == len(data):
+            values = tuple(map(float, data))
+            return tuple(values[i * width :][:width] for i in range(count))
     if shape not in ([len(data)], [1, len(data)]) or not all(
         type(n) is int for n in shape
     ):

@@ -9,6 +9,7 @@ from dl4py.layers import (
     attention,
     autoencoders,
     convolutional,
+    detection,
     elementwise,
     feedforward,
     normalization,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dl4py.layers.attention import *
     from dl4py.layers.autoencoders import *
     from dl4py.layers.convolutional import *
+    from dl4py.layers.detection import *
     from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4py import activations, config
+from dl4py.layers.base import masked
 from dl4py.layers.feedforward import Affine
 from dl4py.layers.output import Scored
 from dl4py.layers.part import View, implements
@@ -89,13 +90,13 @@ class CenterLossOutput(Scored, Affine):
 class OCNNOutput(Scored):
     """
     Shape:
-        ``[n, n_in]`` → z, ``[n]``; with labels, ``[n, …]`` → the score, a single
-        number.
+        ``[n, n_in]`` → z, ``[n, 1]``, in exact mode ``[n]``; with labels, ``[n, …]`` →
+        the score, a single number.
 
     Example:
         >>> layer = OCNNOutput(3, 5, "sigmoid")
         >>> layer(torch.zeros(2, 3)).shape
-        torch.Size([2])
+        torch.Size([2, 1])
     """
 
     additive = False
@@ -142,10 +143,10 @@ class OCNNOutput(Scored):
         return z
 
     def finish(self, y: Tensor) -> Tensor:
-        return y
+        return y if self.dl4j_exact else y.unsqueeze(1)
 
     def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
-        return y if mask is None else y * mask.reshape(-1).to(y.dtype)
+        return y if self.dl4j_exact else masked(y, mask)
 
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
@@ -169,5 +170,6 @@ class OCNNOutput(Scored):
             "DL4J divides the score of the batch by its size again",
             "DL4J sends 1 back to all inputs of a row with z < r, not the gradient",
             "DL4J does not look at masks",
+            "DL4J's output is [n], not [n, 1]",
         )
         return [*super().differs(dtype), *(f"OCNNOutput: {line}" for line in lines)]

@@ -118,6 +118,7 @@ def test_masked_rows_are_no_anomalies():
     one, two = (layer(x, labels=y, labels_mask=mask) for x in (X, broken))
     assert one == two
     assert layer(X, mask.unsqueeze(1))[1] == 0
+    assert layer(X).shape == (5, 1)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,15 @@ NETS |= {
         InputType.feed_forward(3),
         *ROWS,
     ),
+    "objects": (
+        [
+            Convolution2D(n_out=7, kernel_size=3, convolution_mode="Same"),
+            config.Yolo2Output(bounding_boxes=(1.0, 2.0)),
+        ],
+        IMAGE,
+        rows,
+        (5, 2, 6, 6),
+    ),
 }
 
 
@@ -233,6 +242,8 @@ def batch(name, dtype=torch.float64):
     if isinstance(layers[-1], RnnOutput):
         y = torch.eye(2, dtype=dtype)[torch.randint(2, (5, 4), generator=g)]
         y = y if name.endswith("nwc") else y.transpose(1, 2)
+    if isinstance(layers[-1], config.Yolo2Output):
+        y = torch.zeros(5, 6, 6, 6, dtype=dtype)  # nothing to be seen
     if mask.dim() == 4:
         hidden = (mask.movedim(1, -1) if name.endswith("NHWC") else mask) == 0
     elif mask.dim() == 2:

@@ -27,5 +27,24 @@ center_loss_output = output
 
 
 def ocnn_output(conf, p, x, mask=None):
-    z = act(conf.activation, x @ p["v"]) @ p["w"]
-    return z if mask is None else z * mask
+    return rows(act(conf.activation, x @ p["v"]) @ p["w"][:, None], mask)
+
+
+def yolo2_output(conf, p, x, mask=None):
+    n, channels, h, w = x.shape
+    y = x.reshape(n, len(conf.bounding_boxes), -1, h, w).copy()
+    for box, prior in enumerate(conf.bounding_boxes):
+        for k in range(2):
+            y[:, box, k] = 1 / (1 + np.exp(-y[:, box, k]))
+            y[:, box, 2 + k] = prior[k] * np.exp(y[:, box, 2 + k])
+        y[:, box, 4] = 1 / (1 + np.exp(-y[:, box, 4]))
+        e = np.exp(y[:, box, 5:])
+        y[:, box, 5:] = e / e.sum(1, keepdims=True)
+    return y.reshape(x.shape)
+
+
+def yolo2_output_labels(conf, y):
+    """Labels that the layer takes: one object in each image."""
+    labels = y.new_zeros(len(y), y.shape[1] // len(conf.bounding_boxes) - 1, 3, 4)
+    labels[:, :5, 1, 2] = y.new_tensor([1.9, 0.5, 3.0, 2.1, 1.0])
+    return labels
