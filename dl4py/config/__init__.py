@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dl4py.config import (
     attention,
     autoencoders,
+    capsules,
     convolutional,
     detection,
     dropout,
@@ -46,6 +47,7 @@ from dl4py.registry import (
 if TYPE_CHECKING:
     from dl4py.config.attention import *
     from dl4py.config.autoencoders import *
+    from dl4py.config.capsules import *
     from dl4py.config.convolutional import *
     from dl4py.config.detection import *
     from dl4py.config.dropout import *

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dl4py.layers import (
     attention,
     autoencoders,
+    capsules,
     convolutional,
     detection,
     elementwise,
@@ -30,6 +31,7 @@ from dl4py.registry import MODULES
 if TYPE_CHECKING:
     from dl4py.layers.attention import *
     from dl4py.layers.autoencoders import *
+    from dl4py.layers.capsules import *
     from dl4py.layers.convolutional import *
     from dl4py.layers.detection import *
     from dl4py.layers.elementwise import *

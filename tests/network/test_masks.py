@@ -210,6 +210,17 @@ NETS |= {
         InputType.feed_forward(3),
         *ROWS,
     ),
+    "capsules": (
+        [
+            config.PrimaryCapsules(capsule_dimensions=2, channels=2, kernel_size=3),
+            config.Capsule(capsules=2, capsule_dimensions=3),
+            config.CapsuleStrength(),
+            LossLayer(loss="mse"),
+        ],
+        IMAGE,
+        rows,
+        (5, 2, 6, 6),
+    ),
     "objects": (
         [
             Convolution2D(n_out=7, kernel_size=3, convolution_mode="Same"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.references.layers import act, output, rows
+from tests.references.layers import _windows, act, output, rows
 
 
 def prelu(conf, p, x, mask=None):
@@ -48,3 +48,35 @@ def yolo2_output_labels(conf, y):
     labels = y.new_zeros(len(y), y.shape[1] // len(conf.bounding_boxes) - 1, 3, 4)
     labels[:, :5, 1, 2] = y.new_tensor([1.9, 0.5, 3.0, 2.1, 1.0])
     return labels
+
+
+def _squash(s):
+    square = (s**2).sum(-1, keepdims=True)
+    return s * square / (1 + square) / np.sqrt(square + 1e-5)
+
+
+def primary_capsules(conf, p, x, mask=None):
+    y = None
+    for (i, j), sizes, window in _windows(conf, x, 0.0):
+        if y is None:
+            y = np.empty((len(x), p["weight"].shape[3], *sizes))
+        y[:, :, i, j] = np.einsum("nckl,klco->no", window, p["weight"])
+    y = y + p["bias"][:, None, None]
+    return _squash(y.reshape(len(x), -1, conf.capsule_dimensions))
+
+
+def capsule(conf, p, x, mask=None):
+    w, bias = p["weight"][0, ..., 0], p["bias"][0, 0, ..., 0]
+    u = np.einsum("ijd,nid->nij", w, x)
+    u = u.reshape(*u.shape[:2], conf.capsules, conf.capsule_dimensions)
+    b = np.zeros(u.shape[:3])
+    for _ in range(conf.routings):
+        e = np.exp(b)
+        c = e / e.sum(2, keepdims=True)
+        v = _squash(np.einsum("nij,nijd->njd", c, u) + bias)
+        b = b + np.einsum("nijd,njd->nij", u, v)
+    return v
+
+
+def capsule_strength(conf, p, x, mask=None):
+    return np.sqrt((x**2).sum(2))
