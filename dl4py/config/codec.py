@@ -214,11 +214,25 @@ def decode(value: Any, path: str = "$") -> Any:
         return {k: decode(v, f"{path}.{k}") for k, v in value.items()}
     entry = _java_entry(value[tag])
     if entry is None:
+        _refuse_code(value, value[tag], path)
         kind = path.rpartition(".")[2].partition("[")[0] or "object"
         raise DL4JFormatError(f"{path}: unknown {kind} {shown(value[tag])}")
     content = {k: v for k, v in value.items() if k != tag}
     with at(path):
         return _build(entry, content, path)
+
+
+def _refuse_code(value: Mapping[str, Any], java: str, path: str) -> None:
+    """Refuse what is somebody's Java code by name: SameDiff layers and vertices."""
+    simple = java.rpartition(".")[2]
+    vertex = "vertexParams" in value or "Vertex" in simple
+    if {"layerParams", "vertexParams"} & value.keys() or "SameDiff" in simple:
+        kind, registry = ("vertex", "VERTICES") if vertex else ("layer", "LAYERS")
+        raise DL4JFormatError(
+            f"{path}: {shown(java)} is a SameDiff {kind}: what it computes is Java "
+            f"code that is not in the file; write it as a {kind} of your own and "
+            f"register it with @{registry}.add('name', java={simple!r})"
+        )
 
 
 def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
