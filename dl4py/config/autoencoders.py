@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from dl4py.config.inputs import FeedForward, InputType
 from dl4py.config.kinds import Choice, Data, Integer, Item, Many, Real, field
 from dl4py.config.layer import FeedForwardLayer
-from dl4py.config.reconstruction import GaussianReconstruction
+from dl4py.config.reconstruction import CompositeReconstruction, GaussianReconstruction
 from dl4py.registry import ACTIVATIONS, LAYERS, RECONSTRUCTIONS
 
 # DL4J keeps the word of its enum here
@@ -96,11 +96,15 @@ class VariationalAutoencoder(Pretrained):
 
     @classmethod
     def example(cls) -> tuple[Any, InputType]:
-        sizes: dict[str, Any] = {
-            "encoder_layer_sizes": (4,),
-            "decoder_layer_sizes": (3, 4),
-        }
-        return cls(n_in=3, n_out=2, **sizes), FeedForward(3)
+        parts = ("gaussian", "bernoulli")
+        conf = cls(
+            n_in=3,
+            n_out=2,
+            encoder_layer_sizes=(4,),
+            decoder_layer_sizes=(3, 4),
+            distribution=CompositeReconstruction(sizes=(1, 2), parts=parts),
+        )
+        return conf, FeedForward(3)
 
     @property
     def affine(self) -> dict[str, tuple[int, int]]:

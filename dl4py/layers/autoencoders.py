@@ -80,6 +80,8 @@ class VariationalAutoencoder(Pretrained):
         torch.Size([3])
     """
 
+    neighbour = ("—", "the mean of z; decoder and probabilities by methods")
+
     distribution: Reconstruction
 
     def build(self) -> None:

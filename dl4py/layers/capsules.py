@@ -109,6 +109,8 @@ class Capsule(Capsules):
         torch.Size([2, 3, 8])
     """
 
+    neighbour = ("—", "dynamic routing between capsules")
+
     def build(self) -> None:
         conf = self.conf
         if not conf.input_capsules or not conf.input_capsule_dimensions:

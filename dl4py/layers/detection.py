@@ -136,6 +136,8 @@ class Yolo2Output(Scored):
         (0.0, -0.5)
     """
 
+    neighbour = ("—", "a loss on a grid of boxes; torchvision has the later ones")
+
     always_divides = True
     additive = True
 

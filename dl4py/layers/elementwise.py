@@ -65,6 +65,8 @@ class ElementWiseMultiplication(Layer):
         tensor([[ 3., -2.]])
     """
 
+    neighbour = ("—", "one weight and one bias per feature, an activation")
+
     def build(self) -> None:
         conf = self.conf
         conf.check()

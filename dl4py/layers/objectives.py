@@ -30,6 +30,8 @@ class CenterLossOutput(Scored, Affine):
         13.193147659301758
     """
 
+    neighbour = ("Linear", "as `Output`, and centres of classes that move")
+
     always_divides = True
 
     def build(self) -> None:
@@ -98,6 +100,8 @@ class OCNNOutput(Scored):
         >>> layer(torch.zeros(2, 3)).shape
         torch.Size([2, 1])
     """
+
+    neighbour = ("—", "one score a row, and a loss without labels")
 
     additive = False
 

@@ -122,6 +122,8 @@ class Output(Scored, Affine):
         0.6931471824645996
     """
 
+    neighbour = ("Linear", "an activation, and a loss where labels come in")
+
 
 @implements(config.LossLayer)
 class LossLayer(Scored):
@@ -133,6 +135,8 @@ class LossLayer(Scored):
         >>> LossLayer("softmax")(torch.zeros(1, 2))
         tensor([[0.5000, 0.5000]])
     """
+
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, as a layer")
 
     always_divides = True
 
@@ -176,6 +180,8 @@ class RnnOutput(Scored, Affine):
         >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
         torch.Size([3, 2, 5])
     """
+
+    neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
 
     def loss_mask(self, mask: Tensor | None) -> Tensor | None:
         return None  # DL4J: the features mask of a series ends before a loss
