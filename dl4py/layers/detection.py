@@ -64,18 +64,7 @@ class DetectedObject:
         >>> round(a.iou(b), 4)
         0.3333
         """
-        corners = zip(
-            self.top_left,
-            self.bottom_right,
-            other.top_left,
-            other.bottom_right,
-            strict=True,
-        )
-        shared = 1.0
-        for a, b, c, d in corners:
-            shared *= max(0.0, min(b, d) - max(a, c))
-        union = self.width * self.height + other.width * other.height - shared
-        return shared / union if union else 0.0
+        return float(_overlaps((self, other))[0, 1])
 
 
 def non_max_suppression(
@@ -98,26 +87,33 @@ def non_max_suppression(
         raise ValueError(f"threshold: expected a number in [0, 1], got {threshold!r}")
     if not threshold:
         return list(found)
-    left = dict(enumerate(found))
+    overlap = _overlaps(found) > threshold
+    kind = torch.tensor([box.predicted_class for box in found])
+    sure = torch.tensor([box.confidence for box in found], dtype=torch.float64)
+    rivals = overlap & (kind[:, None] == kind)
+    left = torch.ones(len(found), dtype=torch.bool)
     if dl4j_exact:  # which does not look at the example either
-        for i, box in enumerate(found):
-            for j, other in list(left.items()):
-                same = i != j and box.predicted_class == other.predicted_class
-                weaker = box.confidence < other.confidence
-                if same and weaker and box.iou(other) > threshold:
-                    del left[i]
-                    break
-        return list(left.values())
-    order = sorted(left, key=lambda i: -found[i].confidence)
-    for rank, i in enumerate(order):
-        for j in order[rank + 1 :]:
-            if i not in left or j not in left:
-                continue
-            a, b = left[i], left[j]
-            same = (a.example, a.predicted_class) == (b.example, b.predicted_class)
-            if same and a.iou(b) > threshold:
-                del left[j]
-    return list(left.values())
+        rivals &= sure[:, None] < sure
+        for i, mine in enumerate(rivals):
+            left[i] = not (mine & left).any()
+    else:
+        example = torch.tensor([box.example for box in found])
+        rivals &= example[:, None] == example
+        for i in sure.argsort(descending=True, stable=True).tolist():
+            if left[i]:
+                left &= ~rivals[i]
+                left[i] = True
+    return [box for box, stays in zip(found, left.tolist(), strict=True) if stays]
+
+
+def _overlaps(found: Sequence[DetectedObject]) -> Tensor:
+    """Intersection over union of all pairs of boxes."""
+    corners = [(*box.top_left, *box.bottom_right) for box in found]
+    low, high = torch.tensor(corners, dtype=torch.float64).view(-1, 2, 2).unbind(1)
+    sides = torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)
+    shared = sides.clamp(min=0).prod(2)
+    area = (high - low).prod(1)
+    return shared / (area[:, None] + area - shared)
 
 
 @implements(config.Yolo2Output)
