@@ -24,8 +24,9 @@ def squash(s: Tensor) -> Tensor:
     >>> round(squash(torch.tensor([3.0, 4.0])).norm().item(), 4)
     0.9615
     """
-    square = s.square().sum(-1, keepdim=True)
-    return s * (square / (1 + square) * (square + _EPS).rsqrt())
+    wide = s.float() if s.itemsize < 4 else s  # 1e-5^-1.5 is infinite in half
+    square = wide.square().sum(-1, keepdim=True)
+    return (wide * (square / (1 + square) * (square + _EPS).rsqrt())).to(s.dtype)
 
 
 class Capsules(Layer):

@@ -37,6 +37,15 @@ def test_squash_and_strength_have_gradients_at_0():
     assert (y == 0).all() and g.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_squash_of_little_in_half_types(dtype):
+    x = torch.full((1, 4), 1e-4, dtype=dtype, requires_grad=True)
+    squash(x).sum().backward()
+    wide = x.detach().double().requires_grad_()
+    squash(wide).sum().backward()
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=1e-2, atol=1e-3)
+
+
 def test_a_rectifier_and_its_leak():
     x = torch.randn(3, 1, 7, 7, dtype=torch.float64)
     plain = layers.PrimaryCapsules(1, 4, 2, kernel_size=3).double()
