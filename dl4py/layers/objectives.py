@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -104,6 +105,7 @@ class OCNNOutput(Scored):
     neighbour = ("—", "one score a row, and a loss without labels")
 
     additive = False
+    warned = False
 
     def build(self) -> None:
         conf = self.conf
@@ -160,6 +162,7 @@ class OCNNOutput(Scored):
                 f"OCNNOutput: labels must be [{len(z)}, 1], one row per example, got "
                 f"{list(labels.shape)}; their values are not used"
             )
+        self._warn_of_epochs()
         conf = self.conf
         below = (self.r - z).relu()
         if mask is not None and not self.dl4j_exact:
@@ -168,6 +171,19 @@ class OCNNOutput(Scored):
         weights = self.weight.square().sum() + self.hidden.square().sum()
         score: Tensor = 0.5 * weights + below.mean() / conf.nu - self.r.sum()
         return score
+
+    def _warn_of_epochs(self) -> None:
+        """Once, where exact mode is not DL4J's: it is half broken there."""
+        later = self.dl4j_exact and self.training and self.clock.epoch > 0
+        if not later or self.warned or torch.compiler.is_compiling():
+            return
+        self.warned = True
+        warnings.warn(
+            "OCNNOutput: when an epoch has gone by DL4J sets r to a percentile of a "
+            "window of outputs, or fails where the window is shorter than the batch or "
+            "the network comes from a file; here r is trained on, exact mode included",
+            stacklevel=2,
+        )
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         lines = (

@@ -121,6 +121,16 @@ def test_masked_rows_are_no_anomalies():
     assert layer(X).shape == (5, 1)
 
 
+def test_epochs_are_not_exact():
+    labels = torch.ones(5, 1).double()
+    network(ocnn()).fit([(X, labels)], epochs=2)
+    net = network(ocnn(), exact=True)
+    net.fit([(X, labels)])
+    with pytest.warns(UserWarning, match="DL4J sets r to a percentile of a window"):
+        net.fit(X, labels)
+    net.fit(X, labels)  # once is enough
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
