@@ -97,8 +97,8 @@ class Registry(Generic[T]):
         Args:
             names: DL4J's names of the item, ``_`` as in DL4J's enum, and those under
                 which torch or Keras have exactly the same; the first is its key.
-            java: DL4J's class, relative to the registry's package; needed only for
-                items that DL4J's files know.
+            java: DL4J's class, relative to the registry's package, or whole where it
+                starts with ``org.``; needed only for items that DL4J's files know.
             near: names, with spaces between them, under which torch or Keras have
                 almost the same → what differs, for the error.
 
@@ -112,7 +112,8 @@ class Registry(Generic[T]):
         """
         if not names:
             raise ValueError(f"{self.kind}: add(...) needs at least one name")
-        full = f"{self.package}.{java}" if java else None
+        whole = java is None or java.startswith("org.")
+        full = java if whole else f"{self.package}.{java}"
 
         def register(item: A) -> A:
             entry: Entry[Any] = Entry(item, names, full)
@@ -325,6 +326,9 @@ REGULARIZATIONS: Registry[Any] = Registry(
 )
 PREPROCESSORS: Registry[Any] = Registry(
     "preprocessor", "org.deeplearning4j.nn.conf.preprocessor"
+)
+RECONSTRUCTIONS: Registry[Any] = Registry(
+    "reconstruction distribution", "org.deeplearning4j.nn.conf.layers.variational"
 )
 LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
 VERTICES: Registry[Any] = Registry("vertex", "org.deeplearning4j.nn.conf.graph")

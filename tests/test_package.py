@@ -114,6 +114,12 @@ class TestReadme:
         whole = differences.table() + "\n\n"
         assert whole in self.TEXT, "run python -m tests.differences"
 
+    def test_table_of_layers_is_current(self):
+        from tests import kinds
+
+        whole = kinds.table() + "\n\n"
+        assert whole in self.TEXT, "run python -m tests.kinds"
+
 
 class TestStyle:
     @pytest.mark.parametrize(

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 
 from dl4py.config import (
     attention,
+    autoencoders,
+    capsules,
     convolutional,
+    detection,
     dropout,
+    elementwise,
     feedforward,
+    objectives,
     preprocessors,
+    reconstruction,
     recurrent,
     regularization,
     vertices,
@@ -32,6 +38,7 @@ from dl4py.registry import (
     DROPOUTS,
     LAYERS,
     PREPROCESSORS,
+    RECONSTRUCTIONS,
     REGULARIZATIONS,
     VERTICES,
     WEIGHT_NOISES,
@@ -39,10 +46,16 @@ from dl4py.registry import (
 
 if TYPE_CHECKING:
     from dl4py.config.attention import *
+    from dl4py.config.autoencoders import *
+    from dl4py.config.capsules import *
     from dl4py.config.convolutional import *
+    from dl4py.config.detection import *
     from dl4py.config.dropout import *
+    from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *
+    from dl4py.config.objectives import *
     from dl4py.config.preprocessors import *
+    from dl4py.config.reconstruction import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
     from dl4py.config.vertices import *
@@ -56,6 +69,7 @@ _found = {
         DROPOUTS,
         LAYERS,
         PREPROCESSORS,
+        RECONSTRUCTIONS,
         REGULARIZATIONS,
         VERTICES,
         WEIGHT_NOISES,

@@ -218,11 +218,25 @@ def decode(value: Any, path: str = "$") -> Any:
         return {k: decode(v, f"{path}.{k}") for k, v in value.items()}
     entry = _java_entry(value[tag])
     if entry is None:
+        _refuse_code(value, value[tag], path)
         kind = path.rpartition(".")[2].partition("[")[0] or "object"
         raise DL4JFormatError(f"{path}: unknown {kind} {shown(value[tag])}")
     content = {k: v for k, v in value.items() if k != tag}
     with at(path):
         return _build(entry, content, path)
+
+
+def _refuse_code(value: Mapping[str, Any], java: str, path: str) -> None:
+    """Refuse what is somebody's Java code by name: SameDiff layers and vertices."""
+    simple = java.rpartition(".")[2]
+    vertex = "vertexParams" in value or "Vertex" in simple
+    if {"layerParams", "vertexParams"} & value.keys() or "SameDiff" in simple:
+        kind, registry = ("vertex", "VERTICES") if vertex else ("layer", "LAYERS")
+        raise DL4JFormatError(
+            f"{path}: {shown(java)} is a SameDiff {kind}: what it computes is Java "
+            f"code that is not in the file; write it as a {kind} of your own and "
+            f"register it with @{registry}.add('name', java={simple!r})"
+        )
 
 
 def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
@@ -243,12 +257,18 @@ def decode_field(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
         return getattr(kind, "from_json", kind)(value)
 
 
-def _row(dataType: Any, shape: Any, data: Any) -> tuple[float, ...]:  # noqa: N803
-    """The numbers of an array that DL4J writes into its JSON."""
+def _row(dataType: Any, shape: Any, data: Any) -> tuple[Any, ...]:  # noqa: N803
+    """The numbers of an array that DL4J writes into its JSON; of a matrix its rows."""
     if dataType not in _FLOATING:
         raise ValueError(f"dataType: must be one of {_FLOATING}, got {shown(dataType)}")
     if not isinstance(data, list) or not all(map(is_real, data)):
         raise ValueError(f"data: must be finite numbers, got {shown(data)}")
+    matrix = isinstance(shape, list) and len(shape) == 2 and shape[0] != 1
+    if matrix and all(type(n) is int and n > 0 for n in shape):
+        count, width = shape
+        if count * width == len(data):
+            values = tuple(map(float, data))
+            return tuple(values[i * width :][:width] for i in range(count))
     if shape not in ([len(data)], [1, len(data)]) or not all(
         type(n) is int for n in shape
     ):

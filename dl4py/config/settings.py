@@ -341,8 +341,11 @@ def check_given(item: Any, raw: Mapping[str, Any], place: str = "") -> None:
         key, value = json_key(f), getattr(item, f.name)
         null = key in raw and raw[key] is None
         size = f.name in ("n_in", "n_out") and bool(item.variables)
-        if (null and (f.name in DEFAULTS or f.name in held)) or (
-            size and value is None
+        known = f.metadata.get("inherit") or f.default is not None
+        if (
+            (null and known and f.name in DEFAULTS)
+            or (null and f.name in held)
+            or (size and value is None)
         ):
             raise ValueError(f"{place}{key}: must be given, got null")
         if isinstance(value, Layer) and isinstance(raw.get(key), Mapping):

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 from dl4py.layers import (
     attention,
+    autoencoders,
+    capsules,
     convolutional,
+    detection,
+    elementwise,
     feedforward,
     normalization,
+    objectives,
     output,
     pooling,
     recurrent,
@@ -25,9 +30,14 @@ from dl4py.registry import MODULES
 
 if TYPE_CHECKING:
     from dl4py.layers.attention import *
+    from dl4py.layers.autoencoders import *
+    from dl4py.layers.capsules import *
     from dl4py.layers.convolutional import *
+    from dl4py.layers.detection import *
+    from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *
+    from dl4py.layers.objectives import *
     from dl4py.layers.output import *
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *

@@ -81,6 +81,8 @@ class Convolution1D(Convolution):
         torch.Size([2, 4, 8])
     """
 
+    neighbour = ("Conv1d", "an activation; `Same` and `Causal` padding; masks")
+
 
 @implements(config.Convolution2D)
 class Convolution2D(Convolution):
@@ -93,3 +95,5 @@ class Convolution2D(Convolution):
         >>> layer(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 4, 8, 8])
     """
+
+    neighbour = ("Conv2d", "an activation; `Same` padding with strides; masks")

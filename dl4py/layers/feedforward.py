@@ -61,6 +61,8 @@ class Dense(Affine):
                 [0., 0., 0.]])
     """
 
+    neighbour = ("Linear", "an activation; layer normalisation")
+
     def build(self) -> None:
         super().build()
         if self.conf.has_layer_norm:
@@ -99,6 +101,8 @@ class ActivationLayer(Layer):
         tensor([-1.,  8.])
     """
 
+    neighbour = ("Tanh, ReLU …", "any activation, by name")
+
     noisy = False
 
     def build(self) -> None:
@@ -122,6 +126,11 @@ class DropoutLayer(Layer):
         tensor([1., 1.])
     """
 
+    neighbour = (
+        "Dropout",
+        "a number is the probability of keeping; other noise by name",
+    )
+
 
 @implements(config.Embedding)
 class Embedding(Affine):
@@ -134,6 +143,8 @@ class Embedding(Affine):
         >>> Embedding(7, 3)(torch.tensor([[0], [6]])).shape
         torch.Size([2, 3])
     """
+
+    neighbour = ("Embedding", "a bias and an activation; whole floats do as indices")
 
     takes_indices = True
 

@@ -30,6 +30,11 @@ class BatchNormalization(Layer):
                 [ 1.0000,  1.0000]])
     """
 
+    neighbour = (
+        "BatchNorm1d, BatchNorm2d",
+        "population variance; decay is 1 - momentum; masks",
+    )
+
     noisy = False
 
     def build(self) -> None:

@@ -23,10 +23,12 @@ class Scored(Layer):
     Attributes:
         always_divides: the score is divided by the number of examples even where the
             network's ``mini_batch`` is false, as DL4J's loss layers do.
+        in_graph, mini_batch: of the network that it stands in, which sets them.
     """
 
     always_divides = False
-    in_graph = False  # a network says so
+    in_graph = False
+    mini_batch = True
     criterion: losses.Loss
     activation: Any
 
@@ -46,15 +48,27 @@ class Scored(Layer):
         labels: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> Tensor:
-        z = self.as_given(self.pre_output(self.arrange(self.disturb(x))))
+        x = self.arrange(self.disturb(x))
+        z = self.as_given(self.pre_output(x))
         if labels is None:
             return self.cover(self.finish(z), mask)
         if labels_mask is not None or mask is None:
-            return self.score_sum(z, labels, labels_mask)
-        total = self.score_sum(z, labels, mask)
+            return self.judged(x, z, labels, labels_mask)
+        total = self.judged(x, z, labels, mask)
         if self.dl4j_exact and self.in_graph:
-            return activations.gradient_of(total, self.score_sum(z, labels))
+            return activations.gradient_of(total, self.judged(x, z, labels, None))
         return total
+
+    @property
+    def additive(self) -> bool:
+        """Whether the score is a sum over examples."""
+        return self.criterion.additive
+
+    def judged(
+        self, x: Tensor, z: Tensor, labels: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """The score, where it is not a matter of pre-activations ``z`` alone."""
+        return self.score_sum(z, labels, mask)
 
     def pre_output(self, x: Tensor) -> Tensor:
         """The values that go into the activation, channels on axis 1."""
@@ -108,6 +122,8 @@ class Output(Scored, Affine):
         0.6931471824645996
     """
 
+    neighbour = ("Linear", "an activation, and a loss where labels come in")
+
 
 @implements(config.LossLayer)
 class LossLayer(Scored):
@@ -119,6 +135,8 @@ class LossLayer(Scored):
         >>> LossLayer("softmax")(torch.zeros(1, 2))
         tensor([[0.5000, 0.5000]])
     """
+
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, as a layer")
 
     always_divides = True
 
@@ -162,6 +180,8 @@ class RnnOutput(Scored, Affine):
         >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
         torch.Size([3, 2, 5])
     """
+
+    neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
 
     def loss_mask(self, mask: Tensor | None) -> Tensor | None:
         return None  # DL4J: the features mask of a series ends before a loss

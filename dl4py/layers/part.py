@@ -45,6 +45,7 @@ class View:
             neither drawn nor ``bias_init``.
         init: the field of the configuration with the weight initialisation.
         trained: ``"always"``, ``"pretraining"`` or ``"never"``.
+        penalised: whether its layer's penalties act on it.
         node: the network's node that it belongs to; the network fills it in.
         own: its name in its owner where a wrapper has renamed it.
     """
@@ -59,6 +60,7 @@ class View:
     first: float | Callable[[Tensor], Tensor] | None = None
     init: str = "weight_init"
     trained: str = "always"
+    penalised: bool = True
     node: str = ""
     own: str = ""
 
@@ -112,6 +114,12 @@ class View:
         return self.owner.pending.get(self.attribute)
 
     @property
+    def pseudo_gradient(self) -> Tensor | None:
+        """:attr:`pending` before a division by the number of examples, if any."""
+        pending = self.pending
+        return None if pending is None else pending * self.owner.pending_divisor
+
+    @property
     def conf(self) -> Any:
         """The configuration of the owner."""
         return self.owner.conf
@@ -130,7 +138,7 @@ class View:
         """l1, l2 and weight decay on it."""
         names = {"weight": "regularization", "gain": "regularization"}
         name = {**names, "bias": "regularization_bias"}.get(self.kind)
-        if name is None or self.trained == "never":
+        if name is None or self.trained == "never" or not self.penalised:
             return ()
         return tuple(getattr(self.conf, name, None) or ())
 
@@ -199,9 +207,12 @@ class Part(nn.Module):
 
     Attributes:
         conf: the configuration, in its final form.
+        neighbour: torch's nearest module, and what differs from it.
     """
 
     configuration: ClassVar[type[Any]]
+    neighbour: ClassVar[tuple[str, str]] = ("—", "")
+    pending_divisor: int = 1  # of what is in ``pending``: a number of examples
     noise: Noise = TORCH
 
     def __init__(self, *values: Any, dl4j_exact: bool = False, **fields: Any) -> None:

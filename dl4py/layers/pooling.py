@@ -26,6 +26,11 @@ class Subsampling(Sliding):
                   [4.]]]])
     """
 
+    neighbour = (
+        "MaxPool2d, AvgPool2d, LPPool2d",
+        "four kinds in one; `Same` padding; masks",
+    )
+
     noisy = False  # DL4J: dropout before pooling is not what users expect
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -92,6 +97,8 @@ class GlobalPooling(Layer):
         >>> GlobalPooling("AVG")(torch.ones(2, 3, 4)).shape
         torch.Size([2, 3])
     """
+
+    neighbour = ("AdaptiveAvgPool2d …", "over time or pixels, under masks")
 
     noisy = False  # DL4J has no dropout here
 

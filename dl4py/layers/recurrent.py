@@ -91,6 +91,8 @@ class SimpleRnn(Recurrent):
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
     """
 
+    neighbour = ("RNN", "`[n, size, time]`, one bias, any activation, masks")
+
     def build(self) -> None:
         n_in, n_out = self.conf.n_in, self.conf.n_out
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
@@ -141,6 +143,8 @@ class LSTM(Recurrent):
         >>> y.shape, h.shape
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
     """
+
+    neighbour = ("LSTM", "`[n, size, time]`, one bias, any activations, masks")
 
     states = 2
 

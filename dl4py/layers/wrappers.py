@@ -70,6 +70,11 @@ class Bidirectional(Wrapper):
         torch.Size([4, 4, 5])
     """
 
+    neighbour = (
+        "LSTM(bidirectional=True)",
+        "around any recurrent layer; adds, multiplies or averages too",
+    )
+
     def build(self) -> None:
         self.fwd, self.bwd = self._made(self.conf.fwd), self._made(self.conf.bwd)
         self.recurrent = True
@@ -116,6 +121,8 @@ class LastTimeStep(Wrapper):
         torch.Size([4, 2])
     """
 
+    neighbour = ("—", "the last step that is not masked")
+
     def build(self) -> None:
         super().build()
         self.recurrent = False
@@ -142,6 +149,8 @@ class TimeDistributed(Wrapper):
         >>> TimeDistributed(config.Dense(n_in=3, n_out=2))(torch.zeros(4, 3, 5)).shape
         torch.Size([4, 2, 5])
     """
+
+    neighbour = ("—", "a layer on rows at every time step")
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
@@ -173,6 +182,8 @@ class MaskZero(Wrapper):
         >>> bool((y == 0).all())
         True
     """
+
+    neighbour = ("—", "makes a mask of what stands for nothing")
 
     def build(self) -> None:
         super().build()
@@ -208,6 +219,8 @@ class Frozen(_Still):
         False
     """
 
+    neighbour = ("—", "requires_grad_(False) and eval(), as a layer")
+
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         return self.inner(x.detach(), mask, state)
 
@@ -223,3 +236,5 @@ class FrozenWithBackprop(_Still):
         >>> layer(torch.zeros(4, 3, requires_grad=True)).requires_grad
         True
     """
+
+    neighbour = ("—", "the same, and gradients go through it")

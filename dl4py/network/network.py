@@ -83,7 +83,7 @@ class Network(nn.Module):
             if isinstance(module, Part):
                 module.clock = self.clock
             if isinstance(module, Scored):
-                module.in_graph = graph
+                module.in_graph, module.mini_batch = graph, conf.mini_batch
             if module is not self and hasattr(module, "noise"):
                 # by name: layers and activations draw, and share no base that says so
                 setattr(module, "noise", self.noise)  # noqa: B010
@@ -277,7 +277,7 @@ class Network(nn.Module):
 
     def divisor(self, layer: Scored, n: int) -> int:
         """What an output's sum over ``n`` examples is divided by."""
-        if not layer.criterion.additive and not self.dl4j_exact:
+        if not layer.additive and not self.dl4j_exact:
             return 1  # one number of the whole batch; DL4J divides it again
         return n if self.conf.mini_batch or layer.always_divides else 1
 
@@ -354,7 +354,7 @@ class Network(nn.Module):
         """(parameter, its penalties) wherever there are any."""
         for view in self._views:
             found = view.penalties
-            if found:
+            if found and view.trained == "always":
                 yield view.tensor, found
 
     def score(
@@ -399,7 +399,7 @@ class Network(nn.Module):
             found = iter(grads)
             parts = []
             for view, t in zip(self._views, tensors, strict=True):
-                g = next(found) if t.requires_grad else view.pending
+                g = next(found) if t.requires_grad else view.pseudo_gradient
                 parts.append(view.flat(torch.zeros_like(t) if g is None else g))
             divided = sum(part / self.divisor(layer, n) for layer, part, n in scores)
             score = float((divided + self.penalty()).detach())

@@ -87,7 +87,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
             count = len(view.leaves)
             tracks = [Track(view, None, None, i, count) for i in range(count)]
             self.tracks += tracks
-            if view.kind == "statistic" or view.trained != "always":
+            if view.kind == "statistic" or view.trained == "never":
                 continue
             kind = "weight" if view.kind == "gain" else view.kind
             place = places.setdefault((view.node, kind), len(groups))
@@ -331,7 +331,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def _constrain(self) -> None:
         for track in self.tracks:
             view = track.view
-            if view.trained != "always" or track.place or not view.constraints:
+            if view.trained == "never" or track.place or not view.constraints:
                 continue
 
             def constrain(t: Tensor, view: View = view) -> None:
@@ -346,11 +346,15 @@ class NetworkOptimizer(torch.optim.Optimizer):
         """DL4J's updater blocks: runs of parameters with equal updaters, flat order."""
         last: Any = None
         run: list[Track] = []
+        views = (track.view for track in self.tracks)
+        both = {view.node for view in views if view.trained == "pretraining"}
         for track in self.tracks:
             if not track.stands_for:
                 continue
             rule = self.rules[track.group] if track.group is not None else None
-            key = (rule.updater, tuple(rule.hyper.items())) if rule else None
+            node, trained = track.view.node, track.view.trained
+            phase = (node, trained) if node in both else ()
+            key = (rule.updater, tuple(rule.hyper.items()), phase) if rule else None
             if run and key != last:
                 yield last, run
                 run = []

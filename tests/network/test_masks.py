@@ -191,6 +191,47 @@ NETS = {  # what it is made of, its input type, features mask, and shape of the 
     ),
 }
 
+NETS |= {
+    "elementwise": (
+        [
+            config.PReLU(),
+            config.ElementWiseMultiplication(),
+            config.AutoEncoder(n_out=4),
+            config.CenterLossOutput(n_out=2),
+        ],
+        InputType.feed_forward(3),
+        *ROWS,
+    ),
+    "one_class": (
+        [
+            config.VariationalAutoencoder(n_out=3, encoder_layer_sizes=4),
+            config.OCNNOutput(hidden_size=4),
+        ],
+        InputType.feed_forward(3),
+        *ROWS,
+    ),
+    "capsules": (
+        [
+            config.PrimaryCapsules(capsule_dimensions=2, channels=2, kernel_size=3),
+            config.Capsule(capsules=2, capsule_dimensions=3),
+            config.CapsuleStrength(),
+            LossLayer(loss="mse"),
+        ],
+        IMAGE,
+        rows,
+        (5, 2, 6, 6),
+    ),
+    "objects": (
+        [
+            Convolution2D(n_out=7, kernel_size=3, convolution_mode="Same"),
+            config.Yolo2Output(bounding_boxes=(1.0, 2.0)),
+        ],
+        IMAGE,
+        rows,
+        (5, 2, 6, 6),
+    ),
+}
+
 
 def network(name, exact=False, dtype="double", noise=True):
     layers, given, *_ = NETS[name]
@@ -212,6 +253,8 @@ def batch(name, dtype=torch.float64):
     if isinstance(layers[-1], RnnOutput):
         y = torch.eye(2, dtype=dtype)[torch.randint(2, (5, 4), generator=g)]
         y = y if name.endswith("nwc") else y.transpose(1, 2)
+    if isinstance(layers[-1], config.Yolo2Output):
+        y = torch.zeros(5, 6, 6, 6, dtype=dtype)  # nothing to be seen
     if mask.dim() == 4:
         hidden = (mask.movedim(1, -1) if name.endswith("NHWC") else mask) == 0
     elif mask.dim() == 2:
