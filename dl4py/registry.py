@@ -86,12 +86,13 @@ class Registry(Generic[T]):
         Args:
             names: DL4J's names of the item, ``_`` as in DL4J's enum; the first is its
                 key.
-            java: DL4J's class, relative to the registry's package; needed only for
-                items that DL4J's files know.
+            java: DL4J's class, relative to the registry's package unless it begins with
+                ``org.``; needed only for items that DL4J's files know.
         """
         if not names:
             raise ValueError(f"{self.kind}: add(...) needs at least one name")
-        full = f"{self.package}.{java}" if java else None
+        own = java is None or java.startswith("org.")
+        full = java if own else f"{self.package}.{java}"
 
         def register(item: A) -> A:
             entry: Entry[Any] = Entry(item, names, full)

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 from dl4py.config import (
     attention,
     convolutional,
+    deconvolution,
     dropout,
     feedforward,
+    normalization,
+    pooling,
     preprocessors,
     recurrent,
     regularization,
+    reshaping,
     vertices,
     weight_noise,
     wrappers,
@@ -40,11 +44,15 @@ from dl4py.registry import (
 if TYPE_CHECKING:
     from dl4py.config.attention import *
     from dl4py.config.convolutional import *
+    from dl4py.config.deconvolution import *
     from dl4py.config.dropout import *
     from dl4py.config.feedforward import *
+    from dl4py.config.normalization import *
+    from dl4py.config.pooling import *
     from dl4py.config.preprocessors import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
+    from dl4py.config.reshaping import *
     from dl4py.config.vertices import *
     from dl4py.config.weight_noise import *
     from dl4py.config.wrappers import *

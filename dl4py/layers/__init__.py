@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dl4py.layers import (
     attention,
     convolutional,
+    deconvolution,
     feedforward,
     normalization,
     output,
@@ -26,6 +27,7 @@ from dl4py.registry import MODULES
 if TYPE_CHECKING:
     from dl4py.layers.attention import *
     from dl4py.layers.convolutional import *
+    from dl4py.layers.deconvolution import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *
     from dl4py.layers.output import *

@@ -30,16 +30,13 @@ class Sliding(Layer):
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         """A mask is max-pooled as what it masks, if it has the window's axes."""
         window = self.window
-        stays = window.moves_by_one and window.mode in ("Same", "Causal")
-        series = window.rank == 1 and mask is not None and mask.dim() == 2
-        if mask is None or stays:
+        if window.moves_by_one and window.mode in ("Same", "Causal"):
             return mask
-        if not series and mask.dim() != window.rank + 2:
+        full = places(mask, self.spatial(shape))
+        if full is None or mask is None:
             return mask
-        full = mask.unsqueeze(1) if series else mask
-        full = full.float().expand(-1, -1, *self.spatial(shape))
-        pooled = pooled_max(full, window).to(mask.dtype)
-        return pooled.squeeze(1) if series else pooled
+        pooled = pooled_max(full.float(), window).to(mask.dtype)
+        return pooled.squeeze(1) if mask.dim() == 2 else pooled
 
     def shown(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """Which places of ``x``, channels first, count, ``[n, 1, …]``; none: all."""
@@ -50,6 +47,15 @@ class Sliding(Layer):
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         line = "DL4J reads masked pixels too; by default they are as padding"
         return [*super().differs(dtype), f"{type(self).__name__}: {line}"]
+
+
+def places(mask: Tensor | None, sizes: torch.Size) -> Tensor | None:
+    """A mask of steps or places as ``[n, 1, *sizes]``; none if it is of examples."""
+    if mask is None:
+        return None
+    if len(sizes) == 1 and mask.dim() == 2:
+        mask = mask.unsqueeze(1)
+    return mask.expand(-1, -1, *sizes) if mask.dim() == len(sizes) + 2 else None
 
 
 def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:

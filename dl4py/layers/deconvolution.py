@@ -1,0 +1,156 @@
+"""Transposed, depthwise and separable convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dl4py import config
+from dl4py.layers.convolutional import Convolution
+from dl4py.layers.part import View, implements
+from dl4py.layers.sliding import places
+
+_OPEN: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+class Deconvolution(Convolution):
+    """Base of transposed convolutions of any rank: act(Wᵀ ⋆ x + b)."""
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.conf.n_in, self.conf.n_out, *self.window.kernel)
+
+    def convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> Tensor:
+        window = self.window
+        sizes, cut = window.opened(x.shape[2:]), window.cut
+        more = [
+            max(0, size - (s * (n - 1) + k - 2 * p))
+            for size, s, n, k, p in zip(
+                sizes, window.stride, x.shape[2:], window.spread, cut, strict=True
+            )
+        ]
+        opened = _OPEN[window.rank]
+
+        def slide(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+            return opened(x, w, b, window.stride, cut, more, groups, window.dilation)
+
+        y: Tensor = self.product(slide, x, weight, bias)
+        for axis, size in enumerate(sizes, 2):
+            y = y.narrow(axis, 0, size)  # "Same" leaves out one more at the end
+        return y
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """A place counts if one that counts reaches it."""
+        window = self.window
+        full = places(mask, self.spatial(shape))
+        if full is None or mask is None:
+            return mask
+        ones = torch.ones(1, 1, *window.kernel, device=full.device)
+        return (self.convolved(full.float(), ones, None) != 0).to(mask.dtype)
+
+
+@implements(config.Deconvolution2D)
+class Deconvolution2D(Deconvolution):
+    """
+    Shape:
+        ``[n, n_in, h, w]`` → ``[n, n_out, h', w']``; channels last for ``"NHWC"``.
+
+    Example:
+        >>> layer = Deconvolution2D(1, 4, 2, stride=2)
+        >>> layer(torch.zeros(2, 1, 4, 4)).shape
+        torch.Size([2, 4, 8, 8])
+    """
+
+
+@implements(config.Deconvolution3D)
+class Deconvolution3D(Deconvolution):
+    """
+    Shape:
+        ``[n, n_in, d, h, w]`` → ``[n, n_out, d', h', w']``; channels last for
+        ``"NDHWC"``.
+
+    Example:
+        >>> layer = Deconvolution3D(1, 4, 2, stride=2)
+        >>> layer(torch.zeros(2, 1, 4, 4, 4)).shape
+        torch.Size([2, 4, 8, 8, 8])
+    """
+
+    def shaped(self, weight: Tensor) -> Tensor:
+        return weight.permute(2, 3, 4, 1, 0)
+
+
+@implements(config.DepthwiseConvolution2D)
+class DepthwiseConvolution2D(Convolution):
+    """
+    Shape:
+        ``[n, n_in, h, w]`` → ``[n, n_in·depth_multiplier, h', w']``; channels last for
+        ``"NHWC"``.
+
+    Example:
+        >>> layer = DepthwiseConvolution2D(3, depth_multiplier=2, kernel_size=3)
+        >>> layer(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 6, 6, 6])
+    """
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.conf.n_out, 1, *self.window.kernel)
+
+    def shaped(self, weight: Tensor) -> Tensor:
+        apart = weight.unflatten(0, (self.conf.n_in, self.conf.depth_multiplier))
+        return apart.squeeze(2).permute(2, 3, 0, 1)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.conf.n_in, self.conf.depth_multiplier
+
+    def convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> Tensor:
+        return super().convolved(x, weight, bias, self.conf.n_in)
+
+
+@implements(config.SeparableConvolution2D)
+class SeparableConvolution2D(Convolution):
+    """
+    Shape:
+        ``[n, n_in, h, w]`` → ``[n, n_out, h', w']``; channels last for ``"NHWC"``.
+
+    Example:
+        >>> layer = SeparableConvolution2D(3, 4, 3, depth_multiplier=2)
+        >>> layer(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 6, 6])
+    """
+
+    def build(self) -> None:
+        super().build()
+        conf = self.conf
+        between = conf.n_in * conf.depth_multiplier
+        self.point = nn.Parameter(torch.empty(conf.n_out, between, 1, 1))
+
+    def shape(self) -> tuple[int, ...]:
+        conf = self.conf
+        return (conf.n_in * conf.depth_multiplier, 1, *self.window.kernel)
+
+    def shaped(self, weight: Tensor) -> Tensor:
+        apart = weight.unflatten(0, (self.conf.n_in, self.conf.depth_multiplier))
+        return apart.squeeze(2).transpose(0, 1)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.conf.n_in, self.conf.depth_multiplier
+
+    def views(self) -> Iterator[View]:
+        yield from super().views()
+        between = self.conf.n_in * self.conf.depth_multiplier
+        yield View(self, "pW", "point", fans=(between, between))
+
+    def convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> Tensor:
+        deep = super().convolved(x, weight, None, self.conf.n_in)
+        y: Tensor = self.product(F.conv2d, deep, self.param("point"), bias)
+        return y

@@ -1,0 +1,126 @@
+"""Convolutions, pooling and their kin in NumPy, float64, from their formulas.
+
+``NAME(conf, p, x, mask)`` as in ``tests/references/layers.py``; masks are of series.
+"""
+
+import numpy as np
+
+
+def act(name, z):
+    from tests.references import layers
+
+    return layers.act(name, z)
+
+
+def windows(w, x, fill):
+    """(place, sizes, cells of the padded input) of every window, along all axes."""
+    sizes = w.sizes(x.shape[2:])
+    padded = np.pad(x, [(0, 0), (0, 0), *w.margins(x.shape[2:])], constant_values=fill)
+    for place in np.ndindex(*sizes):
+        cells = [
+            [i * s + k * d for k in range(n)]
+            for i, s, n, d in zip(place, w.stride, w.kernel, w.dilation, strict=True)
+        ]
+        yield place, sizes, padded[np.ix_(range(len(x)), range(x.shape[1]), *cells)]
+
+
+def put(y, place, value):
+    y[(slice(None), slice(None), *place)] = value
+
+
+def each(bias, x):
+    return np.reshape(bias, (1, -1, *(1,) * (x.ndim - 2)))
+
+
+def linear(w, weight, x):
+    y = None
+    for place, sizes, window in windows(w, x, 0.0):
+        if y is None:
+            y = np.empty((len(x), len(weight), *sizes))
+        axes = tuple(range(1, window.ndim))
+        put(y, place, np.tensordot(window, weight, (axes, axes)))
+    return y
+
+
+def convolution2d(conf, p, x, mask=None):
+    z = linear(conf.window, p["W"], x)
+    return act(conf.activation, z + each(p["b"], z))
+
+
+convolution3d = convolution2d
+
+
+def convolution1d(conf, p, x, mask=None):
+    return convolution2d(conf, {**p, "W": p["W"].transpose(2, 1, 0)}, x)
+
+
+def opened(w, weight, x):
+    """weight ``[n_in, n_out, …]``: every cell puts its window down."""
+    full = [
+        s * (n - 1) + k for s, n, k in zip(w.stride, x.shape[2:], w.spread, strict=True)
+    ]
+    y = np.zeros((len(x), weight.shape[1], *(2 * n for n in full)))
+    for place in np.ndindex(*x.shape[2:]):
+        cells = tuple(
+            slice(i * s, i * s + k, d)
+            for i, s, k, d in zip(place, w.stride, w.spread, w.dilation, strict=True)
+        )
+        here = x[(slice(None), slice(None), *place)]
+        y[(slice(None), slice(None), *cells)] += np.tensordot(here, weight, (1, 0))
+    for axis, n in enumerate(x.shape[2:]):
+        s, k, p = w.stride[axis], w.spread[axis], w.padding[axis]
+        first, size = (max(0, k - s) // 2, s * n) if w.mode == "Same" else (p, 0)
+        size = size or s * (n - 1) + k - 2 * p
+        y = np.take(y, range(first, first + size), axis + 2)
+    return y
+
+
+def deconvolution2d(conf, p, x, mask=None):
+    z = opened(conf.window, p["W"], x)
+    return act(conf.activation, z + each(p["b"], z))
+
+
+def deconvolution3d(conf, p, x, mask=None):
+    return deconvolution2d(conf, {**p, "W": p["W"].transpose(4, 3, 0, 1, 2)}, x)
+
+
+def deep(w, weight, x):
+    """weight ``[multiplier, n_in, …]``: every channel by itself."""
+    parts = [
+        linear(w, weight[m : m + 1, c : c + 1], x[:, c : c + 1])
+        for c in range(x.shape[1])
+        for m in range(len(weight))
+    ]
+    return np.concatenate(parts, 1)
+
+
+def depthwise_convolution2d(conf, p, x, mask=None):
+    z = deep(conf.window, p["W"].transpose(3, 2, 0, 1), x)
+    return act(conf.activation, z + each(p["b"], z))
+
+
+def separable_convolution2d(conf, p, x, mask=None):
+    z = deep(conf.window, p["W"], x)
+    z = np.einsum("nchw,oc->nohw", z, p["pW"][:, :, 0, 0])
+    return act(conf.activation, z + each(p["b"], z))
+
+
+def subsampling(conf, p, x, mask=None):
+    x = x if mask is None else np.where(mask[:, None] != 0, x, -np.inf)
+    y = None
+    for place, sizes, window in windows(conf.window, x, -np.inf):
+        if y is None:
+            y = np.empty((*x.shape[:2], *sizes))
+        put(y, place, window.max(tuple(range(2, x.ndim))))
+    return np.where(np.isneginf(y), 0, y)
+
+
+subsampling1d = subsampling3d = subsampling
+
+
+def local_response_normalization(conf, p, x, mask=None):
+    half, y = int(conf.n) // 2, np.empty_like(x)
+    for c in range(x.shape[1]):
+        near = x[:, max(0, c - half) : c + half + 1]
+        y[:, c] = x[:, c] / (conf.k + conf.alpha * (near**2).sum(1)) ** conf.beta
+    return y
