@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dl4py import config
 from dl4py.layers.convolutional import Convolution
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import View, implements, weights_first
 from dl4py.layers.sliding import places
 
 _OPEN: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -83,8 +83,45 @@ class Deconvolution3D(Deconvolution):
         return weight.permute(2, 3, 4, 1, 0)
 
 
+class Deep(Convolution):
+    """Base of layers with a kernel for every channel by itself."""
+
+    def shape(self) -> tuple[int, ...]:
+        conf = self.conf
+        return (conf.n_in * conf.depth_multiplier, 1, *self.window.kernel)
+
+    def apart(self, weight: Tensor) -> Tensor:
+        """torch's weight as ``[n_in, depth_multiplier, h, w]``."""
+        shape = (self.conf.n_in, self.conf.depth_multiplier)
+        return weight.unflatten(0, shape).squeeze(2)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.conf.n_in, self.conf.depth_multiplier
+
+    def own_views(self) -> Iterator[View]:
+        """The views, each with its own penalties."""
+        return super().views()
+
+    def views(self) -> Iterator[View]:
+        views = list(self.own_views())
+        return weights_first(views) if self.dl4j_exact else iter(views)
+
+    def convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> Tensor:
+        return super().convolved(x, weight, bias, self.conf.n_in)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        found, conf = super().differs(dtype), self.conf
+        if conf.has_bias and conf.regularization != conf.regularization_bias:
+            rule = "DL4J's penalties on weights act on biases and the first weights"
+            found.append(f"{type(self).__name__}: {rule}")
+        return found
+
+
 @implements(config.DepthwiseConvolution2D)
-class DepthwiseConvolution2D(Convolution):
+class DepthwiseConvolution2D(Deep):
     """
     Shape:
         ``[n, n_in, h, w]`` → ``[n, n_in·depth_multiplier, h', w']``; channels last for
@@ -96,25 +133,12 @@ class DepthwiseConvolution2D(Convolution):
         torch.Size([2, 6, 6, 6])
     """
 
-    def shape(self) -> tuple[int, ...]:
-        return (self.conf.n_out, 1, *self.window.kernel)
-
     def shaped(self, weight: Tensor) -> Tensor:
-        apart = weight.unflatten(0, (self.conf.n_in, self.conf.depth_multiplier))
-        return apart.squeeze(2).permute(2, 3, 0, 1)
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        return self.conf.n_in, self.conf.depth_multiplier
-
-    def convolved(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
-    ) -> Tensor:
-        return super().convolved(x, weight, bias, self.conf.n_in)
+        return self.apart(weight).permute(2, 3, 0, 1)
 
 
 @implements(config.SeparableConvolution2D)
-class SeparableConvolution2D(Convolution):
+class SeparableConvolution2D(Deep):
     """
     Shape:
         ``[n, n_in, h, w]`` → ``[n, n_out, h', w']``; channels last for ``"NHWC"``.
@@ -131,26 +155,17 @@ class SeparableConvolution2D(Convolution):
         between = conf.n_in * conf.depth_multiplier
         self.point = nn.Parameter(torch.empty(conf.n_out, between, 1, 1))
 
-    def shape(self) -> tuple[int, ...]:
-        conf = self.conf
-        return (conf.n_in * conf.depth_multiplier, 1, *self.window.kernel)
-
     def shaped(self, weight: Tensor) -> Tensor:
-        apart = weight.unflatten(0, (self.conf.n_in, self.conf.depth_multiplier))
-        return apart.squeeze(2).transpose(0, 1)
+        return self.apart(weight).transpose(0, 1)
 
-    @property
-    def channels(self) -> tuple[int, int]:
-        return self.conf.n_in, self.conf.depth_multiplier
-
-    def views(self) -> Iterator[View]:
-        yield from super().views()
+    def own_views(self) -> Iterator[View]:
+        yield from super().own_views()
         between = self.conf.n_in * self.conf.depth_multiplier
         yield View(self, "pW", "point", fans=(between, between))
 
     def convolved(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
     ) -> Tensor:
-        deep = super().convolved(x, weight, None, self.conf.n_in)
+        deep = super().convolved(x, weight, None)
         y: Tensor = self.product(F.conv2d, deep, self.param("point"), bias)
         return y
