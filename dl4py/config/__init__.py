@@ -13,11 +13,13 @@ from dl4py.config import (
     dropout,
     feedforward,
     normalization,
+    pixels,
     pooling,
     preprocessors,
     recurrent,
     regularization,
     reshaping,
+    resizing,
     vertices,
     weight_noise,
     wrappers,
@@ -48,11 +50,13 @@ if TYPE_CHECKING:
     from dl4py.config.dropout import *
     from dl4py.config.feedforward import *
     from dl4py.config.normalization import *
+    from dl4py.config.pixels import *
     from dl4py.config.pooling import *
     from dl4py.config.preprocessors import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
     from dl4py.config.reshaping import *
+    from dl4py.config.resizing import *
     from dl4py.config.vertices import *
     from dl4py.config.weight_noise import *
     from dl4py.config.wrappers import *

@@ -21,7 +21,6 @@ def whole(sizes: Sizes) -> tuple[int, ...]:
     return found
 
 
-
 def arrays(family: str, size: int | None, format: str | None) -> tuple[Shape, ...]:
     """The arrays that a layer of ``family`` with ``size`` features takes; none: any.
 

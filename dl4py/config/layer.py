@@ -132,7 +132,9 @@ class Layer:
     positional: ClassVar[tuple[str, ...]] = ()  # what DL4J's Builder(...) takes
     leading: ClassVar[tuple[str, ...]] = ()  # what its module takes by position
     alone: ClassVar[Mapping[str, Any]] = {}  # defaults of a module used alone
-    family: ClassVar[str] = "any"  # the input it needs: "ff", "rnn", "cnn", "cnn3d", "any"
+    family: ClassVar[str] = (
+        "any"  # the input it needs: "ff", "rnn", "cnn", "cnn3d", "any"
+    )
     weights: ClassVar[tuple[str, ...]] = ()  # DL4J's names of its weights …
     biases: ClassVar[tuple[str, ...]] = ()  # … and biases
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
-from dl4py.config.inputs import Convolutional, Convolutional3D, InputType, Recurrent, Shape, arrays
+from dl4py.config.inputs import (
+    Convolutional,
+    Convolutional3D,
+    InputType,
+    Recurrent,
+    Shape,
+    arrays,
+)
 from dl4py.config.kinds import Real, field, flag
 from dl4py.config.layer import ConfigurationError, FeedForwardLayer, Layer
 from dl4py.config.sliding import NCHW, channels_of, in_format, spatial
@@ -82,8 +89,6 @@ class BatchNormalization(FeedForwardLayer):
 
     def check(self) -> None:
         return None  # n_out follows from the input
-
-
 
 
 @LAYERS.add("local_response_normalization", "lrn", java="LocalResponseNormalization")

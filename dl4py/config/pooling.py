@@ -9,7 +9,15 @@ from dl4py.config.codec import replace
 from dl4py.config.inputs import FeedForward, InputType, Recurrent, Shape, arrays
 from dl4py.config.kinds import Choice, Integer, Many, Real, Sizes, field, flag
 from dl4py.config.layer import ConfigurationError, Layer
-from dl4py.config.sliding import NCDHW, NCHW, First, Sliding, channels_of, in_format, spatial
+from dl4py.config.sliding import (
+    NCDHW,
+    NCHW,
+    First,
+    Sliding,
+    channels_of,
+    in_format,
+    spatial,
+)
 from dl4py.config.windows import MODES
 from dl4py.registry import LAYERS
 
@@ -20,7 +28,6 @@ def _as_image(value: Any) -> str:
     """DL4J's word in 1-D pooling for a series' format: that of an image."""
     word = {"NCW": "NCHW", "NWC": "NHWC"}.get(value, value)
     return NCHW(word)
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,7 +193,9 @@ class Reshape(Preprocessor):
         return kind(*shape, LAST[len(shape) - 2])
 
 
-@PREPROCESSORS.add("keras_flatten_rnn", java=f"{_ELSEWHERE}.KerasFlattenRnnPreprocessor")
+@PREPROCESSORS.add(
+    "keras_flatten_rnn", java=f"{_ELSEWHERE}.KerasFlattenRnnPreprocessor"
+)
 @dataclass(frozen=True, kw_only=True)
 class KerasFlattenRnn(Preprocessor):
     """A series ``[n, depth, time]`` → ``[n, depth·time]``, in C order.

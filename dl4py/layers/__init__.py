@@ -12,8 +12,10 @@ from dl4py.layers import (
     feedforward,
     normalization,
     output,
+    pixels,
     pooling,
     recurrent,
+    resizing,
     vertices,
     wrappers,
 )
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from dl4py.layers.feedforward import *
     from dl4py.layers.normalization import *
     from dl4py.layers.output import *
+    from dl4py.layers.pixels import *
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *
+    from dl4py.layers.resizing import *
     from dl4py.layers.vertices import *
     from dl4py.layers.wrappers import *
 

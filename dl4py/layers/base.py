@@ -95,6 +95,10 @@ class Layer(Part):
         """The mask that goes on when ``mask`` and an input of ``shape`` come in."""
         return mask
 
+    def count(self, n: int) -> int:
+        """How many examples leave when ``n`` come in."""
+        return n
+
     def extra_repr(self) -> str:
         sizes = [getattr(self.conf, name, None) for name in ("n_in", "n_out")]
         words = [f"{sizes[0]} → {sizes[1]}"] if all(sizes) else []

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dl4py import config
 from dl4py.layers.convolutional import Convolution
 from dl4py.layers.part import View, implements, weights_first
-from dl4py.layers.sliding import places
+from dl4py.layers.sliding import Spatial
 
 _OPEN: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -43,14 +43,13 @@ class Deconvolution(Convolution):
             y = y.narrow(axis, 0, size)  # "Same" leaves out one more at the end
         return y
 
-    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+    def passed(self, mask: Tensor) -> Tensor:
         """A place counts if one that counts reaches it."""
-        window = self.window
-        full = places(mask, self.spatial(shape))
-        if full is None or mask is None:
-            return mask
-        ones = torch.ones(1, 1, *window.kernel, device=full.device)
-        return (self.convolved(full.float(), ones, None) != 0).to(mask.dtype)
+        ones = torch.ones(1, 1, *self.window.kernel, device=mask.device)
+        return (self.convolved(mask, ones, None) != 0).float()
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        return Spatial.feed_mask(self, mask, shape)
 
 
 @implements(config.Deconvolution2D)

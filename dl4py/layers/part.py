@@ -249,7 +249,9 @@ def weights_first(views: Sequence[View]) -> Iterator[View]:
         bounds.append((v.kind, at, at := at + v.tensor.numel()))
     for v, size in zip(views, sizes, strict=True):
         first = starts[v.name]
-        runs = ((kind, max(a - first, 0), min(b - first, size)) for kind, a, b in bounds)
+        runs = (
+            (kind, max(a - first, 0), min(b - first, size)) for kind, a, b in bounds
+        )
         yield dataclasses.replace(v, slips=tuple(r for r in runs if r[1] < r[2]))
 
 

@@ -14,7 +14,27 @@ from dl4py.layers.base import Layer, spread
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-class Sliding(Layer):
+class Spatial(Layer):
+    """Base of layers that change the sizes of the axes behind the channels."""
+
+    def spatial(self, shape: torch.Size) -> torch.Size:
+        """The sizes of these axes."""
+        return shape[1:-1] if self.channels_last else shape[2:]
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """A mask of steps or places goes the way of what it masks."""
+        full = places(mask, self.spatial(shape))
+        if full is None or mask is None:
+            return mask
+        passed = self.passed(full.float()).to(mask.dtype)
+        return passed.squeeze(1) if mask.dim() == 2 else passed
+
+    def passed(self, mask: Tensor) -> Tensor:
+        """What becomes of a mask ``[n, 1, …]``."""
+        raise NotImplementedError
+
+
+class Sliding(Spatial):
     """Base of layers with a window; ``self.conf.window`` says how it moves."""
 
     @property
@@ -23,20 +43,13 @@ class Sliding(Layer):
         window: Window = self.conf.window
         return window
 
-    def spatial(self, shape: torch.Size) -> torch.Size:
-        """The sizes of the axes that the window slides over."""
-        return shape[1:-1] if self.channels_last else shape[2:]
-
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """A mask is max-pooled as what it masks, if it has the window's axes."""
         window = self.window
-        if window.moves_by_one and window.mode in ("Same", "Causal"):
-            return mask
-        full = places(mask, self.spatial(shape))
-        if full is None or mask is None:
-            return mask
-        pooled = pooled_max(full.float(), window).to(mask.dtype)
-        return pooled.squeeze(1) if mask.dim() == 2 else pooled
+        stays = window.moves_by_one and window.mode in ("Same", "Causal")
+        return mask if stays else super().feed_mask(mask, shape)
+
+    def passed(self, mask: Tensor) -> Tensor:
+        return pooled_max(mask, self.window)
 
     def shown(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """Which places of ``x``, channels first, count, ``[n, 1, …]``; none: all."""

@@ -35,7 +35,8 @@ class Door:
         self.plan, self.dl4j_exact = plan, dl4j_exact
         pairs = list(zip(plan.steps, modules, strict=True))
         self.steps = [step for step, module in pairs if isinstance(module, Layer)]
-        self.chain = len(self.steps) == len(pairs)  # no vertex changes what is counted
+        # no vertex and no layer changes what is counted
+        self.chain = all(isinstance(m, Layer) and m.count(1) == 1 for _, m in pairs)
         self.readers = {
             name: [step for step in self.steps if name in step.inputs]
             for name in plan.inputs

@@ -124,3 +124,49 @@ def local_response_normalization(conf, p, x, mask=None):
         near = x[:, max(0, c - half) : c + half + 1]
         y[:, c] = x[:, c] / (conf.k + conf.alpha * (near**2).sum(1)) ** conf.beta
     return y
+
+
+def _upsampling(conf, p, x, mask=None):
+    for axis, times in enumerate(conf.size[: x.ndim - 2], 2):
+        x = np.repeat(x, times, axis)
+    return x
+
+
+upsampling1d = upsampling2d = upsampling3d = _upsampling
+
+
+def _cropping(conf, p, x, mask=None):
+    for axis in range(2, x.ndim):
+        before, after = conf.cropping[2 * axis - 4 : 2 * axis - 2]
+        x = np.take(x, range(before, x.shape[axis] - after), axis)
+    return x
+
+
+cropping1d = cropping2d = cropping3d = _cropping
+
+
+def _zero_padding(conf, p, x, mask=None):
+    pairs = zip(conf.padding[::2], conf.padding[1::2], strict=True)
+    return np.pad(x, [(0, 0), (0, 0), *pairs])
+
+
+zero_padding1d = zero_padding2d = zero_padding3d = _zero_padding
+
+
+def space_to_depth(conf, p, x, mask=None):
+    b = range(conf.block_size)
+    step = len(b)
+    return np.concatenate([x[:, :, y::step, z::step] for y in b for z in b], 1)
+
+
+def space_to_batch(conf, p, x, mask=None):
+    x, (down, across) = np.pad(x, [(0, 0), (0, 0), *conf.padding]), conf.blocks
+    corners = [(y, z) for y in range(down) for z in range(across)]
+    return np.concatenate([x[:, :, y::down, z::across] for y, z in corners], 0)
+
+
+def cnn_loss(conf, p, x, mask=None):
+    return np.moveaxis(act(conf.activation, np.moveaxis(x, 1, -1)), -1, 1)
+
+
+cnn3d_loss = cnn_loss
