@@ -12,6 +12,7 @@ from dl4py.config import (
     deconvolution,
     dropout,
     feedforward,
+    local,
     normalization,
     pixels,
     pooling,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from dl4py.config.deconvolution import *
     from dl4py.config.dropout import *
     from dl4py.config.feedforward import *
+    from dl4py.config.local import *
     from dl4py.config.normalization import *
     from dl4py.config.pixels import *
     from dl4py.config.pooling import *

@@ -10,6 +10,7 @@ from dl4py.layers import (
     convolutional,
     deconvolution,
     feedforward,
+    local,
     normalization,
     output,
     pixels,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dl4py.layers.convolutional import *
     from dl4py.layers.deconvolution import *
     from dl4py.layers.feedforward import *
+    from dl4py.layers.local import *
     from dl4py.layers.normalization import *
     from dl4py.layers.output import *
     from dl4py.layers.pixels import *

@@ -170,3 +170,22 @@ def cnn_loss(conf, p, x, mask=None):
 
 
 cnn3d_loss = cnn_loss
+
+
+def _local(conf, p, x, order, mask):
+    x = x if mask is None else x * mask[:, None]
+    y = None
+    for place, sizes, window in windows(conf.window, x, 0.0):
+        if y is None:
+            y = np.empty((len(x), conf.n_out, *sizes))
+        row = np.ravel_multi_index(place, sizes, order=order)
+        put(y, place, window.reshape(len(x), -1) @ p["W"][row] + p["b"])
+    return np.tanh(y)
+
+
+def locally_connected1d(conf, p, x, mask=None):
+    return _local(conf, p, x, "C", mask)
+
+
+def locally_connected2d(conf, p, x, mask=None):
+    return _local(conf, p, x, "F", mask)
