@@ -9,7 +9,7 @@ from dl4py.config.codec import replace
 from dl4py.config.convolutional import Convolution2D, Convolution3D
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import Integer, field
-from dl4py.config.layer import ConfigurationError, FeedForwardLayer
+from dl4py.config.layer import ConfigurationError
 from dl4py.config.sliding import channels_of
 from dl4py.registry import LAYERS
 

@@ -148,7 +148,8 @@ class Recurrent(InputType):
         return (self.length,)
 
     def resized(self, sizes: Sizes, channels: int | None = None) -> Recurrent:
-        return Recurrent(channels or self.size, *sizes, format=self.format)
+        (length,) = sizes
+        return Recurrent(channels or self.size, length, self.format)
 
     @property
     def shape(self) -> tuple[int | None, ...]:

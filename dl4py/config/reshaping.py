@@ -13,6 +13,8 @@ from dl4py.config.inputs import (
     InputType,
     Recurrent,
     Shape,
+    Sizes,
+    whole,
 )
 from dl4py.config.kinds import Choice, Data, Integer, Many, field, flag
 from dl4py.config.layer import ConfigurationError
@@ -112,19 +114,28 @@ class Permute(Preprocessor):
         return _channels_first(tuple(shape[axis - 1] for axis in self.axes))
 
 
-def _channels_first(shape: tuple[int | None, ...]) -> InputType:
+def _channels_first(shape: Sizes) -> InputType:
     first, *rest = shape
     if first is None:
         raise ConfigurationError(
             "order: features of a time series whose length varies cannot be its steps; "
             "give the length, InputType.recurrent(size, length)"
         )
-    if len(shape) == 1:
-        return FeedForward(first)
-    if len(shape) == 2:
-        return Recurrent(first, *rest)
-    sizes = [size or 0 for size in rest]
-    return (Convolutional if len(shape) == 3 else Convolutional3D)(*sizes, first)
+    return _of(first, tuple(rest), FIRST)
+
+
+def _of(channels: int, sizes: Sizes, formats: tuple[str, ...]) -> InputType:
+    """The type of arrays with so many channels and axes of ``sizes``."""
+    if not sizes:
+        return FeedForward(channels)
+    format = formats[len(sizes) - 1]
+    if len(sizes) == 1:
+        return Recurrent(channels, sizes[0], format)
+    if len(sizes) == 2:
+        height, width = whole(sizes)
+        return Convolutional(height, width, channels, format)
+    depth, height, width = whole(sizes)
+    return Convolutional3D(depth, height, width, channels, format)
 
 
 @PREPROCESSORS.add("reshape", java=f"{_ELSEWHERE}.ReshapePreprocessor")
@@ -176,21 +187,14 @@ class Reshape(Preprocessor):
                 f"target_shape: {self.target_shape} does not hold the {held} numbers "
                 "of an example"
             )
-        if len(shape) == 1:
-            return FeedForward(*shape)
-        if not 1 < len(shape) < 5:
+        if not 1 <= len(shape) < 5:
             raise ConfigurationError(
                 "target_shape: expected 1 to 4 axes behind that of the examples, got "
                 f"{self.target_shape}"
             )
         rows = len(self.input_shape) == 1 or isinstance(given, Recurrent)
         last = self.format in LAST if self.format else rows or len(shape) == 2
-        if not last:
-            return _channels_first(shape)
-        if len(shape) == 2:
-            return Recurrent(shape[1], shape[0], "NWC")
-        kind = Convolutional if len(shape) == 3 else Convolutional3D
-        return kind(*shape, LAST[len(shape) - 2])
+        return _of(shape[-1], shape[:-1], LAST) if last else _channels_first(shape)
 
 
 @PREPROCESSORS.add(

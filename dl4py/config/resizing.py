@@ -19,7 +19,7 @@ _ALL_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two whole numbers >= 0 for every axis, as DL4J lists them: before, after, before …
+    """Two whole numbers >= 0 for every axis, in DL4J's order: before, after, before …
 
     One number stands for all, one an axis for both of its sides; pairs may be nested.
 
@@ -120,7 +120,7 @@ class Upsampling(Resizing):
 
     @classmethod
     def example(cls) -> tuple[Any, InputType]:
-        return cls(size=2), super().example()[1]
+        return cls(size=(2,) * max(2, cls.axes)), super().example()[1]
 
     def resize(self, axis: int, size: int) -> int:
         return size * self.size[axis]

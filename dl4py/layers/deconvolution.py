@@ -91,8 +91,8 @@ class Deep(Convolution):
 
     def apart(self, weight: Tensor) -> Tensor:
         """torch's weight as ``[n_in, depth_multiplier, h, w]``."""
-        shape = (self.conf.n_in, self.conf.depth_multiplier)
-        return weight.unflatten(0, shape).squeeze(2)
+        conf, kernel = self.conf, self.window.kernel
+        return weight.view(conf.n_in, conf.depth_multiplier, *kernel)
 
     @property
     def channels(self) -> tuple[int, int]:

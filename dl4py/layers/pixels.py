@@ -71,8 +71,8 @@ class CnnLoss(Pixelwise):
         if not (self.dl4j_exact and self.channels_last) or mask is not None:
             return total
         # DL4J's score, no gradient, takes heights for channels
-        rows = (t.movedim(1, -1).flatten(0, -2) for t in (z, labels))
-        told = self.criterion.score(*rows, average=False)
+        rows, wanted = (t.movedim(1, -1).flatten(0, -2) for t in (z, labels))
+        told = self.criterion.score(rows, wanted, average=False)
         return activations.gradient_of(total, told)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:

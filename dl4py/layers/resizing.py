@@ -183,7 +183,8 @@ class SpaceToDepth(Resizing):
 
     def resized(self, x: Tensor) -> Tensor:
         b = self.conf.block_size
-        blocks = x.unflatten(3, (-1, b)).unflatten(2, (-1, b))
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // b, b, w // b, b)
         return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
 
     def passed(self, mask: Tensor) -> Tensor:
@@ -209,8 +210,9 @@ class SpaceToBatch(Resizing):
 
     def _apart(self, x: Tensor, mode: str) -> Tensor:
         down, across = self.conf.blocks
-        blocks = around(x, self.conf.margins, mode)
-        blocks = blocks.unflatten(3, (-1, across)).unflatten(2, (-1, down))
+        x = around(x, self.conf.margins, mode)
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // down, down, w // across, across)
         return blocks.permute(3, 5, 0, 1, 2, 4).flatten(0, 2)
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
@@ -219,7 +221,7 @@ class SpaceToBatch(Resizing):
         return mask.repeat(self.count(1), *(1,) * (mask.dim() - 1))
 
     def count(self, n: int) -> int:
-        return n * math.prod(self.conf.blocks)
+        return n * int(math.prod(self.conf.blocks))
 
     def passed(self, mask: Tensor) -> Tensor:
         return self._apart(mask, "replicate")
