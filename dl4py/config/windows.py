@@ -121,11 +121,14 @@ class Window:
 
     @property
     def cut(self) -> tuple[int, ...]:
-        """Cells that a transposed window leaves out before each axis."""
+        """Cells that a transposed window leaves out before each axis.
+
+        Negative: that it puts there, where the window is smaller than its stride.
+        """
         if self.mode != "Same":
             return self.padding
         pairs = zip(self.spread, self.stride, strict=True)
-        return tuple(max(0, spread - stride) // 2 for spread, stride in pairs)
+        return tuple(int((spread - stride) / 2) for spread, stride in pairs)
 
     def check(self) -> None:
         """Refuse the mode that images and volumes do not have, and giant margins.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dl4py import config
 from dl4py.layers.convolutional import Convolution
 from dl4py.layers.part import View, implements, weights_first
-from dl4py.layers.sliding import Spatial
+from dl4py.layers.sliding import Spatial, around
 
 _OPEN: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -26,22 +26,27 @@ class Deconvolution(Convolution):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
     ) -> Tensor:
         window = self.window
-        sizes, cut = window.opened(x.shape[2:]), window.cut
-        more = [
-            max(0, size - (s * (n - 1) + k - 2 * p))
-            for size, s, n, k, p in zip(
-                sizes, window.stride, x.shape[2:], window.spread, cut, strict=True
+        cut = [max(0, c) for c in window.cut]
+        put = [max(0, -c) for c in window.cut]
+        made = [
+            s * (n - 1) + k - 2 * c
+            for n, s, k, c in zip(
+                x.shape[2:], window.stride, window.spread, cut, strict=True
             )
         ]
+        sizes = zip(window.opened(x.shape[2:]), made, put, strict=True)
+        margins = [(before, size - n - before) for size, n, before in sizes]
+        fits = not any(m for pair in margins for m in pair)
         opened = _OPEN[window.rank]
 
         def slide(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-            return opened(x, w, b, window.stride, cut, more, groups, window.dilation)
+            return opened(x, w, b, window.stride, cut, 0, groups, window.dilation)
 
-        y: Tensor = self.product(slide, x, weight, bias)
-        for axis, size in enumerate(sizes, 2):
-            y = y.narrow(axis, 0, size)  # "Same" leaves out one more at the end
-        return y
+        y: Tensor = self.product(slide, x, weight, bias if fits else None)
+        if fits:
+            return y
+        y = around(y, margins)  # "Same" leaves out, or puts, one more at the end
+        return y if bias is None else y + bias.view(-1, *(1,) * window.rank)
 
     def passed(self, mask: Tensor) -> Tensor:
         """A place counts if one that counts reaches it."""

@@ -28,10 +28,11 @@ class Pixelwise(Scored):
         return result if self.channels_last else result.movedim(-1, 1)
 
     def rows(self, t: Tensor, like: Tensor) -> Tensor:
-        """One row a place; of a mask with one channel one number a place."""
+        """One row a place; where there is one channel for several a number a place."""
         given = self.last(spread(t, like, self.conf.format))
         full = given.expand(*self.last(like).shape[:-1], given.shape[-1])
-        return full.reshape(-1) if full.shape[-1] == 1 else full.flatten(0, -2)
+        alone = full.shape[-1] == 1 and t.shape != like.shape
+        return full.reshape(-1) if alone else full.flatten(0, -2)
 
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,12 +11,7 @@ from torch.nn import functional as F
 from dl4py import config
 from dl4py.layers.base import spread
 from dl4py.layers.part import implements
-from dl4py.layers.sliding import Spatial
-
-
-def around(x: Tensor, margins: Sequence[tuple[int, int]], mode: str) -> Tensor:
-    """``x`` with cells put before and after its last axes; negative ones are cut."""
-    return F.pad(x, [m for pair in reversed(margins) for m in pair], mode)
+from dl4py.layers.sliding import Spatial, around
 
 
 class Resizing(Spatial):
@@ -91,7 +85,7 @@ class Bordered(Resizing):
     """Base of what changes the borders of an input of any rank."""
 
     def resized(self, x: Tensor) -> Tensor:
-        return around(x, self.conf.margins, "constant")
+        return around(x, self.conf.margins)
 
     def passed(self, mask: Tensor) -> Tensor:
         # what is added counts as the border does, so that all 1 stays all 1

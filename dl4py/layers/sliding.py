@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -71,11 +72,21 @@ def places(mask: Tensor | None, sizes: torch.Size) -> Tensor | None:
     return mask.expand(-1, -1, *sizes) if mask.dim() == len(sizes) + 2 else None
 
 
+def around(
+    x: Tensor,
+    margins: Sequence[tuple[int, int]],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Tensor:
+    """``x`` with cells (before, after) its last axes; negative ones are cut."""
+    return F.pad(x, [m for pair in reversed(margins) for m in pair], mode, value)
+
+
 def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
     """``x`` ``[n, channels, …]`` with the margins of the window filled."""
     margins = window.margins(x.shape[2:])
-    flat = [m for pair in reversed(margins) for m in pair]
-    return F.pad(x, flat, value=value) if any(flat) else x
+    filled = any(m for pair in margins for m in pair)
+    return around(x, margins, value=value) if filled else x
 
 
 def pooled_max(x: Tensor, window: Window) -> Tensor:

@@ -56,22 +56,25 @@ def convolution1d(conf, p, x, mask=None):
 
 def opened(w, weight, x):
     """weight ``[n_in, n_out, …]``: every cell puts its window down."""
-    full = [
-        s * (n - 1) + k for s, n, k in zip(w.stride, x.shape[2:], w.spread, strict=True)
-    ]
-    y = np.zeros((len(x), weight.shape[1], *(2 * n for n in full)))
+    axes = list(zip(x.shape[2:], w.stride, w.spread, w.padding, strict=True))
+    same = w.mode == "Same"
+    sizes = [s * n if same else s * (n - 1) + k - 2 * p for n, s, k, p in axes]
+    # the first cells of the windows, and room around for what does not fit
+    first = [int((k - s) / 2) if same else p for _, s, k, p in axes]
+    room = max(s + k + p for _, s, k, p in axes)
+    y = np.zeros((len(x), weight.shape[1], *(size + 2 * room for size in sizes)))
     for place in np.ndindex(*x.shape[2:]):
+        corner = [
+            i * s - f + room for i, s, f in zip(place, w.stride, first, strict=True)
+        ]
         cells = tuple(
-            slice(i * s, i * s + k, d)
-            for i, s, k, d in zip(place, w.stride, w.spread, w.dilation, strict=True)
+            slice(c, c + k, d)
+            for c, k, d in zip(corner, w.spread, w.dilation, strict=True)
         )
         here = x[(slice(None), slice(None), *place)]
         y[(slice(None), slice(None), *cells)] += np.tensordot(here, weight, (1, 0))
-    for axis, n in enumerate(x.shape[2:]):
-        s, k, p = w.stride[axis], w.spread[axis], w.padding[axis]
-        first, size = (max(0, k - s) // 2, s * n) if w.mode == "Same" else (p, 0)
-        size = size or s * (n - 1) + k - 2 * p
-        y = np.take(y, range(first, first + size), axis + 2)
+    for axis, size in enumerate(sizes, 2):
+        y = np.take(y, range(room, room + size), axis)
     return y
 
 
