@@ -10,6 +10,7 @@ from dl4py.config.convolutional import Convolution2D, Convolution3D
 from dl4py.config.inputs import InputType
 from dl4py.config.kinds import Integer, field
 from dl4py.config.layer import ConfigurationError
+from dl4py.config.resizing import refuse_giants
 from dl4py.config.sliding import channels_of
 from dl4py.registry import LAYERS
 
@@ -23,6 +24,10 @@ class Opening:
         """What the layer makes of axes of ``sizes``."""
         found: tuple[int, ...] = self.window.opened(sizes)
         return found
+
+    def check(self) -> None:
+        super().check()  # type: ignore[misc]
+        refuse_giants("stride", self.window.stride)
 
 
 @LAYERS.add("deconvolution2d", java="Deconvolution2D")

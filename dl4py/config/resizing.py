@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from dl4py.config.inputs import InputType
 from dl4py.config.kinds import Integer, Sizes, field
 from dl4py.config.layer import ConfigurationError, Layer
 from dl4py.config.sliding import NCDHW, NCHW, First, channels_of, in_format, spatial
+from dl4py.config.windows import LARGEST
 from dl4py.registry import LAYERS
 
 Pair = tuple[int, int]
@@ -57,6 +59,15 @@ class Pairs:
 
 def _listed(value: Any) -> bool:
     return isinstance(value, (list, tuple))
+
+
+def refuse_giants(name: str, cells: Iterable[int]) -> None:
+    """A few digits too many in a file would take gigabytes for the smallest image."""
+    count = math.prod(max(1, n) for n in cells)
+    if count > LARGEST:
+        raise ConfigurationError(
+            f"{name}: at most {LARGEST:,} cells for one are supported, got {count:,}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +135,9 @@ class Upsampling(Resizing):
 
     def resize(self, axis: int, size: int) -> int:
         return size * self.size[axis]
+
+    def check(self) -> None:
+        refuse_giants("size", self.size[: self.axes])
 
 
 @LAYERS.add("upsampling1d", java="Upsampling1D")
@@ -268,6 +282,9 @@ class ZeroPadding(Resizing):
     def resize(self, axis: int, size: int) -> int:
         return size + sum(self.margins[axis])
 
+    def check(self) -> None:
+        refuse_giants("padding", map(sum, self.margins))
+
 
 @LAYERS.add("zero_padding1d", java="ZeroPadding1DLayer")
 @dataclass(frozen=True, kw_only=True)
@@ -381,6 +398,9 @@ class SpaceToBatch(_Images, Resizing):
 
     def resize(self, axis: int, size: int) -> int:
         return _divided("blocks", size + sum(self.padding[axis]), self.blocks[axis])
+
+    def check(self) -> None:
+        refuse_giants("padding", map(sum, self.padding))
 
 
 def _divided(name: str, size: int, by: int) -> int:

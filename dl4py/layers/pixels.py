@@ -15,6 +15,7 @@ class Pixelwise(Scored):
     """Base of losses at every place: places become rows for activation and loss."""
 
     always_divides = True
+    noisy = False  # DL4J has no dropout here
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         return None

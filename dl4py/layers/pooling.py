@@ -107,6 +107,8 @@ class Subsampling3D(Pooling):
         torch.Size([1, 3, 2, 2, 2])
     """
 
+    noisy = True  # other than those before, in DL4J
+
 
 def root(total: Tensor, p: int) -> Tensor:
     """total^(1/p), with derivative 0 at 0, where it has none."""

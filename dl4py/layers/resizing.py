@@ -20,7 +20,7 @@ class Resizing(Spatial):
     What is masked goes along, and stays masked.
     """
 
-    noisy = False  # DL4J has no dropout here
+    noisy = False  # in DL4J some have dropout, some not
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -68,6 +68,8 @@ class Upsampling2D(Upsampling):
         torch.Size([1, 3, 8, 10])
     """
 
+    noisy = True
+
 
 @implements(config.Upsampling3D)
 class Upsampling3D(Upsampling):
@@ -79,6 +81,8 @@ class Upsampling3D(Upsampling):
         >>> Upsampling3D(2)(torch.zeros(1, 3, 2, 4, 5)).shape
         torch.Size([1, 3, 4, 8, 10])
     """
+
+    noisy = True
 
 
 class Bordered(Resizing):
@@ -175,6 +179,8 @@ class SpaceToDepth(Resizing):
         tensor([0., 1., 2., 3.])
     """
 
+    noisy = True
+
     def resized(self, x: Tensor) -> Tensor:
         b = self.conf.block_size
         n, c, h, w = x.shape
@@ -198,6 +204,8 @@ class SpaceToBatch(Resizing):
                 [2.],
                 [3.]])
     """
+
+    noisy = True
 
     def resized(self, x: Tensor) -> Tensor:
         return self._apart(x, "constant")
