@@ -11,15 +11,22 @@ from dl4py.config import (
     autoencoders,
     capsules,
     convolutional,
+    deconvolution,
     detection,
     dropout,
     elementwise,
     feedforward,
+    local,
+    normalization,
     objectives,
+    pixels,
+    pooling,
     preprocessors,
     reconstruction,
     recurrent,
     regularization,
+    reshaping,
+    resizing,
     vertices,
     weight_noise,
     wrappers,
@@ -49,15 +56,22 @@ if TYPE_CHECKING:
     from dl4py.config.autoencoders import *
     from dl4py.config.capsules import *
     from dl4py.config.convolutional import *
+    from dl4py.config.deconvolution import *
     from dl4py.config.detection import *
     from dl4py.config.dropout import *
     from dl4py.config.elementwise import *
     from dl4py.config.feedforward import *
+    from dl4py.config.local import *
+    from dl4py.config.normalization import *
     from dl4py.config.objectives import *
+    from dl4py.config.pixels import *
+    from dl4py.config.pooling import *
     from dl4py.config.preprocessors import *
     from dl4py.config.reconstruction import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
+    from dl4py.config.reshaping import *
+    from dl4py.config.resizing import *
     from dl4py.config.vertices import *
     from dl4py.config.weight_noise import *
     from dl4py.config.wrappers import *

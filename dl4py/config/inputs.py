@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dl4py.config.kinds import Checked, Choice, Integer, field
 
 Shape = tuple[int | str, ...]
 """Axes of an array: a number is that size, a word any size."""
+
+Sizes = tuple[int | None, ...]
+"""Sizes of axes, ``None`` where a length varies."""
+
+
+def whole(sizes: Sizes) -> tuple[int, ...]:
+    """``sizes``, none of which varies."""
+    found = tuple(size for size in sizes if size is not None)
+    assert len(found) == len(sizes)
+    return found
 
 
 def arrays(family: str, size: int | None, format: str | None) -> tuple[Shape, ...]:
@@ -26,6 +37,10 @@ def arrays(family: str, size: int | None, format: str | None) -> tuple[Shape, ..
         channels, area = size or "channels", ("height", "width")
         last = format == "NHWC"
         return (("n", *area, channels) if last else ("n", channels, *area),)
+    if family == "cnn3d":
+        channels, space = size or "channels", ("depth", "height", "width")
+        last = format == "NDHWC"
+        return (("n", *space, channels) if last else ("n", channels, *space),)
     return ()
 
 
@@ -52,6 +67,19 @@ class InputType(Checked):
         """The axes of one example in its format; ``None`` where a length varies."""
         return (self.features,)
 
+    @property
+    def spatial(self) -> tuple[int | None, ...]:
+        """The axes that windows slide over; ``None`` where a length varies."""
+        return ()
+
+    def resized(self, sizes: Sizes, channels: int | None = None) -> InputType:
+        """The same kind and format with other ``spatial`` sizes.
+
+        Args:
+            channels: channels or features; ``None`` keeps them.
+        """
+        raise NotImplementedError
+
     @staticmethod
     def feed_forward(size: int) -> FeedForward:
         """Rows of ``size`` numbers: arrays ``[n, size]``."""
@@ -72,11 +100,23 @@ class InputType(Checked):
         return Convolutional(height, width, channels, format)
 
     @staticmethod
+    def convolutional3d(
+        depth: int, height: int, width: int, channels: int, format: str = "NCDHW"
+    ) -> Convolutional3D:
+        """Volumes: ``[n, channels, depth, height, width]``, or last for ``"NDHWC"``.
+
+        DL4J's own default is ``"NDHWC"`` here, but ``"NCDHW"`` in its layers, which do
+        not look.
+        """
+        return Convolutional3D(depth, height, width, channels, format)
+
+    @staticmethod
     def convolutional_flat(height: int, width: int, channels: int) -> ConvolutionalFlat:
         """Images as rows ``[n, channels · height · width]``."""
         return ConvolutionalFlat(height, width, channels)
 
     feedForward = feed_forward
+    convolutional3D = convolutional3d
     convolutionalFlat = convolutional_flat
 
 
@@ -104,6 +144,14 @@ class Recurrent(InputType):
         return self.size
 
     @property
+    def spatial(self) -> tuple[int | None, ...]:
+        return (self.length,)
+
+    def resized(self, sizes: Sizes, channels: int | None = None) -> Recurrent:
+        (length,) = sizes
+        return Recurrent(channels or self.size, length, self.format)
+
+    @property
     def shape(self) -> tuple[int | None, ...]:
         axes = (self.size, self.length)
         return axes[::-1] if self.format == "NWC" else axes
@@ -124,8 +172,45 @@ class Convolutional(InputType):
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        area, channels = (self.height, self.width), (self.channels,)
+        area, channels = self.spatial, (self.channels,)
         return area + channels if self.format == "NHWC" else channels + area
+
+    @property
+    def spatial(self) -> tuple[int | None, ...]:
+        return (self.height, self.width)
+
+    def resized(self, sizes: Sizes, channels: int | None = None) -> Convolutional:
+        height, width = whole(sizes)
+        return Convolutional(height, width, channels or self.channels, self.format)
+
+
+@dataclass(frozen=True)
+class Convolutional3D(InputType):
+    """Volumes ``[n, channels, depth, height, width]``, or last for ``"NDHWC"``."""
+
+    depth: int = field(kind=Integer(1, bits=63))
+    height: int = field(kind=Integer(1, bits=63))
+    width: int = field(kind=Integer(1, bits=63))
+    channels: int = field(kind=Integer(1, bits=63))
+    format: str = field("NCDHW", Choice("NCDHW", "NDHWC"))
+
+    @property
+    def features(self) -> int:
+        return math.prod(whole(self.spatial)) * self.channels
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        space, channels = self.spatial, (self.channels,)
+        return space + channels if self.format == "NDHWC" else channels + space
+
+    @property
+    def spatial(self) -> tuple[int | None, ...]:
+        return (self.depth, self.height, self.width)
+
+    def resized(self, sizes: Sizes, channels: int | None = None) -> Convolutional3D:
+        depth, height, width = whole(sizes)
+        count = channels or self.channels
+        return Convolutional3D(depth, height, width, count, self.format)
 
 
 @dataclass(frozen=True)

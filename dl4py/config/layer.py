@@ -18,6 +18,7 @@ from dl4py.config.codec import replace
 from dl4py.config.dropout import Dropout
 from dl4py.config.inputs import (
     Convolutional,
+    Convolutional3D,
     FeedForward,
     InputType,
     Recurrent,
@@ -131,7 +132,9 @@ class Layer:
     positional: ClassVar[tuple[str, ...]] = ()  # what DL4J's Builder(...) takes
     leading: ClassVar[tuple[str, ...]] = ()  # what its module takes by position
     alone: ClassVar[Mapping[str, Any]] = {}  # defaults of a module used alone
-    family: ClassVar[str] = "any"  # the input it needs: "ff", "cnn", "rnn" or "any"
+    family: ClassVar[str] = (
+        "any"  # the input it needs: "ff", "rnn", "cnn", "cnn3d", "any"
+    )
     weights: ClassVar[tuple[str, ...]] = ()  # DL4J's names of its weights …
     biases: ClassVar[tuple[str, ...]] = ()  # … and biases
 
@@ -163,6 +166,7 @@ class Layer:
             "ff": FeedForward(3),
             "rnn": Recurrent(3, 5),
             "cnn": Convolutional(6, 5, 3),
+            "cnn3d": Convolutional3D(3, 5, 4, 3),
         }
         names = {f.name for f in dataclasses.fields(cls)}
         sizes: dict[str, Any] = {"n_in": 3, "n_out": 2} if "n_in" in names else {}

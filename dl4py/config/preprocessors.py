@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dl4py.config.inputs import (
     Convolutional,
+    Convolutional3D,
     ConvolutionalFlat,
     FeedForward,
     InputType,
@@ -15,7 +16,7 @@ from dl4py.config.inputs import (
     Shape,
     arrays,
 )
-from dl4py.config.kinds import Checked, Choice, Integer, field
+from dl4py.config.kinds import Checked, Choice, Integer, field, flag
 from dl4py.registry import PREPROCESSORS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class _Image(Preprocessor):
     channels: int = field(kind=Integer(0, bits=63), json="numChannels")
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
+    def _shape(self) -> tuple[int, ...]:
         return self.channels, self.height, self.width
 
     @property
@@ -63,7 +64,7 @@ class _Image(Preprocessor):
 
     @property
     def _images(self) -> Shape:
-        c, h, w = self._shape
+        c, h, w = self.channels, self.height, self.width
         names: Shape = (c or "channels", h or "height", w or "width")
         if getattr(self, "format", None) == "NHWC":
             names = (*names[1:], names[0])
@@ -130,6 +131,87 @@ class FeedForwardToCnn(_Image):
 
     def output(self, given: InputType) -> InputType:
         return self.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Volume(_Image):
+    depth: int = field(kind=Integer(0, bits=63), json="inputDepth")
+    ncdhw: bool = field(True, flag)
+
+    json_last: ClassVar[tuple[str, ...]] = ("ncdhw",)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        space = (self.depth, self.height, self.width)
+        return (self.channels, *space) if self.ncdhw else (*space, self.channels)
+
+    @property
+    def _images(self) -> Shape:
+        return ("n", *(size or "any" for size in self._shape))
+
+    @property
+    def image(self) -> InputType:
+        space = (self.depth, self.height, self.width)
+        format = "NCDHW" if self.ncdhw else "NDHWC"
+        return Convolutional3D(*space, self.channels, format)
+
+
+@PREPROCESSORS.add("cnn3d_to_feed_forward", java="Cnn3DToFeedForwardPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class Cnn3DToFeedForward(_Volume):
+    """Volumes → ``[n, features]``, in C order of the axes as they stand.
+
+    Args:
+        depth, height, width, channels: of the volumes.
+        ncdhw: whether channels stand before depth, height and width, or last.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.Cnn3DToFeedForwardPreProcessor
+    """
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return self._images, ("n", self._size)
+
+    def feed_mask(self, mask: Tensor, n: int) -> Tensor:
+        return of_examples(mask, "become rows")
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x.flatten(1)
+
+    def output(self, given: InputType) -> InputType:
+        return FeedForward(self.image.features)
+
+
+@PREPROCESSORS.add("feed_forward_to_cnn3d", java="FeedForwardToCnn3DPreProcessor")
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardToCnn3D(_Volume):
+    """``[n, features]`` → volumes, in C order; volumes pass through.
+
+    Args:
+        depth, height, width, channels, ncdhw: as in :class:`Cnn3DToFeedForward`.
+
+    DL4J: org.deeplearning4j.nn.conf.preprocessor.FeedForwardToCnn3DPreProcessor
+    """
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return ("n", self._size), self._images
+
+    def apply(self, x: Tensor, n: int) -> Tensor:
+        return x if x.dim() == 5 else x.reshape(n, *self._shape)
+
+    def output(self, given: InputType) -> InputType:
+        return self.image
+
+
+def of_examples(mask: Tensor, what: str) -> Tensor:
+    """``mask``, if it is one of whole examples."""
+    if mask.dim() > 2 or (mask.dim() == 2 and mask.shape[1] != 1):
+        raise ValueError(
+            f"features_mask: a mask of places {list(mask.shape)} ends where they "
+            f"{what}; mask whole examples with [n]"
+        )
+    return mask
 
 
 @PREPROCESSORS.add("rnn_to_feed_forward", java="RnnToFeedForwardPreProcessor")
@@ -251,7 +333,8 @@ def between(given: InputType, family: str) -> Preprocessor | None:
 
     Args:
         given: what comes in.
-        family: ``"ff"``, ``"cnn"``, ``"rnn"``, or ``"any"`` for whatever comes.
+        family: ``"ff"``, ``"rnn"``, ``"cnn"``, ``"cnn3d"``, or ``"any"`` for whatever
+            comes.
 
     Example:
         >>> between(Recurrent(5), "ff")
@@ -259,6 +342,8 @@ def between(given: InputType, family: str) -> Preprocessor | None:
     """
     if family == "any":
         return None
+    if isinstance(given, Convolutional3D) or family == "cnn3d":
+        return _of_volumes(given, family)
     if isinstance(given, (Convolutional, ConvolutionalFlat)):
         sizes: dict[str, Any] = {
             "height": given.height,
@@ -287,3 +372,25 @@ def between(given: InputType, family: str) -> Preprocessor | None:
             "InputType.convolutional_flat(height, width, channels)"
         )
     return None
+
+
+def _of_volumes(given: InputType, family: str) -> Preprocessor | None:
+    """As :func:`between`, where one of the two is a volume."""
+    if not isinstance(given, Convolutional3D):
+        raise ValueError(
+            f"a layer on volumes cannot take {given}: use InputType.convolutional3d"
+            "(depth, height, width, channels), or set a FeedForwardToCnn3D(...) "
+            "preprocessor"
+        )
+    if family == "cnn3d":
+        return None
+    if family == "ff":
+        return Cnn3DToFeedForward(
+            depth=given.depth,
+            height=given.height,
+            width=given.width,
+            channels=given.channels,
+            ncdhw=given.format == "NCDHW",
+        )
+    word = "time series" if family == "rnn" else "images"
+    raise ValueError(f"a layer on {word} cannot take {given}; put a Dense between them")

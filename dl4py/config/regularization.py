@@ -115,6 +115,10 @@ class WeightDecay(Regularization):
 
     before_updater: ClassVar[bool] = False
 
+    def factor(self, w: Tensor, rate: float, clock: Clock) -> Any:
+        """The share of w that a step takes away."""
+        return clock.at(self.coeff) * (rate if self.apply_lr else 1.0)
+
     def score(self, w: Tensor, clock: Clock) -> Tensor:
         return 0.5 * clock.at(self.coeff) * w.square().sum()
 

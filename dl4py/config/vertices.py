@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from dl4py.config.codec import encode, replace
 from dl4py.config.inputs import (
     Convolutional,
+    Convolutional3D,
     ConvolutionalFlat,
     FeedForward,
     InputType,
@@ -151,14 +152,14 @@ def _few(given: tuple[InputType, ...]) -> str:
 
 def _axes(given: InputType) -> tuple[str, ...]:
     """What the axes behind that of the examples are."""
-    if isinstance(given, Recurrent):
-        return ("length", "size") if given.format == "NWC" else ("size", "length")
-    if isinstance(given, Convolutional):
-        spatial = ("height", "width")
-        return (
-            (*spatial, "channels") if given.format == "NHWC" else ("channels", *spatial)
-        )
-    return ("size",)
+    words = {
+        Recurrent: ("size", "length"),
+        Convolutional: ("channels", "height", "width"),
+        Convolutional3D: ("channels", "depth", "height", "width"),
+    }
+    first, *rest = words.get(type(given), ("size",))
+    last = getattr(given, "format", "") in ("NWC", "NHWC", "NDHWC")
+    return (*rest, first) if last else (first, *rest)
 
 
 def _as_rows(given: tuple[InputType, ...]) -> tuple[InputType, ...]:
@@ -189,7 +190,8 @@ class MergeVertex(Vertex):
 
     def with_inputs(self, given: tuple[InputType, ...]) -> MergeVertex:
         format = getattr(given[0], "format", "")
-        if self.modified or format not in ("NHWC", "NWC") or self.merge_axis != 1:
+        last = format in ("NWC", "NHWC", "NDHWC")
+        if self.modified or not last or self.merge_axis != 1:
             return self
         return replace(self, merge_axis=len(format) - 1)  # type: ignore[no-any-return]
 
@@ -259,7 +261,7 @@ def _width(given: InputType) -> int:
 
 def _channels_first(given: InputType) -> InputType:
     """``given``, where axis 1 holds features or channels."""
-    if getattr(given, "format", "") in ("NHWC", "NWC"):
+    if getattr(given, "format", "") in ("NWC", "NHWC", "NDHWC"):
         raise ConfigurationError(
             "inputs: expected features or channels on axis 1, as DL4J does here, got "
             f"{given}"
@@ -305,11 +307,7 @@ class SubsetVertex(Vertex):
                 f"last: the input has {width} features or channels, 0 to {width - 1}, "
                 f"got {self.last}"
             )
-        if isinstance(g, Convolutional):
-            return Convolutional(g.height, g.width, size, g.format)
-        if isinstance(g, Recurrent):
-            return Recurrent(size, g.length, g.format)
-        return FeedForward(size)
+        return g.resized(g.spatial, size) if g.spatial else FeedForward(size)
 
 
 @VERTICES.add("stack_vertex", "stack", java="StackVertex")

@@ -95,6 +95,41 @@ class Window:
         total = max(0, (-(-size // stride) - 1) * stride + self.spread[axis] - size)
         return total // 2, total - total // 2
 
+    def opened(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """The sizes from which the window would slide to ``sizes``: a transposed one.
+
+        stride·(size - 1) + k - 2·padding, for ``"Same"`` stride·size.
+
+        >>> Window((3,), (2,), (1,), (1,)).opened((4,))
+        (7,)
+        """
+        found = []
+        for size, stride, padding, spread in zip(
+            sizes, self.stride, self.padding, self.spread, strict=True
+        ):
+            if self.mode == "Same":
+                found.append(stride * size)
+                continue
+            found.append(stride * (size - 1) + spread - 2 * padding)
+            if found[-1] < 1:
+                raise ConfigurationError(
+                    f"padding: {padding} on both sides leaves nothing of the "
+                    f"{stride * (size - 1) + spread} cells that a window of {spread} "
+                    f"with stride {stride} makes of {size}; use less"
+                )
+        return tuple(found)
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """Cells that a transposed window leaves out before each axis.
+
+        Negative: that it puts there, where the window is smaller than its stride.
+        """
+        if self.mode != "Same":
+            return self.padding
+        pairs = zip(self.spread, self.stride, strict=True)
+        return tuple(int((spread - stride) / 2) for spread, stride in pairs)
+
     def check(self) -> None:
         """Refuse the mode that images and volumes do not have, and giant margins.
 

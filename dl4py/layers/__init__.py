@@ -10,14 +10,18 @@ from dl4py.layers import (
     autoencoders,
     capsules,
     convolutional,
+    deconvolution,
     detection,
     elementwise,
     feedforward,
+    local,
     normalization,
     objectives,
     output,
+    pixels,
     pooling,
     recurrent,
+    resizing,
     vertices,
     wrappers,
 )
@@ -33,14 +37,18 @@ if TYPE_CHECKING:
     from dl4py.layers.autoencoders import *
     from dl4py.layers.capsules import *
     from dl4py.layers.convolutional import *
+    from dl4py.layers.deconvolution import *
     from dl4py.layers.detection import *
     from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *
+    from dl4py.layers.local import *
     from dl4py.layers.normalization import *
     from dl4py.layers.objectives import *
     from dl4py.layers.output import *
+    from dl4py.layers.pixels import *
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *
+    from dl4py.layers.resizing import *
     from dl4py.layers.vertices import *
     from dl4py.layers.wrappers import *
 

@@ -95,6 +95,10 @@ class Layer(Part):
         """The mask that goes on when ``mask`` and an input of ``shape`` come in."""
         return mask
 
+    def count(self, n: int) -> int:
+        """How many examples leave when ``n`` come in."""
+        return n
+
     def extra_repr(self) -> str:
         sizes = [getattr(self.conf, name, None) for name in ("n_in", "n_out")]
         words = [f"{sizes[0]} → {sizes[1]}"] if all(sizes) else []
@@ -108,8 +112,9 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
 
     Args:
         mask: ``[n]`` or ``[n, 1]`` for rows, ``[n, time]`` for series, ``[n, 1, h, w]``
-            for images, where an axis may be 1, or one number for each of ``x``.
-        format: of ``x``: ``"NWC"`` or ``"NHWC"`` where channels come last.
+            for images, ``[n, 1, d, h, w]`` for volumes, where an axis may be 1, or one
+            number for each of ``x``.
+        format: of ``x``: ``"NWC"``, ``"NHWC"`` or ``"NDHWC"`` where channels come last.
 
     >>> spread(torch.ones(2, 5), torch.ones(2, 3, 5)).shape
     torch.Size([2, 1, 5])
@@ -119,8 +124,8 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
         return mask
     if mask.dim() == 2 and x.dim() == 3:
         mask = mask.unsqueeze(2 if format == "NWC" else 1)
-    elif mask.dim() == 4 and x.dim() == 4:
-        mask = mask.permute(0, 2, 3, 1) if format == "NHWC" else mask
+    elif mask.dim() == x.dim() and x.dim() > 3:
+        mask = mask.movedim(1, -1) if format in CHANNELS_LAST else mask
     elif mask.dim() == 1 or (mask.dim() == 2 and shape[1] == 1):
         mask = mask.reshape(shape[0], *(1,) * (x.dim() - 1))
     if mask.dim() != x.dim() or any(

@@ -1,9 +1,9 @@
-"""Windows over images: convolution."""
+"""Windows over series, images and volumes: convolution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from dl4py.layers.sliding import Sliding, padded
 
 
 def as_it_is(weight: Tensor) -> Tensor:
-    """DL4J's array of an image kernel is torch's."""
+    """DL4J's array of a kernel of images or volumes is torch's."""
     return weight
 
 
@@ -24,8 +24,8 @@ def time_first(weight: Tensor) -> Tensor:
     return weight.permute(2, 1, 0)
 
 
-_CONVOLVE = {1: F.conv1d, 2: F.conv2d}
-_SHAPED = {1: time_first, 2: as_it_is}  # from torch's weight to DL4J's
+CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_SHAPED = {1: time_first, 2: as_it_is, 3: as_it_is}  # from torch's weight to DL4J's
 
 
 class Convolution(Sliding):
@@ -34,34 +34,51 @@ class Convolution(Sliding):
     def build(self) -> None:
         conf = self.conf
         self.bias = nn.Parameter(torch.empty(conf.n_out)) if conf.has_bias else None
-        self.weight = nn.Parameter(
-            torch.empty(conf.n_out, conf.n_in, *self.window.kernel)
-        )
+        self.weight = nn.Parameter(torch.empty(self.shape()))
         self.activation = activations.get(conf.activation, dl4j_exact=self.dl4j_exact)
 
+    def shape(self) -> tuple[int, ...]:
+        """That of torch's weight."""
+        return (self.conf.n_out, self.conf.n_in, *self.window.kernel)
+
+    def shaped(self, weight: Tensor) -> Tensor:
+        """DL4J's array of torch's weight."""
+        return _SHAPED[self.window.rank](weight)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels in and out, as the weight initialisation counts them."""
+        return self.conf.n_in, self.conf.n_out
+
     def views(self) -> Iterator[View]:
-        conf = self.conf
         if self.bias is not None:
             yield View(self, "b", "bias", kind="bias")
-        window = self.window
+        window, (n_in, n_out) = self.window, self.channels
         area = math.prod(window.kernel)
         # DL4J divides the fan out by the stride
-        fans = (conf.n_in * area, conf.n_out * area / math.prod(window.stride))
-        yield View(self, "W", "weight", fans=fans, shaped=_SHAPED[window.rank])
+        fans = (n_in * area, n_out * area / math.prod(window.stride))
+        yield View(self, "W", "weight", fans=fans, shaped=self.shaped)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        window, shown = self.window, self.shown(x, mask)
+        shown = self.shown(x, mask)
         x = x if shown is None else x.masked_fill(~shown, 0)
+        return self.convolved(x, self.param("weight"), self.param("bias"))
+
+    def convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> Tensor:
+        """weight ⋆ x + bias, the window's way."""
+        window = self.window
         margins = window.margins(x.shape[2:])
         padding = tuple(before for before, _ in margins)
         if any(before != after for before, after in margins):
             x, padding = padded(x, window), (0,) * window.rank
-        convolve = _CONVOLVE[window.rank]
+        convolve = CONVOLVE[window.rank]
 
         def slide(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-            return convolve(x, w, b, window.stride, padding, window.dilation)
+            return convolve(x, w, b, window.stride, padding, window.dilation, groups)
 
-        y: Tensor = self.product(slide, x, self.param("weight"), self.param("bias"))
+        y: Tensor = self.product(slide, x, weight, bias)
         return y
 
     def finish(self, y: Tensor) -> Tensor:
@@ -97,3 +114,17 @@ class Convolution2D(Convolution):
     """
 
     neighbour = ("Conv2d", "an activation; `Same` padding with strides; masks")
+
+
+@implements(config.Convolution3D)
+class Convolution3D(Convolution):
+    """
+    Shape:
+        ``[n, n_in, d, h, w]`` → ``[n, n_out, d', h', w']``; channels last for
+        ``"NDHWC"``.
+
+    Example:
+        >>> layer = Convolution3D(1, 4, 2, stride=2)
+        >>> layer(torch.zeros(2, 1, 8, 8, 8)).shape
+        torch.Size([2, 4, 4, 4, 4])
+    """

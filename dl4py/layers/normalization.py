@@ -151,3 +151,40 @@ class BatchNormalization(Layer):
     def extra_repr(self) -> str:
         conf = self.conf
         return f"{conf.n_out}, decay={conf.decay}, eps={conf.eps}"
+
+
+@implements(config.LocalResponseNormalization)
+class LocalResponseNormalization(Layer):
+    """
+    Shape:
+        ``[n, c, h, w]``, the same out; channels last for ``"NHWC"``.
+
+    Example:
+        >>> layer = LocalResponseNormalization(n=3, k=1.0, alpha=1.0, beta=1.0)
+        >>> layer(torch.ones(1, 3, 1, 1)).flatten()
+        tensor([0.3333, 0.2500, 0.3333])
+    """
+
+    noisy = False
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        conf, half = self.conf, int(self.conf.n) // 2
+        width = 2 * half + 1
+        # torch divides α by the width; its padding counts as 0, as DL4J's does
+        y = F.local_response_norm(x, width, conf.alpha * width, conf.beta, conf.k)
+        if not self.dl4j_exact:
+            return y
+
+        def near(t: Tensor) -> Tensor:
+            wide = F.pad(t, (0, 0, 0, 0, half, half))
+            return wide.unfold(1, width, 1).sum(-1)
+
+        with torch.no_grad():
+            total = conf.k + conf.alpha * near(x.square())
+        # DL4J divides by the sum around where the gradient arrives, not where it leaves
+        through = x * total**-conf.beta
+        around = 2 * conf.alpha * conf.beta * near(x * (x / total).detach())
+        return activations.gradient_of(through - y.detach() * around, y)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return ["LocalResponseNormalization: DL4J's gradient is not the derivative"]

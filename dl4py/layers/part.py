@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -48,6 +48,8 @@ class View:
         penalised: whether its layer's penalties act on it.
         node: the network's node that it belongs to; the network fills it in.
         own: its name in its owner where a wrapper has renamed it.
+        slips: (kind, start, stop) of runs of :meth:`flat` where DL4J's updater applies
+            the penalties of another kind; none: its own hold for all of it.
     """
 
     owner: Part = field(repr=False)
@@ -63,6 +65,7 @@ class View:
     penalised: bool = True
     node: str = ""
     own: str = ""
+    slips: tuple[tuple[str, int, int], ...] = ()
 
     def renamed(self, name: str, **changes: Any) -> View:
         """This view under the name that a wrapper gives it."""
@@ -136,8 +139,19 @@ class View:
     @functools.cached_property
     def penalties(self) -> tuple[Any, ...]:
         """l1, l2 and weight decay on it."""
+        own = self._penalties_of(self.kind)
+        if not self.slips:
+            return own
+        kinds = dict.fromkeys((self.kind, *(kind for kind, _, _ in self.slips)))
+        return tuple(
+            Slipped(r, self, [run for run in self.slips if run[0] == kind])
+            for kind in kinds
+            for r in self._penalties_of(kind)
+        )
+
+    def _penalties_of(self, kind: str) -> tuple[Any, ...]:
         names = {"weight": "regularization", "gain": "regularization"}
-        name = {**names, "bias": "regularization_bias"}.get(self.kind)
+        name = {**names, "bias": "regularization_bias"}.get(kind)
         if name is None or self.trained == "never" or not self.penalised:
             return ()
         return tuple(getattr(self.conf, name, None) or ())
@@ -190,6 +204,64 @@ class View:
                 self.shaped(t), memory_format=torch.contiguous_format
             )
             self.shaped(t).copy_(init(drawn, *self.fans, generator=noise.generator))
+
+
+class Slipped:
+    """A penalty that DL4J's updater applies to other entries than the score counts.
+
+    Args:
+        of: the penalty.
+        view: of the tensor.
+        runs: (kind, start, stop) in ``view.flat()`` of the entries that it changes.
+    """
+
+    def __init__(
+        self, of: Any, view: View, runs: Sequence[tuple[str, int, int]]
+    ) -> None:
+        self.of, self.view, self.runs = of, view, runs
+        self.before_updater: bool = of.before_updater
+        self.counts = of in view._penalties_of(view.kind)
+
+    def score(self, w: Tensor, clock: Clock) -> Any:
+        """Of the whole tensor, if the penalty is its own."""
+        return self.of.score(w, clock) if self.counts else w.new_zeros(())
+
+    def gradient(self, w: Tensor, clock: Clock) -> Tensor:
+        """Where the updater applies it."""
+        gradient: Tensor = self.of.gradient(w, clock) * self.hit(w)
+        return gradient
+
+    def factor(self, w: Tensor, rate: float, clock: Clock) -> Any:
+        """The decay of each entry."""
+        return self.of.factor(w, rate, clock) * self.hit(w)
+
+    def hit(self, w: Tensor) -> Tensor:
+        """1 where the updater applies it, else 0."""
+        flat = w.new_zeros(w.numel())
+        for _, start, stop in self.runs:
+            flat[start:stop] = 1
+        where = torch.empty_like(w)
+        self.view.fill(flat, where)
+        return where
+
+
+def weights_first(views: Sequence[View]) -> Iterator[View]:
+    """The views of a layer whose updater, in DL4J, walks over weights and then biases.
+
+    The biases stand first in the flat vector all the same.
+    """
+    sizes = [v.tensor.numel() for v in views]
+    starts = {v.name: sum(sizes[:i]) for i, v in enumerate(views)}
+    walked = sorted(views, key=lambda v: v.kind == "bias")
+    bounds, at = [], 0
+    for v in walked:
+        bounds.append((v.kind, at, at := at + v.tensor.numel()))
+    for v, size in zip(views, sizes, strict=True):
+        first = starts[v.name]
+        runs = (
+            (kind, max(a - first, 0), min(b - first, size)) for kind, a, b in bounds
+        )
+        yield dataclasses.replace(v, slips=tuple(r for r in runs if r[1] < r[2]))
 
 
 P = TypeVar("P", bound="Part")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,21 +11,19 @@ from torch.nn import functional as F
 
 from dl4py import config
 from dl4py.layers.base import Layer, spread
+from dl4py.layers.convolutional import CONVOLVE
 from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded, pooled_max
 
+_MEAN: dict[int, Callable[..., Tensor]] = {
+    1: F.avg_pool1d,
+    2: F.avg_pool2d,
+    3: F.avg_pool3d,
+}
 
-@implements(config.Subsampling)
-class Subsampling(Sliding):
-    """
-    Shape:
-        ``[n, c, h, w]`` → ``[n, c, h', w']``; channels last for ``"NHWC"``.
 
-    Example:
-        >>> Subsampling("SUM", 2)(torch.ones(1, 1, 4, 2))
-        tensor([[[[4.],
-                  [4.]]]])
-    """
+class Pooling(Sliding):
+    """Base of pooling over windows of any rank."""
 
     neighbour = (
         "MaxPool2d, AvgPool2d, LPPool2d",
@@ -34,7 +33,7 @@ class Subsampling(Sliding):
     noisy = False  # DL4J: dropout before pooling is not what users expect
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        kind, pnorm = self.conf.pooling_type, self.conf.pnorm
+        kind = self.conf.pooling_type
         shown = self.shown(x, mask)
         if shown is not None:
             x = x.masked_fill(~shown, -math.inf if kind == "MAX" else 0)
@@ -42,7 +41,8 @@ class Subsampling(Sliding):
             y = pooled_max(x, self.window)
             return y if shown is None else y.masked_fill(y.isneginf(), 0)
         if kind == "PNORM":
-            return root(self._sums(x.abs() ** pnorm), pnorm)
+            p = self.conf.pnorm
+            return root(self._sums(x.abs() ** p), p)
         sums = self._sums(x)
         return sums / self._counts(x, shown) if kind == "AVG" else sums
 
@@ -59,20 +59,60 @@ class Subsampling(Sliding):
 
     def _sums(self, x: Tensor) -> Tensor:
         window = self.window
-        sizes = window.sizes(x.shape[2:])
         x = padded(x, window)
         if all(d == 1 for d in window.dilation):
             area = math.prod(window.kernel)
-            return F.avg_pool2d(x, window.kernel, window.stride) * area
-        windows = F.unfold(
-            x, window.kernel, dilation=window.dilation, stride=window.stride
+            mean: Tensor = _MEAN[window.rank](x, window.kernel, window.stride)
+            return mean * area
+        one = x.new_ones(1, 1, *window.kernel)
+        alone = x.flatten(0, 1).unsqueeze(1)
+        sums = CONVOLVE[window.rank](
+            alone, one, stride=window.stride, dilation=window.dilation
         )
-        cells = windows.reshape(*x.shape[:2], -1, windows.shape[-1])
-        return cells.sum(2).reshape(*x.shape[:2], *sizes)
+        return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
     def extra_repr(self) -> str:
         conf = self.conf
         return f"{conf.pooling_type}, kernel {conf.kernel_size}, stride {conf.stride}"
+
+
+@implements(config.Subsampling)
+class Subsampling(Pooling):
+    """
+    Shape:
+        ``[n, c, h, w]`` → ``[n, c, h', w']``; channels last for ``"NHWC"``.
+
+    Example:
+        >>> Subsampling("SUM", 2)(torch.ones(1, 1, 4, 2))
+        tensor([[[[4.],
+                  [4.]]]])
+    """
+
+
+@implements(config.Subsampling1D)
+class Subsampling1D(Pooling):
+    """
+    Shape:
+        ``[n, c, time]`` → ``[n, c, time']``; features last for ``"NHWC"``.
+
+    Example:
+        >>> Subsampling1D("AVG", 2)(torch.tensor([[[1.0, 3, 5]]]))
+        tensor([[[2., 4.]]])
+    """
+
+
+@implements(config.Subsampling3D)
+class Subsampling3D(Pooling):
+    """
+    Shape:
+        ``[n, c, d, h, w]`` → ``[n, c, d', h', w']``; channels last for ``"NDHWC"``.
+
+    Example:
+        >>> Subsampling3D("MAX", 2)(torch.zeros(1, 3, 4, 4, 4)).shape
+        torch.Size([1, 3, 2, 2, 2])
+    """
+
+    noisy = True  # other than those before, in DL4J
 
 
 def root(total: Tensor, p: int) -> Tensor:
@@ -90,8 +130,9 @@ def some(count: Tensor) -> Tensor:
 class GlobalPooling(Layer):
     """
     Shape:
-        ``[n, c, time]`` or ``[n, c, h, w]`` → ``[n, c]``; mask ``[n, time]`` or
-        ``[n, 1, h, w]``, where an axis may be 1. Where all is masked the result is 0.
+        ``[n, c, time]``, ``[n, c, h, w]`` or ``[n, c, d, h, w]`` → ``[n, c]``; mask
+        ``[n, time]``, ``[n, 1, h, w]`` or ``[n, 1, d, h, w]``, where an axis may be 1.
+        Where all is masked the result is 0.
 
     Example:
         >>> GlobalPooling("AVG")(torch.ones(2, 3, 4)).shape
@@ -114,8 +155,8 @@ class GlobalPooling(Layer):
         kept = [a for a in range(x.dim()) if a not in axes]
         flat = x.permute(*kept, *axes).flatten(len(kept))
         if mask is not None:
-            last = axes in ((1,), (1, 2))
-            format = ("NWC" if x.dim() == 3 else "NHWC") if last else None
+            last = axes == tuple(range(1, x.dim() - 1))
+            format = {3: "NWC", 4: "NHWC", 5: "NDHWC"}[x.dim()] if last else None
             given = spread(mask, x, format).to(x.dtype)
             mask = given.expand(x.shape).permute(*kept, *axes).flatten(len(kept))
         y = self._pool(flat, mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +15,29 @@ from dl4py.layers.base import Layer, spread
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-class Sliding(Layer):
+class Spatial(Layer):
+    """Base of layers that change the sizes of the axes behind the channels."""
+
+    def spatial(self, shape: torch.Size) -> torch.Size:
+        """The sizes of these axes."""
+        return shape[1:-1] if self.channels_last else shape[2:]
+
+    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
+        """A mask of steps or places goes the way of what it masks."""
+        full = places(mask, self.spatial(shape))
+        if full is None or mask is None:
+            return mask
+        if mask.dim() > 2 and all(size == 1 for size in mask.shape[2:]):
+            return mask  # of whole examples
+        passed = self.passed(full.float()).to(mask.dtype)
+        return passed.squeeze(1) if mask.dim() == 2 else passed
+
+    def passed(self, mask: Tensor) -> Tensor:
+        """What becomes of a mask ``[n, 1, …]``."""
+        raise NotImplementedError
+
+
+class Sliding(Spatial):
     """Base of layers with a window; ``self.conf.window`` says how it moves."""
 
     @property
@@ -23,25 +46,13 @@ class Sliding(Layer):
         window: Window = self.conf.window
         return window
 
-    def spatial(self, shape: torch.Size) -> torch.Size:
-        """The sizes of the axes that the window slides over."""
-        return shape[1:-1] if self.channels_last else shape[2:]
-
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        """A mask is max-pooled as what it masks, if it has the window's axes."""
         window = self.window
         stays = window.moves_by_one and window.mode in ("Same", "Causal")
-        series = window.rank == 1 and mask is not None and mask.dim() == 2
-        if mask is None or stays:
-            return mask
-        if not series and mask.dim() != window.rank + 2:
-            return mask
-        if not series and all(size == 1 for size in mask.shape[2:]):
-            return mask  # of whole examples
-        full = mask.unsqueeze(1) if series else mask
-        full = full.float().expand(-1, -1, *self.spatial(shape))
-        pooled = pooled_max(full, window).to(mask.dtype)
-        return pooled.squeeze(1) if series else pooled
+        return mask if stays else super().feed_mask(mask, shape)
+
+    def passed(self, mask: Tensor) -> Tensor:
+        return pooled_max(mask, self.window)
 
     def shown(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """Which places of ``x``, channels first, count, ``[n, 1, …]``; none: all."""
@@ -54,11 +65,30 @@ class Sliding(Layer):
         return [*super().differs(dtype), f"{type(self).__name__}: {line}"]
 
 
+def places(mask: Tensor | None, sizes: torch.Size) -> Tensor | None:
+    """A mask of steps or places as ``[n, 1, *sizes]``; none if it is of examples."""
+    if mask is None:
+        return None
+    if len(sizes) == 1 and mask.dim() == 2:
+        mask = mask.unsqueeze(1)
+    return mask.expand(-1, -1, *sizes) if mask.dim() == len(sizes) + 2 else None
+
+
+def around(
+    x: Tensor,
+    margins: Sequence[tuple[int, int]],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Tensor:
+    """``x`` with cells (before, after) its last axes; negative ones are cut."""
+    return F.pad(x, [m for pair in reversed(margins) for m in pair], mode, value)
+
+
 def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
     """``x`` ``[n, channels, …]`` with the margins of the window filled."""
     margins = window.margins(x.shape[2:])
-    flat = [m for pair in reversed(margins) for m in pair]
-    return F.pad(x, flat, value=value) if any(flat) else x
+    filled = any(m for pair in margins for m in pair)
+    return around(x, margins, value=value) if filled else x
 
 
 def pooled_max(x: Tensor, window: Window) -> Tensor:

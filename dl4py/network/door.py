@@ -6,6 +6,7 @@ What a mask hides becomes 0 here, so that no layer sees it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from dl4py.config.inputs import Shape
 from dl4py.config.plan import Plan, Step
 from dl4py.layers import Layer, Vertex
-from dl4py.layers.base import spread
+from dl4py.layers.base import CHANNELS_LAST, spread
 from dl4py.network.batch import Batch
 
 
@@ -34,7 +35,8 @@ class Door:
         self.plan, self.dl4j_exact = plan, dl4j_exact
         pairs = list(zip(plan.steps, modules, strict=True))
         self.steps = [step for step, module in pairs if isinstance(module, Layer)]
-        self.chain = len(self.steps) == len(pairs)  # no vertex changes what is counted
+        # no vertex and no layer changes what is counted
+        self.chain = all(isinstance(m, Layer) and m.count(1) == 1 for _, m in pairs)
         self.readers = {
             name: [step for step in self.steps if name in step.inputs]
             for name in plan.inputs
@@ -120,7 +122,7 @@ class Door:
             )
 
     def _layout(self, name: str, x: Tensor) -> str:
-        """Where channels stand in ``x``: NCW, NWC, NCHW or NHWC."""
+        """Where channels stand in ``x``: NCW, NWC, NCHW, NHWC, NCDHW or NDHWC."""
         for step in (*self.readers[name], *self.steps):
             for part in (step.preprocessor, step.conf):
                 for shape in getattr(part, "shapes", ()):
@@ -131,7 +133,10 @@ class Door:
                     if len(shape) == 4:
                         last = getattr(part, "format", None) == "NHWC"
                         return "NHWC" if last or shape[1] == "height" else "NCHW"
-        return "NCHW" if x.dim() == 4 else "NCW"
+                    if len(shape) == 5:
+                        last = not getattr(part, "ncdhw", True)
+                        return "NDHWC" if last or shape[1] == "depth" else "NCDHW"
+        return {4: "NCHW", 5: "NCDHW"}.get(x.dim(), "NCW")
 
     def _image(self, name: str) -> Any:
         """What makes images of rows at an input, if something does."""
@@ -145,12 +150,13 @@ class Door:
         allowed: list[tuple[int, ...]] = rows
         if x.dim() == 3:
             allowed = [(n, x.shape[1] if layout == "NWC" else x.shape[2])]
-        elif x.dim() == 4:
-            h, w = x.shape[1:3] if layout == "NHWC" else x.shape[2:4]
-            allowed = rows + [(n, 1, a, b) for a in (h, 1) for b in (w, 1)]
+        elif x.dim() in (4, 5):
+            sizes = x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
+            parts = itertools.product(*((size, 1) for size in sizes))
+            allowed = rows + [(n, 1, *part) for part in parts]
         elif image := self._image(name):
-            allowed = [*rows, (n, 1, image.height, image.width)]
-        if x.dim() < 5 and tuple(mask.shape) not in allowed:
+            allowed = [*rows, (n, 1, *image.image.spatial)]
+        if tuple(mask.shape) not in allowed:
             told = " or ".join(str(list(shape)) for shape in dict.fromkeys(allowed))
             raise ValueError(
                 f"features_mask: expected {told} beside x {list(x.shape)}, got "
@@ -210,9 +216,11 @@ class Door:
 
     def _beside(self, name: str, mask: Tensor, x: Tensor) -> Tensor:
         """A features mask so that it goes together with ``x``."""
-        if mask.dim() == 4 and x.dim() == 2:  # pixels of images that come in as rows
-            channels = self._image(name).channels
-            return mask.expand(-1, channels, -1, -1).flatten(1)
+        if mask.dim() > 3 and x.dim() == 2:  # pixels of images that come in as rows
+            given = self._image(name).image
+            full = mask.expand(-1, given.channels, *mask.shape[2:])
+            last = given.format in CHANNELS_LAST
+            return (full.movedim(1, -1) if last else full).flatten(1)
         return spread(mask, x, self._layout(name, x))
 
     def _hidden(self, name: str, x: Tensor, mask: Tensor) -> Tensor:

@@ -264,12 +264,12 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def _decay(self, track: Track, rate: float) -> None:
         factor = self._decay_factor(track, rate)
-        if factor:
+        if isinstance(factor, Tensor) or factor:
             track.tensor.mul_(1 + factor if self.uphill else 1 - factor)
 
-    def _decay_factor(self, track: Track, rate: float) -> float:
+    def _decay_factor(self, track: Track, rate: float) -> Any:
         own = sum(
-            self.clock.at(r.coeff) * (rate if r.apply_lr else 1.0)
+            r.factor(track.tensor, rate, self.clock)
             for r in track.view.penalties
             if not r.before_updater
         )

@@ -162,4 +162,4 @@ def _called(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> F
     after = None
     if layer.recurrent:
         y, after = y
-    return Flow(y, passed, n, after, score)
+    return Flow(y, passed, layer.count(n), after, score)

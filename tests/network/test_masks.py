@@ -34,6 +34,7 @@ from dl4py.config import (
 from dl4py.config.codec import replace
 from dl4py.config.dropout import AlphaDropout, GaussianNoise
 from dl4py.registry import LAYERS, MODULES
+from tests.network import spatial
 from tests.networks import builder
 
 FILTH = [float("nan"), float("inf"), -float("inf"), 1e30]
@@ -189,6 +190,7 @@ NETS = {  # what it is made of, its input type, features mask, and shape of the 
         rows,
         (5, 72),
     ),
+    **spatial.NETS,
 }
 
 NETS |= {
@@ -255,7 +257,12 @@ def batch(name, dtype=torch.float64):
         y = y if name.endswith("nwc") else y.transpose(1, 2)
     if isinstance(layers[-1], config.Yolo2Output):
         y = torch.zeros(5, 6, 6, 6, dtype=dtype)  # nothing to be seen
-    if mask.dim() == 4:
+    if name in spatial.PLACES:
+        y = torch.eye(2, dtype=dtype)[
+            torch.randint(2, spatial.PLACES[name], generator=g)
+        ]
+        y = y.movedim(-1, 1)
+    if mask.dim() > 3:
         hidden = (mask.movedim(1, -1) if name.endswith("NHWC") else mask) == 0
     elif mask.dim() == 2:
         hidden = (mask == 0).unsqueeze(2 if name.endswith("nwc") else 1)
