@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
-from dl4py.config.convolutional import Sliding
 from dl4py.config.inputs import Convolutional, FeedForward, InputType, Recurrent, Shape
 from dl4py.config.kinds import Integer, Real, Sizes, field, flag
 from dl4py.config.layer import ConfigurationError
 from dl4py.config.samediff import INITS, SameDiff
+from dl4py.config.sliding import Sliding
 from dl4py.config.windows import MODES
 from dl4py.registry import LAYERS
 

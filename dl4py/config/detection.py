@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dl4py.config.codec import is_real
-from dl4py.config.convolutional import NCHW
 from dl4py.config.feedforward import HasLoss
 from dl4py.config.inputs import Convolutional, InputType, Shape
 from dl4py.config.kinds import Item, Real, field
 from dl4py.config.layer import ConfigurationError, Layer
+from dl4py.config.sliding import NCHW
 from dl4py.registry import LAYERS, LOSSES
 
 _OTHERS = 5  # x, y, width, height and confidence of a box, before its classes

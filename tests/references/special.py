@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tests.references.layers import _windows, act, output, rows
+from tests.references.convolution import windows
+from tests.references.layers import act, output, rows
 
 
 def prelu(conf, p, x, mask=None):
@@ -57,7 +58,7 @@ def _squash(s):
 
 def primary_capsules(conf, p, x, mask=None):
     y = None
-    for (i, j), sizes, window in _windows(conf, x, 0.0):
+    for (i, j), sizes, window in windows(conf.window, x, 0.0):
         if y is None:
             y = np.empty((len(x), p["weight"].shape[3], *sizes))
         y[:, :, i, j] = np.einsum("nckl,klco->no", window, p["weight"])
