@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -72,6 +72,14 @@ class RowMetric(Metric):
             name: cls(*args, **{**kwargs, "metric": name}) for name in cls.shown
         }
         return MetricCollection(metrics, prefix=prefix, postfix=postfix)
+
+    def items(self) -> NoReturn:
+        """Refused: it is what Lightning's ``log_dict`` asks a dict for."""
+        name = type(self).__name__
+        raise TypeError(
+            f"log_dict(...): {name} is no dict of metrics; give it "
+            f"{name}.collection(...), or evaluation.compute() at the end of an epoch"
+        )
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw the numbers of ``compute()``, in torchmetrics' picture.

@@ -352,6 +352,14 @@ def test_lightning_logs_a_collection() -> None:
         assert logged == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("make", [Evaluation, RegressionEvaluation])
+def test_log_dict_of_the_metric_itself_names_the_way(make: Callable[..., Any]) -> None:
+    import lightning
+
+    with pytest.raises(TypeError, match=rf"no dict.* {make.__name__}\.collection\("):
+        lightning.LightningModule().log_dict(make())
+
+
 def same_values(got: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return got.keys() == expected.keys() and all(
         torch.equal(got[k].nan_to_num(9), v.nan_to_num(9)) for k, v in expected.items()
