@@ -286,7 +286,7 @@ class Wasserstein(Loss):
     "cosine_proximity",
     java="LossCosineProximity",
     near={
-        "cosine_similarity": "its lengths are at least 1e-5, Keras's 1e-6",
+        "cosine_similarity": "its lengths have a floor of 1e-5",
         "cosine_embedding_loss": "it is minus the cosine, torch's 1 minus it",
     },
 )
