@@ -146,7 +146,8 @@ class Solver(torch.optim.Optimizer):
             RuntimeError: another rank failed.
 
         Whatever is raised, parameters are afterwards what they were before, on all
-        ranks; one that waits inside ``backward()`` itself ends by its time-out.
+        ranks; one that waits for another inside DistributedDataParallel's
+        ``backward()`` ends by its time-out, which no solver can shorten.
         """
         if closure is None:
             self.fail(
