@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dl4py.config.layer import DEFAULTS
+from dl4py.config.regularization import L2
 from dl4py.registry import (
     ACTIVATIONS,
     CONSTRAINTS,
@@ -73,12 +74,12 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
 
 
 def lines_of(registry: Registry[Any], item: Any) -> Iterator[str]:
-    """What the variants of an item say about themselves; of a layer its example."""
+    """What the variants of an item say about themselves; a layer as in a network."""
     entry = registry.entry_of(item)
     if registry is MODULES and entry is not None and entry.key in LAYERS:
         conf, given = LAYERS[entry.key].example()
-        conf = conf.resolved({**DEFAULTS, "activation": "tanh"}).with_input(given)
-        yield from item.from_config(conf).differs()
+        settings = {**DEFAULTS, "activation": "tanh", "regularization": (L2(0.1),)}
+        yield from item.from_config(conf.resolved(settings).with_input(given)).differs()
     for args in variants(item):
         try:
             if registry is UPDATERS:

@@ -69,6 +69,11 @@ class Deconvolution2D(Deconvolution):
         torch.Size([2, 4, 8, 8])
     """
 
+    neighbour = (
+        "ConvTranspose2d",
+        "an activation; `Same` gives stride times the size; masks",
+    )
+
 
 @implements(config.Deconvolution3D)
 class Deconvolution3D(Deconvolution):
@@ -82,6 +87,11 @@ class Deconvolution3D(Deconvolution):
         >>> layer(torch.zeros(2, 1, 4, 4, 4)).shape
         torch.Size([2, 4, 8, 8, 8])
     """
+
+    neighbour = (
+        "ConvTranspose3d",
+        "an activation; `Same` gives stride times the size; masks",
+    )
 
     def shaped(self, weight: Tensor) -> Tensor:
         return weight.permute(2, 3, 4, 1, 0)
@@ -137,6 +147,8 @@ class DepthwiseConvolution2D(Deep):
         torch.Size([2, 6, 6, 6])
     """
 
+    neighbour = ("Conv2d(groups=n_in)", "as `Convolution2D`")
+
     def shaped(self, weight: Tensor) -> Tensor:
         return self.apart(weight).permute(2, 3, 0, 1)
 
@@ -152,6 +164,8 @@ class SeparableConvolution2D(Deep):
         >>> layer(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 4, 6, 6])
     """
+
+    neighbour = ("—", "a depthwise convolution, then one of 1 by 1, in one layer")
 
     def build(self) -> None:
         super().build()

@@ -60,6 +60,10 @@ def graph(vertex):
             r"SameDiffLambdaVertex' is a SameDiff vertex",
         ),
         (chain({"@class": "org.acme.Foo"}), "unknown layer 'org.acme.Foo'"),
+        (
+            chain({**COMMON, "@class": "org.deeplearning4j.nn.conf.layers.New"}),
+            "unknown layer 'org.deeplearning4j.nn.conf.layers.New'",
+        ),
     ],
 )
 def test_refused_by_name(text, message):
