@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from dl4py.config import L2
 from dl4py.config.layer import DEFAULTS
 from dl4py.registry import (
     ACTIVATIONS,
@@ -36,6 +37,8 @@ VALUES = {
     "max_iter": 10,
     "max_learning_rate": 0.1,
     "cycle_length": 10,
+    "format": "NHWC",
+    "input_size": 4,
 }
 
 
@@ -59,7 +62,7 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
         elif isinstance(default, float):
             yield {**needed, name: default / 2 or 0.5}
         elif default is None and name not in ("dropout", "weights"):
-            yield {**needed, name: 0.5}
+            yield {**needed, name: VALUES.get(name, 0.5)}
     if "lr" in parameters(item):
         yield {**needed, "lr": 0.0}
     if "softmax_clip_eps" in parameters(item) or "clip_eps" in parameters(item):
@@ -73,11 +76,12 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
 
 
 def lines_of(registry: Registry[Any], item: Any) -> Iterator[str]:
-    """What the variants of an item say about themselves; of a layer its example."""
+    """What an item says about itself: its variants, of a layer an example with l2."""
     entry = registry.entry_of(item)
     if registry is MODULES and entry is not None and entry.key in LAYERS:
         conf, given = LAYERS[entry.key].example()
-        conf = conf.resolved({**DEFAULTS, "activation": "tanh"}).with_input(given)
+        settings = {**DEFAULTS, "activation": "tanh", "regularization": (L2(0.1),)}
+        conf = conf.resolved(settings).with_input(given)
         yield from item.from_config(conf).differs()
     for args in variants(item):
         try:
