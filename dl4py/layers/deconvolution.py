@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dl4py import config
+from dl4py import activations, config
 from dl4py.layers.convolutional import Convolution
 from dl4py.layers.part import View, implements, weights_first
 from dl4py.layers.sliding import Spatial, around
@@ -172,4 +172,21 @@ class SeparableConvolution2D(Deep):
     ) -> Tensor:
         deep = super().convolved(x, weight, None)
         y: Tensor = self.product(F.conv2d, deep, self.param("point"), bias)
-        return y
+        if not self.forgets:
+            return y
+        alone = deep if bias is None else deep + bias
+        return activations.gradient_of(y, alone)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether DL4J forgets the point that scales a single channel."""
+        return self.dl4j_exact and self.point.numel() == 1
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return [*super().differs(dtype), *self.predicts_differently(dtype)]
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        if self.point.numel() > 1:
+            return super().predicts_differently(dtype)
+        rule = "DL4J forgets the factor between one channel and one channel"
+        return [f"SeparableConvolution2D: {rule}"]
