@@ -118,8 +118,10 @@ class Deep(Convolution):
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         found, conf = super().differs(dtype), self.conf
-        if conf.has_bias and conf.regularization != conf.regularization_bias:
-            rule = "DL4J's penalties on weights act on biases and the first weights"
+        alike = conf.regularization == conf.regularization_bias
+        alike = alike and conf.bias_updater in (None, conf.updater)
+        if conf.has_bias and not alike:
+            rule = "DL4J's rules for weights act on biases and the first weights"
             found.append(f"{type(self).__name__}: {rule}")
         return found
 
