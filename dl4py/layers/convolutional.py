@@ -128,3 +128,5 @@ class Convolution3D(Convolution):
         >>> layer(torch.zeros(2, 1, 8, 8, 8)).shape
         torch.Size([2, 4, 4, 4, 4])
     """
+
+    neighbour = ("Conv3d", "an activation; `Same` padding with strides; masks")

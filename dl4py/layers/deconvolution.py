@@ -69,6 +69,8 @@ class Deconvolution2D(Deconvolution):
         torch.Size([2, 4, 8, 8])
     """
 
+    neighbour = ("ConvTranspose2d", "an activation; `Same` padding; masks")
+
 
 @implements(config.Deconvolution3D)
 class Deconvolution3D(Deconvolution):
@@ -82,6 +84,8 @@ class Deconvolution3D(Deconvolution):
         >>> layer(torch.zeros(2, 1, 4, 4, 4)).shape
         torch.Size([2, 4, 8, 8, 8])
     """
+
+    neighbour = ("ConvTranspose3d", "an activation; `Same` padding; masks")
 
     def shaped(self, weight: Tensor) -> Tensor:
         return weight.permute(2, 3, 4, 1, 0)
@@ -139,6 +143,11 @@ class DepthwiseConvolution2D(Deep):
         torch.Size([2, 6, 6, 6])
     """
 
+    neighbour = (
+        "Conv2d(groups=n_in)",
+        "an activation; `Same` padding with strides; masks",
+    )
+
     def shaped(self, weight: Tensor) -> Tensor:
         return self.apart(weight).permute(2, 3, 0, 1)
 
@@ -154,6 +163,8 @@ class SeparableConvolution2D(Deep):
         >>> layer(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 4, 6, 6])
     """
+
+    neighbour = ("two Conv2d", "both in one, an activation; `Same` padding; masks")
 
     def build(self) -> None:
         super().build()

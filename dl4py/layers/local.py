@@ -87,6 +87,8 @@ class LocallyConnected1D(LocallyConnected):
         torch.Size([2, 4, 8])
     """
 
+    neighbour = ("—", "a kernel for every time step, an activation; masks")
+
 
 @implements(config.LocallyConnected2D)
 class LocallyConnected2D(LocallyConnected):
@@ -100,6 +102,8 @@ class LocallyConnected2D(LocallyConnected):
         >>> layer(torch.zeros(2, 1, 8, 6)).shape
         torch.Size([2, 4, 8, 6])
     """
+
+    neighbour = ("—", "a kernel for every place, an activation; masks")
 
     def rows(self, weight: Tensor) -> Tensor:
         h, w = self.conf.output_sizes

@@ -165,6 +165,8 @@ class LocalResponseNormalization(Layer):
         tensor([0.3333, 0.2500, 0.3333])
     """
 
+    neighbour = ("LocalResponseNorm", "α is not divided by the number of channels")
+
     noisy = False
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -66,6 +66,8 @@ class CnnLoss(Pixelwise):
         tensor([0.5000, 0.5000])
     """
 
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, of every pixel")
+
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
@@ -94,3 +96,5 @@ class Cnn3DLoss(Pixelwise):
         >>> Cnn3DLoss("softmax")(torch.zeros(1, 2, 1, 1, 1)).flatten()
         tensor([0.5000, 0.5000])
     """
+
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, of every cell")

@@ -56,6 +56,8 @@ class Upsampling1D(Upsampling):
         tensor([[[1., 1., 2., 2.]]])
     """
 
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
+
 
 @implements(config.Upsampling2D)
 class Upsampling2D(Upsampling):
@@ -67,6 +69,8 @@ class Upsampling2D(Upsampling):
         >>> Upsampling2D(2)(torch.zeros(1, 3, 4, 5)).shape
         torch.Size([1, 3, 8, 10])
     """
+
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
     noisy = True
 
@@ -81,6 +85,8 @@ class Upsampling3D(Upsampling):
         >>> Upsampling3D(2)(torch.zeros(1, 3, 2, 4, 5)).shape
         torch.Size([1, 3, 4, 8, 10])
     """
+
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
     noisy = True
 
@@ -107,6 +113,8 @@ class Cropping1D(Bordered):
         tensor([[[2., 3.]]])
     """
 
+    neighbour = ("functional.pad", "a layer of it; masks")
+
 
 @implements(config.Cropping2D)
 class Cropping2D(Bordered):
@@ -118,6 +126,8 @@ class Cropping2D(Bordered):
         >>> Cropping2D(1)(torch.zeros(1, 3, 4, 5)).shape
         torch.Size([1, 3, 2, 3])
     """
+
+    neighbour = ("functional.pad", "a layer of it; masks")
 
 
 @implements(config.Cropping3D)
@@ -131,6 +141,8 @@ class Cropping3D(Bordered):
         torch.Size([1, 3, 2, 3, 4])
     """
 
+    neighbour = ("functional.pad", "a layer of it; masks")
+
 
 @implements(config.ZeroPadding1D)
 class ZeroPadding1D(Bordered):
@@ -142,6 +154,8 @@ class ZeroPadding1D(Bordered):
         >>> ZeroPadding1D((1, 0))(torch.tensor([[[1.0, 2]]]))
         tensor([[[0., 1., 2.]]])
     """
+
+    neighbour = ("ZeroPad1d", "masks")
 
 
 @implements(config.ZeroPadding2D)
@@ -155,6 +169,8 @@ class ZeroPadding2D(Bordered):
         torch.Size([1, 3, 5, 7])
     """
 
+    neighbour = ("ZeroPad2d", "top and bottom stand before left and right; masks")
+
 
 @implements(config.ZeroPadding3D)
 class ZeroPadding3D(Bordered):
@@ -167,6 +183,8 @@ class ZeroPadding3D(Bordered):
         torch.Size([1, 3, 6, 7, 8])
     """
 
+    neighbour = ("ZeroPad3d", "depth stands before height and width; masks")
+
 
 @implements(config.SpaceToDepth)
 class SpaceToDepth(Resizing):
@@ -178,6 +196,11 @@ class SpaceToDepth(Resizing):
         >>> SpaceToDepth(2)(torch.arange(4.0).view(1, 1, 2, 2)).flatten()
         tensor([0., 1., 2., 3.])
     """
+
+    neighbour = (
+        "PixelUnshuffle",
+        "places in a block change more slowly than channels; masks",
+    )
 
     noisy = True
 
@@ -204,6 +227,8 @@ class SpaceToBatch(Resizing):
                 [2.],
                 [3.]])
     """
+
+    neighbour = ("—", "blocks of pixels become examples; masks")
 
     noisy = True
 
