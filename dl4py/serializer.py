@@ -97,7 +97,7 @@ def restore(
         entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
         if entry is not None:
             with reader.array(entry) as stream:
-                numbers = sum(track.tensor.numel() for _, track in segments)
+                numbers = sum(track.view.size for _, track in segments)
                 _check(stream, reader, entry, numbers)
                 for name, track in segments:
                     state = optimizer.state[track.tensor][name]
@@ -144,7 +144,8 @@ def _expect_empty(reader: ModelReader) -> None:
 
 def _in_place(view: View, t: Tensor) -> bool:
     """Whether the tensor's own memory is DL4J's segment."""
-    return t.is_contiguous() and view.flat(t).data_ptr() == t.data_ptr()
+    whole = t.is_contiguous() and view.part is None
+    return whole and view.flat(t).data_ptr() == t.data_ptr()
 
 
 def _fill(stream: ArrayStream, view: View, t: Tensor) -> None:
@@ -153,7 +154,7 @@ def _fill(stream: ArrayStream, view: View, t: Tensor) -> None:
     if same and t.device.type == "cpu" and _in_place(view, t):
         stream.fill(t.view(-1).numpy())
     else:
-        values = torch.from_numpy(stream.take(t.numel()))
+        values = torch.from_numpy(stream.take(view.size))
         view.fill(values.to(device=t.device, dtype=t.dtype), t)
 
 
@@ -234,7 +235,7 @@ def _data_type(net: Network) -> str:
 
 
 def _entry(segments: list[tuple[View, Tensor]], type: str) -> tuple[int, Any]:
-    count = sum(t.numel() for _, t in segments)
+    count = sum(view.size for view, _ in segments)
     header = header_bytes((count,), type)
 
     def write(file: IO[bytes]) -> None:

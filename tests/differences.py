@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from dl4py.config import L2
 from dl4py.config.layer import DEFAULTS
-from dl4py.config.regularization import L2
 from dl4py.registry import (
     ACTIVATIONS,
     CONSTRAINTS,
@@ -37,6 +37,8 @@ VALUES = {
     "max_iter": 10,
     "max_learning_rate": 0.1,
     "cycle_length": 10,
+    "format": "NHWC",
+    "input_size": 4,
 }
 
 
@@ -60,7 +62,7 @@ def variants(item: Any) -> Iterator[dict[str, Any]]:
         elif isinstance(default, float):
             yield {**needed, name: default / 2 or 0.5}
         elif default is None and name not in ("dropout", "weights"):
-            yield {**needed, name: 0.5}
+            yield {**needed, name: VALUES.get(name, 0.5)}
     if "lr" in parameters(item):
         yield {**needed, "lr": 0.0}
     if "softmax_clip_eps" in parameters(item) or "clip_eps" in parameters(item):

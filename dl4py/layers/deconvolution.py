@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dl4py import config
+from dl4py import activations, config
 from dl4py.layers.convolutional import Convolution
 from dl4py.layers.part import View, implements, weights_first
 from dl4py.layers.sliding import Spatial, around
@@ -69,10 +69,7 @@ class Deconvolution2D(Deconvolution):
         torch.Size([2, 4, 8, 8])
     """
 
-    neighbour = (
-        "ConvTranspose2d",
-        "an activation; `Same` gives stride times the size; masks",
-    )
+    neighbour = ("ConvTranspose2d", "an activation; `Same` padding; masks")
 
 
 @implements(config.Deconvolution3D)
@@ -88,10 +85,7 @@ class Deconvolution3D(Deconvolution):
         torch.Size([2, 4, 8, 8, 8])
     """
 
-    neighbour = (
-        "ConvTranspose3d",
-        "an activation; `Same` gives stride times the size; masks",
-    )
+    neighbour = ("ConvTranspose3d", "an activation; `Same` padding; masks")
 
     def shaped(self, weight: Tensor) -> Tensor:
         return weight.permute(2, 3, 4, 1, 0)
@@ -128,8 +122,10 @@ class Deep(Convolution):
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         found, conf = super().differs(dtype), self.conf
-        if conf.has_bias and conf.regularization != conf.regularization_bias:
-            rule = "DL4J's penalties on weights act on biases and the first weights"
+        alike = conf.regularization == conf.regularization_bias
+        alike = alike and conf.bias_updater in (None, conf.updater)
+        if conf.has_bias and not alike:
+            rule = "DL4J's rules for weights act on biases and the first weights"
             found.append(f"{type(self).__name__}: {rule}")
         return found
 
@@ -147,7 +143,10 @@ class DepthwiseConvolution2D(Deep):
         torch.Size([2, 6, 6, 6])
     """
 
-    neighbour = ("Conv2d(groups=n_in)", "as `Convolution2D`")
+    neighbour = (
+        "Conv2d(groups=n_in)",
+        "an activation; `Same` padding with strides; masks",
+    )
 
     def shaped(self, weight: Tensor) -> Tensor:
         return self.apart(weight).permute(2, 3, 0, 1)
@@ -165,7 +164,7 @@ class SeparableConvolution2D(Deep):
         torch.Size([2, 4, 6, 6])
     """
 
-    neighbour = ("—", "a depthwise convolution, then one of 1 by 1, in one layer")
+    neighbour = ("two Conv2d", "both in one, an activation; `Same` padding; masks")
 
     def build(self) -> None:
         super().build()
@@ -186,4 +185,21 @@ class SeparableConvolution2D(Deep):
     ) -> Tensor:
         deep = super().convolved(x, weight, None)
         y: Tensor = self.product(F.conv2d, deep, self.param("point"), bias)
-        return y
+        if not self.forgets:
+            return y
+        alone = deep if bias is None else deep + bias
+        return activations.gradient_of(y, alone)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether DL4J forgets the point that scales a single channel."""
+        return self.dl4j_exact and self.point.numel() == 1
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        return [*super().differs(dtype), *self.predicts_differently(dtype)]
+
+    def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        if self.point.numel() > 1:
+            return super().predicts_differently(dtype)
+        rule = "DL4J forgets the factor between one channel and one channel"
+        return [f"SeparableConvolution2D: {rule}"]

@@ -87,7 +87,7 @@ class LocallyConnected1D(LocallyConnected):
         torch.Size([2, 4, 8])
     """
 
-    neighbour = ("—", "a convolution with weights of its own at every step")
+    neighbour = ("—", "a kernel for every time step, an activation; masks")
 
 
 @implements(config.LocallyConnected2D)
@@ -103,7 +103,7 @@ class LocallyConnected2D(LocallyConnected):
         torch.Size([2, 4, 8, 6])
     """
 
-    neighbour = ("—", "a convolution with weights of its own at every place")
+    neighbour = ("—", "a kernel for every place, an activation; masks")
 
     def rows(self, weight: Tensor) -> Tensor:
         h, w = self.conf.output_sizes

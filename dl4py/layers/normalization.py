@@ -165,7 +165,7 @@ class LocalResponseNormalization(Layer):
         tensor([0.3333, 0.2500, 0.3333])
     """
 
-    neighbour = ("LocalResponseNorm", "α is not divided by the size")
+    neighbour = ("LocalResponseNorm", "α is not divided by the number of channels")
 
     noisy = False
 

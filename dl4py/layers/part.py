@@ -49,7 +49,8 @@ class View:
         node: the network's node that it belongs to; the network fills it in.
         own: its name in its owner where a wrapper has renamed it.
         slips: (kind, start, stop) of runs of :meth:`flat` where DL4J's updater applies
-            the penalties of another kind; none: its own hold for all of it.
+            the rules of another kind; none: its own hold for all of it.
+        part: (start, stop) of the segment, where the view is of a part of it only.
     """
 
     owner: Part = field(repr=False)
@@ -66,6 +67,7 @@ class View:
     node: str = ""
     own: str = ""
     slips: tuple[tuple[str, int, int], ...] = ()
+    part: tuple[int, int] | None = None
 
     def renamed(self, name: str, **changes: Any) -> View:
         """This view under the name that a wrapper gives it."""
@@ -105,6 +107,18 @@ class View:
         new = t.detach().clone()
         function(new)
         leaves.write(self.owner, self.attribute, new)
+
+    @property
+    def size(self) -> int:
+        """How many numbers :meth:`flat` has."""
+        if self.part is not None:
+            return self.part[1] - self.part[0]
+        return self.tensor.numel()
+
+    def pieces(self) -> Iterator[View]:
+        """Views of the ``slips``, each of the kind whose rules DL4J applies there."""
+        for kind, start, stop in self.slips:
+            yield dataclasses.replace(self, kind=kind, slips=(), part=(start, stop))
 
     @property
     def array(self) -> Tensor:
@@ -168,12 +182,19 @@ class View:
         t = self.shaped(self.tensor if t is None else t)
         if self.order == "f":
             t = t.permute(*reversed(range(t.dim())))
-        return t.reshape(-1)
+        flat = t.reshape(-1)
+        return flat if self.part is None else flat[slice(*self.part)]
 
     def fill(self, segment: Tensor, t: Tensor | None = None) -> None:
         """Write DL4J's ``segment`` into the tensor, or ``t`` of its shape, in place."""
         if t is None:
             self.change(lambda t: self.fill(segment, t))
+            return
+        if self.part is not None:
+            whole = dataclasses.replace(self, part=None)
+            flat = whole.flat(t).clone()
+            flat[slice(*self.part)] = segment
+            whole.fill(flat, t)
             return
         target = self.shaped(t)
         if self.order == "f":

@@ -66,7 +66,7 @@ class CnnLoss(Pixelwise):
         tensor([0.5000, 0.5000])
     """
 
-    neighbour = ("CrossEntropyLoss …", "activation and any loss at every pixel")
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, of every pixel")
 
     def score_sum(
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
@@ -97,7 +97,4 @@ class Cnn3DLoss(Pixelwise):
         tensor([0.5000, 0.5000])
     """
 
-    neighbour = (
-        "CrossEntropyLoss …",
-        "activation and any loss at every place of a volume",
-    )
+    neighbour = ("CrossEntropyLoss …", "an activation and any loss, of every cell")

@@ -100,6 +100,11 @@ class Subsampling1D(Pooling):
         tensor([[[2., 4.]]])
     """
 
+    neighbour = (
+        "MaxPool1d, AvgPool1d, LPPool1d",
+        "four kinds in one; `Same` padding; masks",
+    )
+
 
 @implements(config.Subsampling3D)
 class Subsampling3D(Pooling):
@@ -111,6 +116,8 @@ class Subsampling3D(Pooling):
         >>> Subsampling3D("MAX", 2)(torch.zeros(1, 3, 4, 4, 4)).shape
         torch.Size([1, 3, 2, 2, 2])
     """
+
+    neighbour = ("MaxPool3d, AvgPool3d", "two kinds in one; `Same` padding; masks")
 
     noisy = True  # other than those before, in DL4J
 

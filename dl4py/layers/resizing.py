@@ -56,7 +56,7 @@ class Upsampling1D(Upsampling):
         tensor([[[1., 1., 2., 2.]]])
     """
 
-    neighbour = ("Upsample", "nearest alone")
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
 
 @implements(config.Upsampling2D)
@@ -70,7 +70,7 @@ class Upsampling2D(Upsampling):
         torch.Size([1, 3, 8, 10])
     """
 
-    neighbour = ("Upsample", "nearest alone")
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
     noisy = True
 
@@ -86,7 +86,7 @@ class Upsampling3D(Upsampling):
         torch.Size([1, 3, 4, 8, 10])
     """
 
-    neighbour = ("Upsample", "nearest alone")
+    neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
     noisy = True
 
@@ -113,7 +113,7 @@ class Cropping1D(Bordered):
         tensor([[[2., 3.]]])
     """
 
-    neighbour = ("—", "leaves out steps at both ends")
+    neighbour = ("functional.pad", "a layer of it; masks")
 
 
 @implements(config.Cropping2D)
@@ -127,7 +127,7 @@ class Cropping2D(Bordered):
         torch.Size([1, 3, 2, 3])
     """
 
-    neighbour = ("—", "leaves out pixels at all sides")
+    neighbour = ("functional.pad", "a layer of it; masks")
 
 
 @implements(config.Cropping3D)
@@ -141,7 +141,7 @@ class Cropping3D(Bordered):
         torch.Size([1, 3, 2, 3, 4])
     """
 
-    neighbour = ("—", "leaves out voxels at all sides")
+    neighbour = ("functional.pad", "a layer of it; masks")
 
 
 @implements(config.ZeroPadding1D)
@@ -155,7 +155,7 @@ class ZeroPadding1D(Bordered):
         tensor([[[0., 1., 2.]]])
     """
 
-    neighbour = ("ConstantPad1d", "zeros alone")
+    neighbour = ("ZeroPad1d", "masks")
 
 
 @implements(config.ZeroPadding2D)
@@ -169,7 +169,7 @@ class ZeroPadding2D(Bordered):
         torch.Size([1, 3, 5, 7])
     """
 
-    neighbour = ("ZeroPad2d", "top, bottom, left, right: another order")
+    neighbour = ("ZeroPad2d", "top and bottom stand before left and right; masks")
 
 
 @implements(config.ZeroPadding3D)
@@ -183,7 +183,7 @@ class ZeroPadding3D(Bordered):
         torch.Size([1, 3, 6, 7, 8])
     """
 
-    neighbour = ("ConstantPad3d", "zeros alone, depth first")
+    neighbour = ("ZeroPad3d", "depth stands before height and width; masks")
 
 
 @implements(config.SpaceToDepth)
@@ -197,7 +197,10 @@ class SpaceToDepth(Resizing):
         tensor([0., 1., 2., 3.])
     """
 
-    neighbour = ("PixelUnshuffle", "channels in another order")
+    neighbour = (
+        "PixelUnshuffle",
+        "places in a block change more slowly than channels; masks",
+    )
 
     noisy = True
 
@@ -225,7 +228,7 @@ class SpaceToBatch(Resizing):
                 [3.]])
     """
 
-    neighbour = ("—", "blocks of pixels become examples")
+    neighbour = ("—", "blocks of pixels become examples; masks")
 
     noisy = True
 

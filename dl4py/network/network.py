@@ -132,11 +132,13 @@ class Network(nn.Module):
 
     def _results(self, batch: Batch) -> Any:
         """The activations of the outputs: a tensor, of several outputs a tuple."""
-        found = {
-            name: flow.x
-            for name, flow in self._walk(batch)
-            if name in self.plan.outputs
-        }
+        eager = self.training and not torch.compiler.is_compiling()
+        with self._untouched() if eager else contextlib.nullcontext():
+            found = {
+                name: flow.x
+                for name, flow in self._walk(batch)
+                if name in self.plan.outputs
+            }
         results = tuple(found[name] for name in self.plan.outputs)
         return results if len(results) > 1 else results[0]
 

@@ -105,6 +105,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 rule.inner = rule.updater(group["params"])
                 group["lr"] = rule.inner.param_groups[0].get("lr", 1.0)
             self._follow(rule, group)
+        self._cut(places)
         if not groups:
             groups.append({"params": [torch.zeros(0)], "name": "none", **BASE})
         # what all groups have: schedulers look here for a momentum to cycle
@@ -115,6 +116,20 @@ class NetworkOptimizer(torch.optim.Optimizer):
         self.param_groups[:] = groups
         if self.conf.optimization_algo != SGD:
             self.solution = Solution(self)
+
+    def _cut(self, places: Mapping[tuple[str, str], int]) -> None:
+        """Find what DL4J updates by the rules of another kind of parameter."""
+        for track in self.tracks:
+            pieces = [
+                Track(piece, places[piece.node, piece.kind], whole=track)
+                for piece in track.view.pieces()
+            ]
+            rules = [
+                self.rules[p.group] for p in (track, *pieces) if p.group is not None
+            ]
+            ours = all(is_ours(rule.updater) for rule in rules)
+            if ours and any(rule != rules[0] for rule in rules):
+                track.pieces = pieces
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """For torch's constructor only: the network says what its groups are."""
@@ -253,6 +268,9 @@ class NetworkOptimizer(torch.optim.Optimizer):
             rule, group = self.rules[track.group], self.param_groups[track.group]
             if rule.inner is not None:
                 continue
+            if track.pieces:
+                self._update_pieces(track, track.grad)
+                continue
             hyper = tuple((k, float(group[k])) for k in {**rule.hyper, "lr": 1.0})
             self._decay(track, float(group["lr"]))
             buckets.setdefault((rule.updater, hyper), []).append(track)
@@ -291,6 +309,44 @@ class NetworkOptimizer(torch.optim.Optimizer):
         if before is not None:  # uphill: p + u instead of p - u
             for p, old in zip(tensors, before, strict=True):
                 p.copy_(2 * old - p)
+
+    def _update_pieces(self, track: Track, grad: Tensor) -> None:
+        state = self._state_of_pieces(track)
+        for piece in track.pieces:
+            assert piece.group is not None
+            rule, group = self.rules[piece.group], self.param_groups[piece.group]
+            hyper = {k: float(group[k]) for k in {**rule.hyper, "lr": 1.0}}
+            view, names = piece.view, rule.updater.state_names
+            factor = self._decay_factor(track, hyper["lr"])
+            rest = 1 - (view.flat(factor) if isinstance(factor, Tensor) else factor)
+            p, mine = (
+                view.flat(track.tensor) * rest,
+                [view.flat(state[n]) for n in names],
+            )
+            mine = [t.clone() for t in mine]
+            rule.updater.apply_(
+                [p],
+                [view.flat(grad)],
+                {n: [t] for n, t in zip(names, mine, strict=True)},
+                hyper,
+                self.clock.iteration,
+                self.dl4j_exact,
+            )
+            view.fill(p, track.tensor)
+            for n, t in zip(names, mine, strict=True):
+                view.fill(t, state[n])
+
+    def _state_of_pieces(self, track: Track) -> dict[str, Tensor]:
+        """The state of all pieces: in each that of its own updater."""
+        p = track.tensor
+        state: dict[str, Tensor] = self.state[p]
+        for piece in () if state else track.pieces:
+            assert piece.group is not None
+            rule = self.rules[piece.group]
+            hyper = {k: self.clock.at(v) for k, v in rule.hyper.items()}
+            for name, t in rule.updater.initial_state(p, hyper).items():
+                piece.view.fill(piece.view.flat(t), state.setdefault(name, t.clone()))
+        return state
 
     def _state_of(
         self, p: Tensor, updater: type[Updater], hyper: dict[str, float]
@@ -348,7 +404,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         run: list[Track] = []
         views = (track.view for track in self.tracks)
         both = {view.node for view in views if view.trained == "pretraining"}
-        for track in self.tracks:
+        for track in (part for t in self.tracks for part in t.pieces or [t]):
             if not track.stands_for:
                 continue
             rule = self.rules[track.group] if track.group is not None else None
@@ -371,7 +427,10 @@ class NetworkOptimizer(torch.optim.Optimizer):
             updater, hyper = key[0], {k: self.clock.at(v) for k, v in key[1]}
             for name in updater.state_names:
                 for track in tracks:
-                    self._state_of(track.tensor, updater, hyper)
+                    if track.whole is not None:
+                        self._state_of_pieces(track.whole)
+                    else:
+                        self._state_of(track.tensor, updater, hyper)
                     yield name, track
 
     def flat_state(self) -> Tensor:
@@ -385,7 +444,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def set_flat_state(self, values: Tensor) -> None:
         """Write :meth:`flat_state`'s vector back."""
         segments = list(self.segments())
-        expected = sum(track.tensor.numel() for _, track in segments)
+        expected = sum(track.view.size for _, track in segments)
         if values.dim() != 1 or values.numel() != expected:
             raise ValueError(
                 f"set_flat_state(values): expected a vector of {expected} numbers, got "
@@ -393,7 +452,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
             )
         start = 0
         for name, track in segments:
-            size = track.tensor.numel()
+            size = track.view.size
             part = values[start : start + size]
             track.view.fill(part, self.state[track.tensor][name])
             start += size

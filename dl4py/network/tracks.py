@@ -35,7 +35,9 @@ class Track:
     """One parameter or statistic on its way through a step.
 
     Where the view's tensor is computed from others (pruned, ``weight_norm``), these are
-    trained, and each has a track: the one at ``place`` of ``count``.
+    trained, and each has a track: the one at ``place`` of ``count``. Where DL4J updates
+    a part of it by the rules of another kind (``View.slips``) it has ``pieces``, each a
+    track of its own, whose ``whole`` it is.
     """
 
     view: View
@@ -43,6 +45,8 @@ class Track:
     grad: Tensor | None = None
     place: int = 0
     count: int = 1
+    pieces: list[Track] = field(default_factory=list)
+    whole: Track | None = None
 
     @property
     def tensor(self) -> Tensor:

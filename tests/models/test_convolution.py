@@ -58,6 +58,10 @@ NETWORKS = {
         IMAGE,
         [c.DepthwiseConvolution2D(kernel_size=2, dilation=2, depth_multiplier=2)],
     ),
+    "separable, one channel": (
+        InputType.convolutional(6, 5, 1),
+        [c.SeparableConvolution2D(n_out=1, kernel_size=2)],
+    ),
     "separable, dilated": (
         IMAGE,
         [c.SeparableConvolution2D(n_out=3, kernel_size=2, dilation=2, padding=1)],
@@ -210,10 +214,11 @@ NETWORKS = {
 }
 
 
-def made(given, layers, l2=0.0):
-    """(network in exact mode, its input, labels)."""
+def made(given, layers, words=None):
+    """(network in exact mode, its input, labels); ``words`` set what holds for all."""
     chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
-    chain.updater("sgd", lr=0.1).activation("tanh").l2(l2).bias_init(0.1)
+    chain.updater("sgd", lr=0.1).activation("tanh").bias_init(0.1)
+    chain = words(chain) if words else chain
     chain.input_type(given)
     count = 0
     for part in layers:
@@ -242,3 +247,33 @@ def test_equals_dl4j(oracle, name, tmp_path):
     net, x, y = made(*NETWORKS[name])
     assert_gradient(oracle, net, x, y, tmp_path)
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        c.DepthwiseConvolution2D(kernel_size=2, depth_multiplier=2),
+        c.SeparableConvolution2D(n_out=3, kernel_size=2, depth_multiplier=2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_rules_that_slip_from_weights_to_biases(oracle, layer, tmp_path):
+    """DL4J's updater walks over weights first, the flat vector begins with biases."""
+
+    def words(chain):
+        chain.updater("adam", lr=0.01).bias_updater("nesterovs", lr=0.1, momentum=0.8)
+        return chain.l2(0.02).l1_bias(0.03).weight_decay(0.01)
+
+    net, x, y = made(IMAGE, [layer], words)
+    for _ in range(2):
+        net.fit(x, y)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+    dl4py.save(net, tmp_path / "again.zip")
+    again = dl4py.restore(tmp_path / "again.zip")
+    assert torch.equal(again.updater_state(), net.updater_state())
+    again.optimizer.set_flat_state(net.updater_state().flip(0))
+    assert torch.equal(again.updater_state(), net.updater_state().flip(0))
+    plain = net.conf.module()
+    plain.set_params(net.params())
+    lines = [line for node in plain.nodes for line in node.layer.differs()]
+    assert any("rules for weights act on biases" in line for line in lines)

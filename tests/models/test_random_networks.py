@@ -3,9 +3,10 @@
 Chains and graphs; ``DL4PY_NETWORKS`` says how many are made (many need a layer that is
 to come).
 
-Not compared: the recorded activations of what an ActivationLayer reads, since DL4J
-writes the layer's result over them, and networks that begin with one. DL4J skips by
-itself what it cannot compute (its own validation fails, a number is not finite).
+Not compared: the recorded activations of what an ActivationLayer or a PReLU reads,
+since DL4J writes the layer's result over them, what others make of these, and networks
+that begin with one. DL4J skips by itself what it cannot compute (its own validation
+fails, a number is not finite).
 """
 
 import json
@@ -14,7 +15,12 @@ import zipfile
 
 import numpy as np
 
-from dl4py.config import ActivationLayer, ComputationGraphConfiguration
+from dl4py.config import (
+    ActivationLayer,
+    ComputationGraphConfiguration,
+    Cropping2D,
+    PReLU,
+)
 from tests.catalogue import Case
 from tests.models.test_catalogue import MISSING, Run, configuration
 
@@ -34,13 +40,24 @@ def case(folder):
 
 
 def overwritten(conf):
-    """What ActivationLayers read: names of a graph's, numbers of a chain's layers."""
+    """Names of a graph's steps, numbers of a chain's layers, not to be compared.
+
+    That is what these write over, by a Cropping2D too, which is a view in DL4J, and
+    what other steps make of it afterwards. ``None``: the input is.
+    """
     steps = conf.plan().steps
     chain = not isinstance(conf, ComputationGraphConfiguration)
     places = {s.name: f"{i:02}" if chain else s.name for i, s in enumerate(steps)}
-    return {
-        places.get(s.inputs[0]) for s in steps if isinstance(s.conf, ActivationLayer)
-    }
+    views = {s.name: s.inputs[0] for s in steps if isinstance(s.conf, Cropping2D)}
+    written, wrong = set(), set()
+    for s in steps:
+        if (written | wrong).intersection(s.inputs):
+            wrong.add(s.name)
+        read = s.inputs[0] if isinstance(s.conf, (ActivationLayer, PReLU)) else None
+        while read is not None:
+            written.add(read)
+            read = views.get(read)
+    return {places.get(name) for name in written | wrong}
 
 
 def test_equal_dl4j(oracle, tmp_path):
