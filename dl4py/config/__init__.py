@@ -14,6 +14,7 @@ from dl4py.config import (
     preprocessors,
     recurrent,
     regularization,
+    timeseries,
     vertices,
     weight_noise,
     wrappers,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from dl4py.config.preprocessors import *
     from dl4py.config.recurrent import *
     from dl4py.config.regularization import *
+    from dl4py.config.timeseries import *
     from dl4py.config.vertices import *
     from dl4py.config.weight_noise import *
     from dl4py.config.wrappers import *

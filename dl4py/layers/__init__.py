@@ -9,10 +9,12 @@ from dl4py.layers import (
     attention,
     convolutional,
     feedforward,
+    lstm,
     normalization,
     output,
     pooling,
     recurrent,
+    timeseries,
     vertices,
     wrappers,
 )
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from dl4py.layers.attention import *
     from dl4py.layers.convolutional import *
     from dl4py.layers.feedforward import *
+    from dl4py.layers.lstm import *
     from dl4py.layers.normalization import *
     from dl4py.layers.output import *
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *
+    from dl4py.layers.timeseries import *
     from dl4py.layers.vertices import *
     from dl4py.layers.wrappers import *
 

@@ -133,6 +133,10 @@ class Door:
                         return "NHWC" if last or shape[1] == "height" else "NCHW"
         return "NCHW" if x.dim() == 4 else "NCW"
 
+    def _takes(self, name: str, shape: Shape) -> bool:
+        """Whether arrays of ``shape`` may come in at an input."""
+        return any(shape in step.shapes[0] for step in self.readers[name])
+
     def _image(self, name: str) -> Any:
         """What makes images of rows at an input, if something does."""
         before = (step.preprocessor for step in self.readers[name])
@@ -148,6 +152,8 @@ class Door:
         elif x.dim() == 4:
             h, w = x.shape[1:3] if layout == "NHWC" else x.shape[2:4]
             allowed = rows + [(n, 1, a, b) for a in (h, 1) for b in (w, 1)]
+        elif x.dim() == 2 and self._takes(name, ("n", "time")):
+            allowed = [(n, x.shape[1])]
         elif image := self._image(name):
             allowed = [*rows, (n, 1, image.height, image.width)]
         if x.dim() < 5 and tuple(mask.shape) not in allowed:
