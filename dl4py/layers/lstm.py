@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from dl4py import activations, config
 from dl4py.layers.base import Layer
 from dl4py.layers.part import View, implements
-from dl4py.layers.recurrent import Recurrent, State, Weights, both_ways
+from dl4py.layers.recurrent import (
+    Recurrent,
+    State,
+    Weights,
+    both_ways,
+    step_kernel,
+)
+from dl4py.ops.recurrent import lstm_steps, serves
 
 
 class Gated(Recurrent):
@@ -53,6 +60,25 @@ class Gated(Recurrent):
         first = torch.zeros_like(b)  # DL4J: bias_init does not count here
         first[n : 2 * n] = self.conf.forget_gate_bias_init
         return first
+
+    def fused(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        act = step_kernel(self.activation, z)
+        gate, rw = step_kernel(self.gate_activation, z), weights["recurrent_weight"]
+        as_dl4j = self.dl4j_exact and mask is not None  # a gradient of its own
+        if act is None or gate is None or as_dl4j or not serves(mask, z, *state, rw):
+            return None
+
+        def compose(z: Tensor, h: Tensor, c: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
+            y, (_, c) = self.loop(z, mask, (h, c), {"recurrent_weight": rw})
+            return y, c
+
+        def steps(z: Tensor, h: Tensor, c: Tensor, rw: Tensor) -> Any:
+            return lstm_steps(z, h, c, rw, mask, act, gate, compose)
+
+        y, c = self.product(steps, z, *state, rw)
+        return y, (y[-1], c)
 
     def memory(
         self, x: Tensor, state: State, weights: Weights, mask: Tensor | None = None
@@ -103,7 +129,7 @@ class LSTM(Gated):
 
     def build(self) -> None:
         super().build()
-        self.fused = isinstance(self.activation, activations.Tanh) and isinstance(
+        self.plain = isinstance(self.activation, activations.Tanh) and isinstance(
             self.gate_activation, activations.Sigmoid
         )
 
@@ -112,7 +138,7 @@ class LSTM(Gated):
     ) -> tuple[Tensor, State]:
         # torch.compile does not differentiate torch's fused kernel
         compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        if not self.fused or mask is not None or compiling:
+        if not self.plain or mask is not None or compiling:
             return super().run(x, mask, state, weights)
 
         def gates(t: Tensor) -> Tensor:  # torch's order is i, f, candidate, o

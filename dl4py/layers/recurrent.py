@@ -13,6 +13,7 @@ from dl4py import activations, config
 from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
 from dl4py.layers.part import View, implements
+from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]
 Weights = dict[str, Tensor]
@@ -49,18 +50,30 @@ class Recurrent(Layer):
     def run(
         self, x: Tensor, mask: Tensor | None, state: State, weights: Weights
     ) -> tuple[Tensor, State]:
-        """All steps of a series ``[time, n, size]``; a kind may offer a fused form."""
+        """All steps of a series ``[time, n, size]``."""
+        z = self.inputs(x, weights)
+        found = self.fused(z, mask, state, weights)
+        return self.loop(z, mask, state, weights) if found is None else found
+
+    def fused(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        """What :meth:`loop` gives by one kernel, or None where there is none."""
+        return None
+
+    def loop(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State]:
+        """The steps one by one, from what the input adds to them."""
         outputs = []
-        inputs = self.inputs(x, weights)
-        for t in range(x.shape[0]):
+        for t in range(z.shape[0]):
             if mask is None:
-                y, state = self.cell(inputs[t], state, weights)
+                y, state = self.cell(z[t], state, weights)
             else:
-                here = mask[:, t : t + 1].to(x.dtype)
-                y, state = self.masked_cell(inputs[t], state, weights, here)
+                here = mask[:, t : t + 1].to(z.dtype)
+                y, state = self.masked_cell(z[t], state, weights, here)
             outputs.append(y)
-        n = x.shape[1]
-        empty = x.new_zeros(0, n, self.conf.n_out)
+        empty = z.new_zeros(0, z.shape[1], self.conf.n_out)
         return torch.stack(outputs) if outputs else empty, state
 
     def inputs(self, x: Tensor, weights: Weights) -> Tensor:
@@ -78,6 +91,17 @@ class Recurrent(Layer):
         """As :meth:`cell`, where rows of the step have a mask ``[n, 1]``."""
         y, state = self.cell(x, state, weights)
         return y * mask, tuple(s * mask for s in state)
+
+
+def step_kernel(activation: Any, x: Tensor) -> Act | None:
+    """The name of an activation in kernels for steps, where nobody has changed it."""
+    own = vars(type(activation))  # a subclass may compute something else
+    if "forward" not in own or not ("kernel" in own or "in_steps" in own):
+        return None
+    if activation._forward_hooks or activation._forward_pre_hooks:
+        return None
+    found: Act | None = activation.in_steps(x)
+    return found
 
 
 def check_mask(mask: Tensor | None, x: Tensor) -> None:
@@ -142,6 +166,22 @@ class SimpleRnn(Recurrent):
             return super().inputs(x, weights)
         z = layer_norm(F.linear(x, weights["weight"])) * self.gain.chunk(2)[0]
         return z + weights["bias"]
+
+    def fused(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        act, rw = step_kernel(self.activation, z), weights["recurrent_weight"]
+        if act is None or self.conf.has_layer_norm or not serves(mask, z, *state, rw):
+            return None
+
+        def compose(z: Tensor, h: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
+            return self.loop(z, mask, (h,), {"recurrent_weight": rw})[:1]
+
+        def steps(z: Tensor, h: Tensor, rw: Tensor) -> Tensor:
+            return rnn_steps(z, h, rw, mask, act, compose)
+
+        y = self.product(steps, z, *state, rw)
+        return y, (y[-1],)
 
     def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         z = F.linear(state[0], weights["recurrent_weight"])
