@@ -32,6 +32,7 @@ class AttentionVertex(Vertex):
                  [0., 0.]]])
     """
 
+    scores_penalties = False
     Wo: Tensor  # Wq, Wk and Wv are read by name
 
     def build(self) -> None:
@@ -78,11 +79,18 @@ class AttentionVertex(Vertex):
         return gradient_of(2 * y, y) if self.dl4j_exact else y
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = "AttentionVertex: DL4J's gradient through it is twice the derivative"
-        return [*super().differs(dtype), line]
+        return [*super().differs(dtype), *differences("AttentionVertex")]
 
     def _heads(self, x: Tensor, name: str) -> Tensor:
         return heads(x, getattr(self, name, None))
+
+
+def differences(name: str) -> list[str]:
+    """What DL4J does otherwise in all attention."""
+    return [
+        f"{name}: DL4J's gradient through it is twice the derivative",
+        f"{name}: DL4J's score leaves out its penalties",
+    ]
 
 
 def heads(x: Tensor, w: Tensor | None) -> Tensor:
@@ -111,6 +119,7 @@ class Attention(Layer):
     """Base of attention of a series on itself; parameters are called as in DL4J."""
 
     noisy = False
+    scores_penalties = False
     Wo: Tensor  # the others are read by name
 
     def build(self) -> None:
@@ -149,8 +158,7 @@ class Attention(Layer):
         return gradient_of(2 * y, y) if self.dl4j_exact else y
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = f"{type(self).__name__}: DL4J's gradient is twice the derivative"
-        return [*super().differs(dtype), line]
+        return [*super().differs(dtype), *differences(type(self).__name__)]
 
 
 @implements(config.SelfAttention)

@@ -114,9 +114,9 @@ class Gated(Recurrent):
 @implements(config.LSTM)
 class LSTM(Gated):
     """
-    With tanh and sigmoid and without a mask the steps are torch's fused LSTM, else they
-    run one by one. At masked steps h and c are 0; DL4J ignores the mask, and so does
-    exact mode.
+    With tanh and sigmoid and without a mask the steps are torch's fused LSTM, else one
+    kernel of ``csrc/recurrent.inl``. At masked steps h and c are 0; DL4J ignores the
+    mask, and so does exact mode.
 
     Shape:
         ``[n, n_in, time]`` → ``[n, n_out, time]``, state (h, c) of ``[n, n_out]`` each.

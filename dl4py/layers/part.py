@@ -198,9 +198,11 @@ class Part(nn.Module):
 
     Attributes:
         conf: the configuration, in its final form.
+        scores_penalties: whether DL4J's score counts penalties on its parameters.
     """
 
     configuration: ClassVar[type[Any]]
+    scores_penalties: ClassVar[bool] = True
     noise: Noise = TORCH
 
     def __init__(self, *values: Any, dl4j_exact: bool = False, **fields: Any) -> None:
