@@ -5,6 +5,11 @@
 #include <cstdint>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#ifdef __CUDACC__
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#else
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

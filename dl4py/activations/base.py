@@ -62,6 +62,10 @@ class Activation(nn.Module):
         """What ``dl4j_exact`` changes for these arguments and dtype, in one line."""
         return None
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        """Its name in ``csrc/recurrent.inl`` and its numbers there, if it has one."""
+        return None if self.kernel is None else (self.kernel, ())
+
     def literal(self, value: float, x: Tensor) -> float:
         """A constant that DL4J's kernels hold in float32, as ``x`` meets it."""
         # kernels in float32 round it themselves: of a proxy nothing need be known

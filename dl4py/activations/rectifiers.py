@@ -58,6 +58,10 @@ class ELU(Activation):
             return gradient_of(ops.elu(x, 1.0), y)
         return y
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        known = self.alpha == 1 or not self.dl4j_exact
+        return ("elu", (self.alpha,)) if known else None
+
     def log_above(self, x: Tensor) -> Tensor:
         if self.alpha != 1:  # 1 + f does not vanish, or does so at a finite x
             return torch.log1p(self.forward(x))
@@ -96,6 +100,10 @@ class LeakyReLU(Activation):
         y = ops.leakyrelu(x, self.alpha)
         slope = self.literal(self.alpha, x)
         return y if slope == self.alpha else gradient_of(ops.leakyrelu(x, slope), y)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        known = self.literal(self.alpha, x) == self.alpha
+        return ("leakyrelu", (self.alpha,)) if known else None
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return literal_note(self.alpha, dtype, " in the gradient")
@@ -152,6 +160,9 @@ class RectifiedTanh(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.rectifiedtanh(x)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "rectifiedtanh", ()
 
     def log_below(self, x: Tensor) -> Tensor:
         return split(
@@ -214,6 +225,12 @@ class ReLU(Activation):
             return gradient_of(self._rectify(x, top or math.inf, slope), y)
         return y
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        if self.dl4j_exact and self.differs(x.dtype) is not None:
+            return None
+        top = math.inf if self.max is None else self.max
+        return "rectifier", (top, self.threshold or 0.0, self.negative_slope or 0.0)
+
     def _rectify(self, x: Tensor, top: float, slope: float) -> Tensor:
         theta = self.threshold or 0.0
         if theta == slope == 0 <= top:  # as DL4J no gradient, NaN or not, comes through
@@ -246,6 +263,9 @@ class ReLU6(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(x)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "rectifier", (6.0, 0.0, 0.0)
 
 
 @ACTIVATIONS.add("rrelu", java="ActivationRReLU")
@@ -320,6 +340,9 @@ class SELU(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.selu(x) if ops.serves(x) else F.selu(x)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "selu", ()
 
 
 @ACTIVATIONS.add(

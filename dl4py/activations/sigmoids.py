@@ -89,6 +89,11 @@ class GELU(Activation):
         value = x.clamp(min=-100) / 2 * (1 + t)  # -∞ · 0
         return gradient_of(x * slope.detach(), value)
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        if not self.precise:
+            return "gelu", (self.literal(1.702, x),)
+        return None if self.dl4j_exact else ("gelutanh", ())
+
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         if self.precise:
             return "DL4J cubes the constant 0.044715 too (up to 0.033 at |x| = 2)"
@@ -115,6 +120,9 @@ class HardSigmoid(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.hardsigmoid(x, self.literal(0.2, x))
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "hardsigmoid", (self.literal(0.2, x),)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return literal_note(0.2, dtype)
@@ -180,6 +188,9 @@ class Mish(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.mish(x) if ops.exporting() else ops.mish(x)
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "mish", ()
+
 
 @ACTIVATIONS.add("rationaltanh", java="ActivationRationalTanh")
 class RationalTanh(Activation):
@@ -202,6 +213,10 @@ class RationalTanh(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.rationaltanh(x, self.literal(1.7159, x), self.literal(1.41645, x))
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        numbers = self.literal(1.7159, x), self.literal(1.41645, x)
+        return "rationaltanh", numbers
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return literal_note(1.7159, dtype)
@@ -346,6 +361,9 @@ class Swish(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x) if ops.exporting() else ops.gelu(x, 1.0)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "gelu", (1.0,)
 
 
 @ACTIVATIONS.add("tanh", java="ActivationTanH")

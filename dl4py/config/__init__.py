@@ -27,6 +27,7 @@ from dl4py.config import (
     regularization,
     reshaping,
     resizing,
+    timeseries,
     vertices,
     weight_noise,
     wrappers,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from dl4py.config.regularization import *
     from dl4py.config.reshaping import *
     from dl4py.config.resizing import *
+    from dl4py.config.timeseries import *
     from dl4py.config.vertices import *
     from dl4py.config.weight_noise import *
     from dl4py.config.wrappers import *

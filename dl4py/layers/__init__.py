@@ -15,6 +15,7 @@ from dl4py.layers import (
     elementwise,
     feedforward,
     local,
+    lstm,
     normalization,
     objectives,
     output,
@@ -22,6 +23,7 @@ from dl4py.layers import (
     pooling,
     recurrent,
     resizing,
+    timeseries,
     vertices,
     wrappers,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from dl4py.layers.elementwise import *
     from dl4py.layers.feedforward import *
     from dl4py.layers.local import *
+    from dl4py.layers.lstm import *
     from dl4py.layers.normalization import *
     from dl4py.layers.objectives import *
     from dl4py.layers.output import *
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from dl4py.layers.pooling import *
     from dl4py.layers.recurrent import *
     from dl4py.layers.resizing import *
+    from dl4py.layers.timeseries import *
     from dl4py.layers.vertices import *
     from dl4py.layers.wrappers import *
 

@@ -156,27 +156,29 @@ class Embedding(Affine):
             yield View(self, "b", "bias", kind="bias")
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        index = indices(x, self.conf.n_in, self.dl4j_exact)
+        if x.dim() == 2 and x.shape[1] == 1:
+            x = x[:, 0]
+        if x.dim() != 1:
+            raise ValueError(
+                "Embedding: input must be class indices [n] or [n, 1], got shape "
+                f"{tuple(x.shape)}; use argmax(1) on one-hot rows"
+            )
+        index = whole_indices(self, x)
         rows = F.embedding(index, self.param("weight").t())
         return rows if self.bias is None else rows + self.param("bias")
 
 
-def indices(x: Tensor, count: int, dl4j_exact: bool) -> Tensor:
-    """Class indices ``[n]`` from ``[n, 1]`` or ``[n]``, integers or whole floats."""
-    if x.dim() == 2 and x.shape[1] == 1:
-        x = x[:, 0]
-    if x.dim() != 1:
-        raise ValueError(
-            "Embedding: input must be class indices [n] or [n, 1], got shape "
-            f"{tuple(x.shape)}; use argmax(1) on one-hot rows"
-        )
+def whole_indices(layer: Layer, x: Tensor) -> Tensor:
+    """Class indices from integers or whole floats."""
+    name, count = type(layer).__name__, layer.conf.n_in
     whole = x.long()
     if not torch.compiler.is_compiling():
-        if x.is_floating_point() and not dl4j_exact and bool((whole != x).any()):
-            raise ValueError("Embedding: input must hold whole numbers, got fractions")
+        floats = x.is_floating_point() and not layer.dl4j_exact
+        if floats and bool((whole != x).any()):
+            raise ValueError(f"{name}: input must hold whole numbers, got fractions")
         if x.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < count:
             raise ValueError(
-                f"Embedding: class indices must be in 0 to {count - 1}, got "
+                f"{name}: class indices must be in 0 to {count - 1}, got "
                 f"{int(whole.min())} to {int(whole.max())}"
             )
     return whole

@@ -169,22 +169,8 @@ class LossLayer(Scored):
         return found
 
 
-@implements(config.RnnOutput)
-class RnnOutput(Scored, Affine):
-    """
-    Shape:
-        ``[n, n_in, time]`` → ``[n, n_out, time]``; with labels → the score, a single
-        number.
-
-    Example:
-        >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
-        torch.Size([3, 2, 5])
-    """
-
-    neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
-
-    def loss_mask(self, mask: Tensor | None) -> Tensor | None:
-        return None  # DL4J: the features mask of a series ends before a loss
+class ScoredSeries(Scored):
+    """What layers with a loss at every time step share."""
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         return None
@@ -192,9 +178,6 @@ class RnnOutput(Scored, Affine):
     def steps(self, t: Tensor) -> Tensor:
         """NCW arrays with their features last, and back; NWC as they are."""
         return t if self.channels_last else t.transpose(1, 2)
-
-    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.linear(x.transpose(1, 2)).transpose(1, 2)
 
     def rows(self, t: Tensor, like: Tensor) -> Tensor:
         """One row per example and time step; masks ``[n, time]`` or like the labels."""
@@ -211,3 +194,47 @@ class RnnOutput(Scored, Affine):
     def finish(self, y: Tensor) -> Tensor:
         result: Tensor = self.activation(self.steps(y))
         return self.steps(result)
+
+
+@implements(config.RnnOutput)
+class RnnOutput(ScoredSeries, Affine):
+    """
+    Shape:
+        ``[n, n_in, time]`` → ``[n, n_out, time]``; with labels → the score, a single
+        number.
+
+    Example:
+        >>> RnnOutput(4, 2)(torch.zeros(3, 4, 5)).shape
+        torch.Size([3, 2, 5])
+    """
+
+    neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
+
+    def loss_mask(self, mask: Tensor | None) -> Tensor | None:
+        return None  # DL4J: the features mask of a series ends before a loss
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.linear(x.transpose(1, 2)).transpose(1, 2)
+
+
+@implements(config.RnnLoss)
+class RnnLoss(ScoredSeries):
+    """
+    Activations of masked steps are not 0. ``dropout`` is ignored, as DL4J does in this
+    layer.
+
+    Shape:
+        ``[n, size, time]`` in, the same out; with labels → the score, a single number.
+
+    Example:
+        >>> RnnLoss("softmax")(torch.zeros(1, 2, 1))
+        tensor([[[0.5000],
+                 [0.5000]]])
+    """
+
+    neighbour = ("CrossEntropyLoss …", "activation and any loss at every time step")
+    always_divides = True
+    noisy = False
+
+    def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
+        return y  # DL4J: the activations of masked steps stay

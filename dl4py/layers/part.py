@@ -301,10 +301,12 @@ class Part(nn.Module):
     Attributes:
         conf: the configuration, in its final form.
         neighbour: torch's nearest module, and what differs from it.
+        scores_penalties: whether DL4J's score counts penalties on its parameters.
     """
 
     configuration: ClassVar[type[Any]]
     neighbour: ClassVar[tuple[str, str]] = ("—", "")
+    scores_penalties: ClassVar[bool] = True
     pending_divisor: int = 1  # of what is in ``pending``: a number of examples
     noise: Noise = TORCH
 

@@ -13,6 +13,7 @@ from dl4py import activations, config
 from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
 from dl4py.layers.part import View, implements
+from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]
 Weights = dict[str, Tensor]
@@ -34,6 +35,7 @@ class Recurrent(Layer):
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
         x = self.arrange(self.disturb(x))
+        check_mask(mask, x)
         if state is None:
             zero = x.new_zeros(x.shape[0], self.conf.n_out)
             state = (zero,) * self.states
@@ -48,18 +50,30 @@ class Recurrent(Layer):
     def run(
         self, x: Tensor, mask: Tensor | None, state: State, weights: Weights
     ) -> tuple[Tensor, State]:
-        """All steps of a series ``[time, n, size]``; a kind may offer a fused form."""
+        """All steps of a series ``[time, n, size]``."""
+        z = self.inputs(x, weights)
+        found = self.fused(z, mask, state, weights)
+        return self.loop(z, mask, state, weights) if found is None else found
+
+    def fused(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        """What :meth:`loop` gives by one kernel, or None where there is none."""
+        return None
+
+    def loop(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State]:
+        """The steps one by one, from what the input adds to them."""
         outputs = []
-        inputs = self.inputs(x, weights)
-        for t in range(x.shape[0]):
+        for t in range(z.shape[0]):
             if mask is None:
-                y, state = self.cell(inputs[t], state, weights)
+                y, state = self.cell(z[t], state, weights)
             else:
-                here = mask[:, t : t + 1].to(x.dtype)
-                y, state = self.masked_cell(inputs[t], state, weights, here)
+                here = mask[:, t : t + 1].to(z.dtype)
+                y, state = self.masked_cell(z[t], state, weights, here)
             outputs.append(y)
-        n = x.shape[1]
-        empty = x.new_zeros(0, n, self.conf.n_out)
+        empty = z.new_zeros(0, z.shape[1], self.conf.n_out)
         return torch.stack(outputs) if outputs else empty, state
 
     def inputs(self, x: Tensor, weights: Weights) -> Tensor:
@@ -77,6 +91,41 @@ class Recurrent(Layer):
         """As :meth:`cell`, where rows of the step have a mask ``[n, 1]``."""
         y, state = self.cell(x, state, weights)
         return y * mask, tuple(s * mask for s in state)
+
+
+def step_kernel(activation: Any, x: Tensor) -> Act | None:
+    """The name of an activation in kernels for steps, where nobody has changed it."""
+    own = vars(type(activation))  # a subclass may compute something else
+    if "forward" not in own or not ("kernel" in own or "in_steps" in own):
+        return None
+    if activation._forward_hooks or activation._forward_pre_hooks:
+        return None
+    found: Act | None = activation.in_steps(x)
+    return found
+
+
+def check_mask(mask: Tensor | None, x: Tensor) -> None:
+    """Refuse a mask that does not fit a series ``[n, size, time]``."""
+    if mask is not None and tuple(mask.shape) != (x.shape[0], x.shape[2]):
+        raise ValueError(
+            "mask: expected one entry per example and time step, "
+            f"{[x.shape[0], x.shape[2]]}, got {list(mask.shape)}"
+        )
+
+
+def both_ways(
+    fwd: Layer, bwd: Layer, x: Tensor, mask: Tensor | None, state: Any, time: int
+) -> tuple[Tensor, Tensor, tuple[Any, Any]]:
+    """What two layers with a state give, the second one from last to first.
+
+    Args:
+        state: a pair of those of both layers.
+        time: the axis of ``x`` that is time.
+    """
+    first, second = (None, None) if state is None else state
+    y, first = fwd(x, mask, first)
+    z, second = bwd(x.flip(time), None if mask is None else mask.flip(1), second)
+    return y, z.flip(time), (first, second)
 
 
 @implements(config.SimpleRnn)
@@ -120,119 +169,25 @@ class SimpleRnn(Recurrent):
         z = layer_norm(F.linear(x, weights["weight"])) * self.gain.chunk(2)[0]
         return z + weights["bias"]
 
+    def fused(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        act, rw = step_kernel(self.activation, z), weights["recurrent_weight"]
+        if act is None or self.conf.has_layer_norm or not serves(mask, z, *state, rw):
+            return None
+
+        def compose(z: Tensor, h: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
+            return self.loop(z, mask, (h,), {"recurrent_weight": rw})[:1]
+
+        def steps(z: Tensor, h: Tensor, rw: Tensor) -> Tensor:
+            return rnn_steps(z, h, rw, mask, act, compose)
+
+        y = self.product(steps, z, *state, rw)
+        return y, (y[-1],)
+
     def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         z = F.linear(state[0], weights["recurrent_weight"])
         if self.conf.has_layer_norm:
             z = layer_norm(z) * self.gain.chunk(2)[1]
         h: Tensor = self.activation(x + z)
         return h, (h,)
-
-
-@implements(config.LSTM)
-class LSTM(Recurrent):
-    """
-    With tanh and sigmoid and without a mask the steps are torch's fused LSTM, else they
-    run one by one. At masked steps h and c are 0; DL4J ignores the mask, and so does
-    exact mode.
-
-    Shape:
-        ``[n, n_in, time]`` → ``[n, n_out, time]``, state (h, c) of ``[n, n_out]`` each.
-
-    Example:
-        >>> y, (h, c) = LSTM(3, 2)(torch.zeros(4, 3, 5))
-        >>> y.shape, h.shape
-        (torch.Size([4, 2, 5]), torch.Size([4, 2]))
-    """
-
-    neighbour = ("LSTM", "`[n, size, time]`, one bias, any activations, masks")
-
-    states = 2
-
-    def build(self) -> None:
-        conf = self.conf
-        # four blocks along the first axis, in DL4J's order: candidate, f, o, i
-        self.weight = nn.Parameter(torch.empty(4 * conf.n_out, conf.n_in))
-        self.recurrent_weight = nn.Parameter(torch.empty(4 * conf.n_out, conf.n_out))
-        self.bias = nn.Parameter(torch.empty(4 * conf.n_out))
-        exact = self.dl4j_exact
-        self.activation = activations.get(conf.activation, dl4j_exact=exact)
-        self.gate_activation = activations.get(conf.gate_activation, dl4j_exact=exact)
-        self.sees_mask = not exact  # wrappers that hand it on make DL4J see it too
-        self.fused = isinstance(self.activation, activations.Tanh) and isinstance(
-            self.gate_activation, activations.Sigmoid
-        )
-
-    def views(self) -> Iterator[View]:
-        n_in, n_out = self.conf.n_in, self.conf.n_out
-        facts: dict[str, Any] = {"order": "f", "shaped": Tensor.t}
-        facts["fans"] = (n_out, n_in + n_out)  # DL4J: of both matrices
-        yield View(self, "W", "weight", **facts)
-        yield View(
-            self, "RW", "recurrent_weight", init="weight_init_recurrent", **facts
-        )
-        yield View(self, "b", "bias", kind="bias", first=self._first_bias)
-
-    def _first_bias(self, b: Tensor) -> Tensor:
-        n = self.conf.n_out
-        first = torch.full_like(b, self.conf.bias_init)
-        first[n : 2 * n] = self.conf.forget_gate_bias_init
-        return first
-
-    def run(
-        self, x: Tensor, mask: Tensor | None, state: State, weights: Weights
-    ) -> tuple[Tensor, State]:
-        # torch.compile does not differentiate torch's fused kernel
-        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-        if not self.fused or mask is not None or compiling:
-            return super().run(x, mask, state, weights)
-
-        def gates(t: Tensor) -> Tensor:  # torch's order is i, f, candidate, o
-            candidate, f, o, i = t.chunk(4)
-            return torch.cat([i, f, candidate, o])
-
-        named = [weights[name] for name in ("weight", "recurrent_weight", "bias")]
-        params = [gates(w) for w in named]
-        params.append(torch.zeros_like(self.bias))  # torch has a second bias
-        h, c = (s.unsqueeze(0) for s in state)
-
-        def run(x: Tensor, h: Tensor, c: Tensor, *params: Tensor) -> Any:
-            return torch.lstm(
-                x, [h, c], params, True, 1, 0.0, self.training, False, False
-            )
-
-        y, h, c = self.product(run, x, h, c, *params)
-        return y, (h[0], c[0])
-
-    def masked_cell(
-        self, x: Tensor, state: State, weights: Weights, mask: Tensor
-    ) -> tuple[Tensor, State]:
-        if not self.dl4j_exact:
-            return super().masked_cell(x, state, weights, mask)
-        # DL4J masks h and c forwards, but no error backwards; the output gate's error
-        # sees the unmasked c
-        h, c = state
-        candidate, f, o, i = self._gates(x, h, weights)
-        unmasked = f * c + i * candidate
-        c = activations.gradient_of(unmasked, unmasked * mask)
-        seen = self.activation(unmasked).detach()
-        errors = o * seen + o.detach() * self.activation(c)
-        h = activations.gradient_of(errors, o * seen * mask)
-        return h, (h, c)
-
-    def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
-        h, c = state
-        candidate, f, o, i = self._gates(x, h, weights)
-        c = f * c + i * candidate
-        h = o * self.activation(c)
-        return h, (h, c)
-
-    def _gates(self, x: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, ...]:
-        """Candidate, f, o and i of a step."""
-        z = x + self.product(F.linear, h, weights["recurrent_weight"])
-        candidate, f, o, i = z.chunk(4, dim=1)
-        gate = self.gate_activation
-        return self.activation(candidate), gate(f), gate(o), gate(i)
-
-    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = "LSTM: DL4J ignores the features mask; by default h and c are 0 there"
-        return [*super().differs(dtype), line]

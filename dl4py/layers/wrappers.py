@@ -11,7 +11,7 @@ from torch import Tensor
 from dl4py import config
 from dl4py.layers.base import Layer
 from dl4py.layers.part import View, implements, module_of
-from dl4py.layers.recurrent import Recurrent
+from dl4py.layers.recurrent import Recurrent, both_ways, check_mask
 from dl4py.layers.vertices import last_step
 
 
@@ -85,12 +85,8 @@ class Bidirectional(Wrapper):
                 yield view.renamed(letter + view.name)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
-        first, second = (None, None) if state is None else state
         time = 1 if self.conf.format == "NWC" else 2
-        turned = None if mask is None else mask.flip(1)
-        y, first = self.fwd(x, mask, first)
-        z, second = self.bwd(x.flip(time), turned, second)
-        z = z.flip(time)
+        y, z, state = both_ways(self.fwd, self.bwd, x, mask, state, time)
         mode = self.conf.mode
         if mode == "CONCAT":
             joined = torch.cat([y, z], 3 - time)
@@ -98,7 +94,7 @@ class Bidirectional(Wrapper):
             joined = y * z
         else:
             joined = y + z if mode == "ADD" else (y + z) * 0.5
-        return joined, (first, second)
+        return joined, state
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         return mask
@@ -155,7 +151,9 @@ class TimeDistributed(Wrapper):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
     ) -> Tensor:
-        x = self.arrange(x).transpose(1, 2)
+        x = self.arrange(x)
+        check_mask(mask, x)
+        x = x.transpose(1, 2)
         flat = None
         if mask is not None:
             # DL4J takes the mask's entries in another order than the steps
@@ -191,6 +189,7 @@ class MaskZero(Wrapper):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         features = 2 if self.conf.format == "NWC" else 1
+        check_mask(mask, self.arrange(x))
         shown = (x != self.conf.masking_value).any(features).to(x.dtype)
         if mask is not None and not self.dl4j_exact:  # DL4J knows its own only
             shown = shown * mask.to(x.dtype)

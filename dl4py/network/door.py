@@ -138,6 +138,10 @@ class Door:
                         return "NDHWC" if last or shape[1] == "depth" else "NCDHW"
         return {4: "NCHW", 5: "NCDHW"}.get(x.dim(), "NCW")
 
+    def _takes(self, name: str, shape: Shape) -> bool:
+        """Whether arrays of ``shape`` may come in at an input."""
+        return any(shape in step.shapes[0] for step in self.readers[name])
+
     def _image(self, name: str) -> Any:
         """What makes images of rows at an input, if something does."""
         before = (step.preprocessor for step in self.readers[name])
@@ -154,6 +158,8 @@ class Door:
             sizes = x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
             parts = itertools.product(*((size, 1) for size in sizes))
             allowed = rows + [(n, 1, *part) for part in parts]
+        elif x.dim() == 2 and self._takes(name, ("n", "time")):
+            allowed = [(n, x.shape[1])]
         elif image := self._image(name):
             allowed = [*rows, (n, 1, *image.image.spatial)]
         if tuple(mask.shape) not in allowed:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from dl4py import losses, ops, updaters
+from dl4py import layers, losses, ops, updaters
 from dl4py.ops.vectors import cg_iterate_op
 from dl4py.registry import LOSSES
 from tests.losses.test_kernels import INNER, WITH_KERNEL
+from tests.ops.test_recurrent import WITH_KERNEL as WITH_STEPS
 from tests.updating import NAMES, hyper, make_params, train, values
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -117,6 +118,25 @@ def test_fused_sums_equal_the_cpu(key: str, inner: str) -> None:
         score = loss(leaf, y.to(device))
         results.append([score.cpu(), torch.autograd.grad(score, leaf)[0].cpu()])
     torch.testing.assert_close(*results, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("activation", WITH_STEPS)
+@pytest.mark.parametrize("kind", [layers.GravesLSTM, layers.SimpleRnn])
+def test_recurrent_steps_equal_the_cpu(
+    kind: Any, activation: str, masked: bool
+) -> None:
+    layer = kind(3, 5, activation=activation).double()
+    x = torch.rand(4, 3, 6, dtype=torch.float64) * 0.3
+    mask = (torch.rand(4, 6, dtype=torch.float64) > 0.3).double() if masked else None
+    results = []
+    for device in ("cpu", "cuda"):
+        there = layer.to(device)
+        y, state = there(x.to(device), None if mask is None else mask.to(device))
+        score = (y * y).sum() + sum((s * s).sum() for s in state)
+        grads = torch.autograd.grad(score, list(there.parameters()))
+        results.append([t.cpu() for t in (y, *state, *grads)])
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("key, inner", [("mcxent", "softmax"), ("xent", "sigmoid")])

@@ -5,6 +5,7 @@ Each kind names a small layer and an input for it (``example()`` of its configur
 """
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -49,8 +50,8 @@ def made(key, format=None, dtype=torch.float64):
     layer.reset_parameters()
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4, *given.shape, generator=g, dtype=torch.float64).to(dtype)
-    if key == "embedding":
-        x = torch.tensor([[0.0], [3], [1], [3]], dtype=dtype)
+    if layer.takes_indices:
+        x = x.mul(10).round().remainder(conf.n_in)
     return layer.eval(), x
 
 
@@ -78,7 +79,7 @@ class TestEveryLayer:
 
     def test_gradients(self, key):
         layer, x = made(key)
-        if key == "embedding":
+        if layer.takes_indices:
             pytest.skip("class indices have no gradient")
         if key == "frozen":
             pytest.skip("no gradient goes through it, which test_frozen shows")
@@ -173,7 +174,8 @@ class TestSeries:
         if key == "mask_zero":
             pytest.skip("it makes its mask of its input")
         layer, x = made(key)
-        other = torch.where(mask.unsqueeze(1) == 0, torch.full_like(x, 1e3), x)
+        odd = torch.full_like(x, 0.0 if layer.takes_indices else 1e3)
+        other = torch.where(mask.unsqueeze(1) == 0, odd, x)
         y, z = (activations(layer, t, mask) for t in (x, other))
         left = layer.feed_mask(mask, x.shape)  # what is masked afterwards
         if y.dim() == 3 and left is not None and y.shape[2] == left.shape[1]:
@@ -193,13 +195,24 @@ class TestSeries:
                 made(key, "NWC")
             return
         last, _ = made(key, "NWC")
+        if getattr(last.conf, "format", "NWC") != "NWC":  # it has its own
+            conf = dataclasses.replace(last.conf, format="NWC")
+            last = type(last).from_config(conf).double().eval()
         last.load_state_dict(layer.state_dict())
-        y, z = activations(layer, x), activations(last, x.transpose(1, 2).contiguous())
+        turned = x if layer.takes_indices else x.transpose(1, 2).contiguous()
+        y, z = activations(layer, x), activations(last, turned)
         torch.testing.assert_close(z.transpose(1, 2) if z.dim() == 3 else z, y)
+
+    def test_refuses_a_mask_of_another_length(self, key, mask):
+        if "convolution" in key or key == "rnn_loss":
+            pytest.skip("it does not look at the mask")
+        layer, x = made(key)
+        with pytest.raises(ValueError, match=r"mask.*\[4, 4\]"):
+            layer(x, mask[:, :4])
 
     def test_a_series_cut_in_two(self, key):
         layer, x = made(key)
-        if not layer.recurrent or key == "bidirectional":
+        if not layer.recurrent or "bidirectional" in key:
             pytest.skip("it has no state that goes forwards")
         whole, _ = layer(x)
         first, state = layer(x[..., :3])

@@ -10,10 +10,15 @@ from dl4py.config import (
     BatchNormalization,
     Convolution2D,
     Dense,
+    GravesBidirectionalLSTM,
+    GravesLSTM,
     InputType,
     LossLayer,
     Output,
+    RecurrentAttention,
+    RnnLoss,
     RnnOutput,
+    SelfAttention,
     Subsampling,
 )
 from tests import catalogue
@@ -153,6 +158,29 @@ def test_loss_layers(oracle, activation, loss, mini_batch, tmp_path):
     x = torch.randn(5, 4, generator=g, dtype=torch.float64)
     y = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1]]
     assert_gradient(oracle, net, x, y, tmp_path)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+def test_recurrent_layers_and_attention(oracle, tmp_path):
+    """DL4J's score leaves the penalties of attention out; its steps do not."""
+    chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
+    chain.updater("adam", lr=0.01).l2(0.1).activation("tanh")
+    chain.layer(GravesLSTM(n_in=4, n_out=4, gate_activation="hardsigmoid"))
+    chain.layer(SelfAttention(n_in=4, n_out=6, n_heads=2))
+    chain.layer(RecurrentAttention(n_in=6, n_out=4, n_heads=2))
+    chain.layer(GravesBidirectionalLSTM(n_in=4, n_out=3))
+    conf = chain.layer(RnnLoss(activation="softmax", format="NCW")).build()
+    net = conf.module(dl4j_exact=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 4, 6, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (5, 6), generator=g)]
+    y = y.movedim(-1, 1).contiguous()
+    assert_gradient(oracle, net, x, y, tmp_path)
+    left_out = net.penalty(whole=True) - net.penalty()
+    default = conf.module()
+    default.set_params(net.params())
+    expected = net.score(x, y) + left_out.item()
+    assert left_out > 0 and default.score(x, y) == pytest.approx(expected)
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
 
 

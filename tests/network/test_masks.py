@@ -18,15 +18,24 @@ from dl4py.config import (
     Dense,
     DropoutLayer,
     Embedding,
+    EmbeddingSequence,
     Frozen,
     FrozenWithBackprop,
     GlobalPooling,
+    GravesBidirectionalLSTM,
+    GravesLSTM,
     InputType,
     LastTimeStep,
+    LearnedSelfAttention,
     LossLayer,
+    MaskLayer,
     MaskZero,
     Output,
+    RecurrentAttention,
+    RepeatVector,
+    RnnLoss,
     RnnOutput,
+    SelfAttention,
     SimpleRnn,
     Subsampling,
     TimeDistributed,
@@ -184,6 +193,46 @@ NETS = {  # what it is made of, its input type, features mask, and shape of the 
         InputType.recurrent(3),
         *SERIES,
     ),
+    "peepholes": (
+        [
+            GravesLSTM(n_out=4, activation="tanh", dropout=0.8),
+            GravesBidirectionalLSTM(n_out=3, activation="softsign", dropout=0.8),
+            MaskLayer(),
+            LSTM(n_out=2),
+            RnnLoss(activation="softmax"),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "attention": (
+        [
+            SelfAttention(n_out=4, n_heads=2),
+            RecurrentAttention(n_out=3),
+            RnnOutput(n_out=2),
+        ],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "learned_attention": (
+        [LearnedSelfAttention(n_out=4, n_heads=2, n_queries=4), RnnOutput(n_out=2)],
+        InputType.recurrent(3),
+        *SERIES,
+    ),
+    "indices": (
+        [
+            EmbeddingSequence(n_in=7, n_out=3, has_bias=True),
+            GravesLSTM(n_out=4, activation="tanh"),
+            RnnOutput(n_out=2),
+        ],
+        InputType.recurrent(1),
+        series,
+        (5, 1, 4),
+    ),
+    "repeated": (
+        [RepeatVector(n=4), SimpleRnn(n_out=3), RnnOutput(n_out=2)],
+        InputType.feed_forward(3),
+        *ROWS,
+    ),
     "flat_images": (
         [Convolution2D(n_out=3, kernel_size=3), GlobalPooling(), Output(n_out=2)],
         InputType.convolutional_flat(6, 6, 2),
@@ -248,11 +297,11 @@ def batch(name, dtype=torch.float64):
     layers, _, mask, shape = NETS[name]
     g = torch.Generator().manual_seed(5)
     x = torch.randn(shape, generator=g, dtype=dtype)
-    if isinstance(layers[0], Embedding):
+    if isinstance(layers[0], (Embedding, EmbeddingSequence)):
         x = torch.randint(1, 7, shape, generator=g).to(dtype)
     mask = mask()
     y = torch.eye(2, dtype=dtype)[torch.randint(2, (5,), generator=g)]
-    if isinstance(layers[-1], RnnOutput):
+    if isinstance(layers[-1], (RnnLoss, RnnOutput)):
         y = torch.eye(2, dtype=dtype)[torch.randint(2, (5, 4), generator=g)]
         y = y if name.endswith("nwc") else y.transpose(1, 2)
     if isinstance(layers[-1], config.Yolo2Output):
@@ -394,7 +443,7 @@ def test_padding_changes_nothing(name):
     wide, labels = torch.cat([x, dirty]), torch.cat([y, y])
     shape = (10, 4) if x.dim() == 3 else (10,)
     mask = (torch.arange(10) < 5).reshape(10, *(1,) * (len(shape) - 1)).expand(shape)
-    per_step = isinstance(layers[-1], RnnOutput)
+    per_step = isinstance(layers[-1], (RnnLoss, RnnOutput))
     if per_step or x.dim() == 2:
         masks = {"features_mask": mask, "labels_mask": mask.double()}
     else:

@@ -1,0 +1,218 @@
+"""Steps of recurrent layers by one kernel equal the loop over the layer's own cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dl4py import activations, layers
+from dl4py.layers.recurrent import step_kernel
+from dl4py.ops.library import compiled
+from dl4py.registry import ACTIVATIONS
+
+pytestmark = [
+    pytest.mark.skipif(not compiled("cpu"), reason="no compiled kernels"),
+    # torch loads its own forward-mode decompositions by the deprecated torch.jit.script
+    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
+]
+KINDS = [layers.GravesLSTM, layers.LSTM, layers.SimpleRnn]
+N, SIZE, UNITS, TIME = 4, 3, 5, 6
+X = torch.zeros(1, dtype=torch.float64)
+WITH_KERNEL = [
+    key
+    for key in ACTIVATIONS
+    if key != "prelu" and step_kernel(activations.get(key), X)
+]
+
+
+def masks() -> list[Tensor | None]:
+    """None, zeros and ones with holes, and what lies between."""
+    g = torch.Generator().manual_seed(1)
+    part = torch.rand(N, TIME, generator=g, dtype=torch.float64)
+    return [None, (part > 0.4).double(), part]
+
+
+def made(kind: Any, activation: str, gate: str, dtype: torch.dtype, **more: Any) -> Any:
+    torch.manual_seed(0)
+    gates = {} if kind is layers.SimpleRnn else {"gate_activation": gate}
+    return kind(SIZE, UNITS, activation=activation, **gates, **more).to(dtype)
+
+
+def batch(layer: Any, scale: float = 0.3) -> tuple[Tensor, tuple[Tensor, ...]]:
+    dtype = next(layer.parameters()).dtype
+    x = torch.randn(N, SIZE, TIME).mul(scale).to(dtype).requires_grad_()
+    state = [torch.randn(N, UNITS).mul(scale).to(dtype) for _ in range(layer.states)]
+    return x, tuple(s.requires_grad_() for s in state)
+
+
+def everything(layer: Any, x: Tensor, state: Any, mask: Tensor | None) -> list[Tensor]:
+    """Values, states and all gradients, where each output counts differently."""
+    y, after = layer(x, mask, state)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+    score = (y * weights).sum() + sum((s * s).sum() for s in after)
+    inputs = [x, *state, *layer.parameters()]
+    return [y, *after, *torch.autograd.grad(score, inputs)]
+
+
+def compare(layer: Any, mask: Tensor | None, tol: float) -> None:
+    x, state = batch(layer)
+    mask = None if mask is None else mask.to(x.dtype)
+    ours = everything(layer, x, state, mask)
+    layer.fused = lambda *_: None
+    theirs = everything(layer, x, state, mask)
+    del layer.fused
+    for a, b in zip(ours, theirs, strict=True):
+        scale = b.abs().max().clamp(min=1e-30)
+        assert (a - b).abs().max() <= tol * scale
+
+
+@pytest.mark.parametrize("activation", WITH_KERNEL)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_the_loop(kind: Any, activation: str) -> None:
+    for mask in masks():
+        for exact in (False, True):
+            more = {"dl4j_exact": exact}
+            compare(
+                made(kind, activation, "sigmoid", torch.float64, **more), mask, 1e-12
+            )
+    compare(made(kind, activation, "sigmoid", torch.float32), masks()[1], 2e-5)
+
+
+@pytest.mark.parametrize("gate", WITH_KERNEL)
+def test_gates(gate: str) -> None:
+    compare(made(layers.GravesLSTM, "tanh", gate, torch.float64), masks()[2], 1e-12)
+
+
+@pytest.mark.parametrize("n, units", [(1, 1), (3, 300), (700, 7)])
+def test_sizes(n: int, units: int) -> None:
+    """More units than a row's piece, and more rows than one thread's share."""
+    layer = layers.GravesLSTM(2, units, activation="softsign").double()
+    x, mask = torch.randn(n, 2, 3).double(), (torch.rand(n, 3) > 0.3).double()
+    state = [torch.randn(n, units).double().requires_grad_() for _ in range(2)]
+    ours = everything(layer, x.requires_grad_(), state, mask)
+    layer.fused = lambda *_: None
+    for a, b in zip(ours, everything(layer, x, state, mask), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kernel_is_what_runs(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_loop(*_: Any) -> Any:
+        raise AssertionError("the loop ran")
+
+    monkeypatch.setattr(layers.GravesLSTM, "loop", no_loop)
+    monkeypatch.setattr(layers.LSTM, "loop", no_loop)
+    monkeypatch.setattr(layers.SimpleRnn, "loop", no_loop)
+    for activation in WITH_KERNEL:
+        layer = made(kind, activation, "sigmoid", torch.float32)
+        everything(layer, *batch(layer, 0.1), masks()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives(kind: Any) -> None:
+    layer = made(kind, "softsign", "sigmoid", torch.float64)
+    x, state = batch(layer)
+    mask = masks()[2]
+
+    def f(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        y, after = layer(x, mask, rest[: layer.states])
+        return (y, *after)
+
+    inputs = (x[:2, :, :3].detach().requires_grad_(), *(s[:2] for s in state))
+    mask = masks()[2][:2, :3]
+    inputs = tuple(t.detach().requires_grad_() for t in inputs)
+    tight = {"rtol": 1e-6, "atol": 1e-8}
+    inputs += tuple(layer.parameters())
+    assert torch.autograd.gradcheck(f, inputs, **tight)
+    assert torch.autograd.gradgradcheck(f, inputs, **tight)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_function_transforms(kind: Any) -> None:
+    layer = made(kind, "tanh", "hardsigmoid", torch.float64)
+    x, mask = torch.randn(N, SIZE, TIME).double(), masks()[1]
+
+    def f(x: Tensor) -> Tensor:
+        return layer(x, mask)[0].square().sum()
+
+    (g,) = torch.autograd.grad(f(x.requires_grad_()), x)
+    torch.testing.assert_close(torch.func.grad(f)(x), g)
+    _, t = torch.func.jvp(f, (x,), (x,))
+    torch.testing.assert_close(t, (g * x).sum())
+    each = torch.func.vmap(lambda x: layer(x[None])[0][0])(x)
+    torch.testing.assert_close(each, layer(x)[0])
+    y = layer(x, mask)[0]
+    many = torch.stack([torch.ones_like(y), torch.zeros_like(y)])
+    (batched,) = torch.autograd.grad(y, x, many, is_grads_batched=True)
+    torch.testing.assert_close(
+        batched[0], torch.autograd.grad(layer(x, mask)[0].sum(), x)[0]
+    )
+    assert not batched[1].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_that_need_no_gradient(kind: Any) -> None:
+    layer = made(kind, "hardtanh", "sigmoid", torch.float64)
+    x, state = batch(layer)
+    _, _, *whole = everything(layer, x, state, None)
+    layer.requires_grad_(False)
+    y, _ = layer(x, None, tuple(s.detach() for s in state))
+    (g,) = torch.autograd.grad(y.sum(), x)
+    layer.fused = lambda *_: None
+    y, _ = layer(x, None, tuple(s.detach() for s in state))
+    torch.testing.assert_close(g, torch.autograd.grad(y.sum(), x)[0])
+    with torch.no_grad():
+        assert not layer(x)[0].requires_grad
+
+
+def test_a_changed_activation_is_heeded() -> None:
+    class Bent(activations.Tanh):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x) + 1
+
+    assert step_kernel(Bent(), X) is None
+    assert step_kernel(nn.Tanh(), X) is None
+    hooked = activations.Tanh()
+    assert step_kernel(hooked, X) == ("tanh", ())
+    hooked.register_forward_hook(lambda module, given, y: y + 1)
+    assert step_kernel(hooked, X) is None
+
+
+def test_where_exact_mode_has_a_gradient_of_its_own_the_loop_runs() -> None:
+    assert step_kernel(activations.get("elu", alpha=0.5), X)
+    exact = {"dl4j_exact": True}
+    assert step_kernel(activations.get("elu", alpha=0.5, **exact), X) is None
+    assert step_kernel(activations.get("leakyrelu", alpha=0.1, **exact), X) is None
+    assert step_kernel(activations.get("relu", max=0.0, **exact), X) is None
+
+
+def test_an_empty_series_and_other_types() -> None:
+    layer = layers.GravesLSTM(SIZE, UNITS)
+    assert layer(torch.zeros(2, SIZE, 0))[0].shape == (2, UNITS, 0)
+    assert layer(torch.zeros(0, SIZE, 4))[0].shape == (0, UNITS, 4)
+    half = layer.bfloat16()
+    assert half(torch.zeros(2, SIZE, 4).bfloat16())[0].dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.float()(torch.zeros(2, SIZE, 4))[0].isfinite().all()
+
+
+def test_one_clear_error() -> None:
+    z, h, rw = torch.rand(3, 2, 8), torch.rand(2, 2), torch.rand(8, 2)
+    numbers = ("tanh", 0.0, 0.0, 0.0, "sigmoid", 0.0, 0.0, 0.0)
+    op = torch.ops.dl4py.lstm_steps
+    op(z, h, h, rw, None, *numbers)
+    with pytest.raises(RuntimeError, match="no steps with nothing"):
+        op(z, h, h, rw, None, "nothing", *numbers[1:])
+    with pytest.raises(RuntimeError, match="recurrent weight does not fit"):
+        op(z, h, h, rw[:7], None, *numbers)
+    with pytest.raises(RuntimeError, match="wrong state"):
+        op(z, h[:1], h, rw, None, *numbers)
+    with pytest.raises(RuntimeError, match="one dtype"):
+        op(z, h.double(), h, rw, None, *numbers)
+    with pytest.raises(RuntimeError, match=r"mask must be \[time, n\]"):
+        op(z, h, h, rw, torch.ones(2, 3), *numbers)
+    with pytest.raises(RuntimeError, match="float32 or float64"):
+        op(z.half(), h.half(), h.half(), rw.half(), None, *numbers)
