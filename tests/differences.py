@@ -1,11 +1,12 @@
-"""The README's table of where DL4J's own numbers differ from the default.
+"""The page of where DL4J's own numbers differ from the default.
 
-``python -m tests.differences`` prints it. An item says itself whether it differs; every
+``python -m tests.differences`` writes it. An item says itself whether it differs; every
 item is asked with its default arguments and with each argument changed in turn.
 """
 
 import dataclasses
 import inspect
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,14 @@ VALUES = {
     "format": "NHWC",
     "input_size": 4,
 }
+
+PAGE = pathlib.Path(__file__).parent.parent / "dl4py" / "DIFFERENCES.md"
+HEAD = """# Where DL4J's own numbers differ
+
+What `dl4j_exact=True` computes in place of the correct mathematics, as the items say it
+themselves (`differs()`). `python -m tests.differences` writes this page.
+
+"""
 
 
 def required(item: Any) -> dict[str, Any]:
@@ -112,5 +121,10 @@ def table() -> str:
     return "\n".join(["| item | DL4J's own |", "|---|---|", *rows])
 
 
+def page() -> str:
+    """The file ``dl4py/DIFFERENCES.md``."""
+    return HEAD + table() + "\n"
+
+
 if __name__ == "__main__":
-    print(table())
+    PAGE.write_text(page())

@@ -1,11 +1,21 @@
-"""The README's table of layers: torch's nearest module, and what differs.
+"""The page of layers: torch's nearest module, and what differs.
 
-``python -m tests.kinds`` prints it. A module says itself what is near to it.
+``python -m tests.kinds`` writes it. A module says itself what is near to it.
 """
 
 import inspect
+import pathlib
 
 from dl4py.registry import LAYERS, MODULES
+
+PAGE = pathlib.Path(__file__).parent.parent / "dl4py" / "LAYERS.md"
+HEAD = """# Layers beside torch's nearest modules
+
+Every kind of layer, as the modules say it themselves. Arrays are `[n, features]`,
+`[n, features, time]`, `[n, channels, height, width]` or `[n, channels, depth, height,
+width]`; `format` puts channels last. `python -m tests.kinds` writes this page.
+
+"""
 
 
 def table() -> str:
@@ -29,5 +39,10 @@ def table() -> str:
     return "\n".join([*head, *sorted(rows, key=str.lower)])
 
 
+def page() -> str:
+    """The file ``dl4py/LAYERS.md``."""
+    return HEAD + table() + "\n"
+
+
 if __name__ == "__main__":
-    print(table())
+    PAGE.write_text(page())

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import dl4py
-from tests import importtime
+from tests import differences, importtime, kinds
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -126,17 +126,11 @@ class TestReadme:
         assert commands[1].endswith("-m pytest")
         assert "<!-- the test command -->" in self.TEXT
 
-    def test_table_of_differences_is_current(self):
-        from tests import differences
-
-        whole = differences.table() + "\n\n"
-        assert whole in self.TEXT, "run python -m tests.differences"
-
-    def test_table_of_layers_is_current(self):
-        from tests import kinds
-
-        whole = kinds.table() + "\n\n"
-        assert whole in self.TEXT, "run python -m tests.kinds"
+    @pytest.mark.parametrize("page", [differences, kinds])
+    def test_pages_are_current(self, page):
+        run = f"run python -m {page.__name__}"
+        assert page.PAGE.read_text() == page.page(), run
+        assert f"(dl4py/{page.PAGE.name})" in self.TEXT
 
 
 class TestStyle:

@@ -177,6 +177,11 @@ class SelfAttention(Attention):
                  [0., 0.]]])
     """
 
+    neighbour = (
+        "MultiheadAttention",
+        "`[n, size, time]`, no biases; one head may do without weights",
+    )
+
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.attend(x, self.keys(x, mask)).transpose(1, 2)
 
@@ -193,6 +198,11 @@ class LearnedSelfAttention(Attention):
         >>> LearnedSelfAttention(3, 4, n_queries=2)(torch.zeros(1, 3, 5)).shape
         torch.Size([1, 4, 2])
     """
+
+    neighbour = (
+        "MultiheadAttention",
+        "learned queries in place of the steps",
+    )
 
     Q: Tensor
 
@@ -221,6 +231,8 @@ class RecurrentAttention(Attention):
         >>> RecurrentAttention(3, 4, n_heads=2)(torch.zeros(1, 3, 5)).shape
         torch.Size([1, 4, 5])
     """
+
+    neighbour = ("—", "a simple recurrent step that attends to the whole input")
 
     W: Tensor
     RW: Tensor

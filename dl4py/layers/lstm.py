@@ -184,6 +184,11 @@ class GravesLSTM(Gated):
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
     """
 
+    neighbour = (
+        "LSTM",
+        "peepholes; `[n, size, time]`, one bias, any activations",
+    )
+
     peepholes = 3
     masks_errors = False  # DL4J: those of gates, in both directions together
 
@@ -223,6 +228,8 @@ class GravesBidirectionalLSTM(Layer):
         >>> y.shape
         torch.Size([4, 2, 5])
     """
+
+    neighbour = ("LSTM(bidirectional=True)", "peepholes; both ways are added")
 
     recurrent = True
 

@@ -25,6 +25,8 @@ class RepeatVector(Layer):
                  [2., 2., 2.]]])
     """
 
+    neighbour = ("Tensor.expand", "a row at every time step")
+
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return x.unsqueeze(2).expand(-1, -1, self.conf.n)
 
@@ -46,6 +48,8 @@ class MaskLayer(Layer):
         >>> MaskLayer()(torch.ones(1, 1, 3), torch.tensor([[1.0, 1.0, 0.0]]))
         tensor([[[1., 1., 0.]]])
     """
+
+    neighbour = ("—", "sets what is masked to 0")
 
     noisy = False
 
@@ -69,6 +73,11 @@ class EmbeddingSequence(Embedding):
         >>> EmbeddingSequence(7, 3)(torch.tensor([[0, 6]])).shape
         torch.Size([1, 3, 2])
     """
+
+    neighbour = (
+        "Embedding",
+        "of `[n, time]` the `[n, size, time]`; an activation; masks",
+    )
 
     noisy = False
 
