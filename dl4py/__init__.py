@@ -15,30 +15,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dl4py import (
-    activations,
-    config,
-    layers,
-    losses,
-    ops,
-    registry,
-    schedules,
-    solvers,
-    updaters,
-    weight_init,
-)
-from dl4py.config import (
-    ConfigurationError,
-    DL4JFormatError,
-    InputType,
-    MultiLayerConfiguration,
-    NeuralNetConfiguration,
-)
-from dl4py.network import Network
+from dl4py import ops, registry
 
 if TYPE_CHECKING:
-    from dl4py import data, evaluation, io, normalizers
+    from dl4py import (
+        activations,
+        config,
+        data,
+        evaluation,
+        io,
+        layers,
+        losses,
+        normalizers,
+        schedules,
+        solvers,
+        updaters,
+        weight_init,
+    )
+    from dl4py.config import (
+        ConfigurationError,
+        DL4JFormatError,
+        InputType,
+        MultiLayerConfiguration,
+        NeuralNetConfiguration,
+    )
     from dl4py.evaluation import Evaluation, RegressionEvaluation
+    from dl4py.network import Network
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
 
@@ -72,21 +74,36 @@ __all__ = [
     "weight_init",
 ]
 
-_LAZY = {  # slow to import, or seldom needed
-    "data": "dl4py.data",
-    "evaluation": "dl4py.evaluation",
-    "from_torch": "dl4py.translation",
-    "io": "dl4py.io",
-    "normalizers": "dl4py.normalizers",
-    "restore": "dl4py.serializer",
-    "save": "dl4py.serializer",
-    "Evaluation": "dl4py.evaluation",
-    "RegressionEvaluation": "dl4py.evaluation",
+# Imported when they are asked for: who takes an activation needs no layers. Programs of
+# torch.export know the ops by name only, so these are there from the start.
+_HOMES = {
+    "ConfigurationError": "config",
+    "DL4JFormatError": "config",
+    "Evaluation": "evaluation",
+    "InputType": "config",
+    "MultiLayerConfiguration": "config",
+    "Network": "network",
+    "NeuralNetConfiguration": "config",
+    "RegressionEvaluation": "evaluation",
+    "from_torch": "translation",
+    "restore": "serializer",
+    "save": "serializer",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'dl4py' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
-    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
+    home = _HOMES.get(name, name)
+    try:
+        if name.startswith("_"):
+            raise ModuleNotFoundError(name=f"dl4py.{name}")
+        module = importlib.import_module(f"dl4py.{home}")
+    except ModuleNotFoundError as error:
+        if error.name != f"dl4py.{name}":
+            raise
+        message = f"module 'dl4py' has no attribute {name!r}"
+        raise AttributeError(message) from None
+    return getattr(module, name) if name in _HOMES else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

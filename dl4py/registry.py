@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib
 import inspect
 import re
 import sys
@@ -69,6 +70,8 @@ class Registry(Generic[T]):
         package: the Java package of DL4J's own items; ``java=`` names of items are
             relative to it.
         torch: the module in which torch keeps items that may stand in a name's place.
+        home: the part of dl4py whose import registers its own, before anything is
+            looked up or added.
 
     Example:
         >>> colours = Registry("colour")
@@ -78,13 +81,20 @@ class Registry(Generic[T]):
         True
     """
 
-    def __init__(self, kind: str, package: str = "", torch: str = "") -> None:
+    def __init__(
+        self, kind: str, package: str = "", torch: str = "", home: str = ""
+    ) -> None:
         self.kind = kind
         self.package = package
         self.torch = torch
+        self.home = home
         self._entries: dict[str, Entry[T]] = {}
         self._java: dict[str, Entry[T]] = {}
         self._near: dict[str, str] = {}
+
+    def _fill(self) -> None:
+        if self.home:  # import_module waits for another thread's, not for this one's
+            importlib.import_module(f"dl4py.{self.home}")
 
     def add(
         self,
@@ -117,6 +127,8 @@ class Registry(Generic[T]):
 
         def register(item: A) -> A:
             entry: Entry[Any] = Entry(item, names, full)
+            if not _qualname(item).startswith("dl4py."):  # ours are being imported
+                self._fill()
             for name in names:
                 known = self._entries.get(canonical(name))
                 if known is not None and not _same(known.item, item):
@@ -138,6 +150,7 @@ class Registry(Generic[T]):
         """The entry called ``name``, by DL4J's name or Java class name."""
         if not isinstance(name, str):
             raise TypeError(f"{self.kind} must be a name, got {name!r}")
+        self._fill()
         found = self._entries.get(canonical(name))
         return found or self._java.get(name.lower()) or self._unknown(name)
 
@@ -145,20 +158,24 @@ class Registry(Generic[T]):
         return self.entry(name).item
 
     def __contains__(self, name: object) -> bool:
+        self._fill()
         return isinstance(name, str) and (
             canonical(name) in self._entries or name.lower() in self._java
         )
 
     def __iter__(self) -> Iterator[str]:
         """Keys in the order of registration, aliases left out."""
+        self._fill()
         return iter(dict.fromkeys(entry.key for entry in self._entries.values()))
 
     def entry_of(self, item: object) -> Entry[T] | None:
         """The entry of a registered class or function, ``None`` for anything else."""
+        self._fill()
         return next((e for e in self._entries.values() if e.item is item), None)
 
     def by_java(self, name: str) -> Entry[T] | None:
         """The entry of a Java class; its package may be that of another release."""
+        self._fill()
         simple = name.rpartition(".")[2]
         found = self._java.get(simple.lower())
         return found or self._entries.get(canonical(simple))
@@ -299,45 +316,55 @@ def _same(a: object, b: object) -> bool:
 
 
 ACTIVATIONS: Registry[Any] = Registry(
-    "activation", "org.nd4j.linalg.activations.impl", "torch.nn"
+    "activation", "org.nd4j.linalg.activations.impl", "torch.nn", home="activations"
 )
 LOSSES: Registry[Any] = Registry(
-    "loss", "org.nd4j.linalg.lossfunctions.impl", "torch.nn"
+    "loss", "org.nd4j.linalg.lossfunctions.impl", "torch.nn", home="losses"
 )
 UPDATERS: Registry[Any] = Registry(
-    "updater", "org.nd4j.linalg.learning.config", "torch.optim"
+    "updater", "org.nd4j.linalg.learning.config", "torch.optim", home="solvers"
 )
-SCHEDULES: Registry[Any] = Registry("schedule", "org.nd4j.linalg.schedule")
+SCHEDULES: Registry[Any] = Registry(
+    "schedule", "org.nd4j.linalg.schedule", home="schedules"
+)
 WEIGHT_INITS: Registry[Any] = Registry(
-    "weight init", "org.deeplearning4j.nn.weights", "torch.nn.init"
+    "weight init", "org.deeplearning4j.nn.weights", "torch.nn.init", home="weight_init"
 )
 DISTRIBUTIONS: Registry[Any] = Registry(
-    "distribution", "org.deeplearning4j.nn.conf.distribution"
+    "distribution", "org.deeplearning4j.nn.conf.distribution", home="weight_init"
 )
-DROPOUTS: Registry[Any] = Registry("dropout", "org.deeplearning4j.nn.conf.dropout")
+DROPOUTS: Registry[Any] = Registry(
+    "dropout", "org.deeplearning4j.nn.conf.dropout", home="config"
+)
 WEIGHT_NOISES: Registry[Any] = Registry(
-    "weight noise", "org.deeplearning4j.nn.conf.weightnoise"
+    "weight noise", "org.deeplearning4j.nn.conf.weightnoise", home="config"
 )
 CONSTRAINTS: Registry[Any] = Registry(
-    "constraint", "org.deeplearning4j.nn.conf.constraint"
+    "constraint", "org.deeplearning4j.nn.conf.constraint", home="config"
 )
 REGULARIZATIONS: Registry[Any] = Registry(
-    "regularization", "org.nd4j.linalg.learning.regularization"
+    "regularization", "org.nd4j.linalg.learning.regularization", home="config"
 )
 PREPROCESSORS: Registry[Any] = Registry(
-    "preprocessor", "org.deeplearning4j.nn.conf.preprocessor"
+    "preprocessor", "org.deeplearning4j.nn.conf.preprocessor", home="config"
 )
 RECONSTRUCTIONS: Registry[Any] = Registry(
-    "reconstruction distribution", "org.deeplearning4j.nn.conf.layers.variational"
+    "reconstruction distribution",
+    "org.deeplearning4j.nn.conf.layers.variational",
+    home="config",
 )
-LAYERS: Registry[Any] = Registry("layer", "org.deeplearning4j.nn.conf.layers")
-VERTICES: Registry[Any] = Registry("vertex", "org.deeplearning4j.nn.conf.graph")
+LAYERS: Registry[Any] = Registry(
+    "layer", "org.deeplearning4j.nn.conf.layers", home="config"
+)
+VERTICES: Registry[Any] = Registry(
+    "vertex", "org.deeplearning4j.nn.conf.graph", home="config"
+)
 NORMALIZERS: Registry[Any] = Registry(
-    "normalizer", "org.nd4j.linalg.dataset.api.preprocessor"
+    "normalizer", "org.nd4j.linalg.dataset.api.preprocessor", home="normalizers"
 )
-MODULES: Registry[Any] = Registry("module")
-DIRECTIONS: Registry[Any] = Registry("direction")
-SEARCHES: Registry[Any] = Registry("line search")
+MODULES: Registry[Any] = Registry("module", home="layers")
+DIRECTIONS: Registry[Any] = Registry("direction", home="solvers")
+SEARCHES: Registry[Any] = Registry("line search", home="solvers")
 
 REGISTRIES: dict[str, Registry[Any]] = {
     registry.kind: registry

@@ -30,7 +30,25 @@ def test_import_brings_neither_trainers_nor_compilers():
     modules = json.loads(run("-c", code).stdout)
     heavy = ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "ninja")
     assert not [m for m in modules if m.split(".")[0] in heavy]
-    assert not [m for m in modules if m.startswith("torch.utils.cpp_extension")]
+    slow = ("torch.utils.cpp_extension", "torch.onnx", "torch.distributed.tensor")
+    assert not [m for m in modules if m.startswith(slow)]
+    ours = {m.split(".")[1] for m in modules if m.startswith("dl4py.")}
+    assert ours == {"ops", "registry"}  # the rest comes when it is asked for
+
+
+def test_registries_fill_themselves():
+    """Whether one is asked for a name first, or told one that might be taken."""
+    code = """
+from dl4py.registry import LAYERS, REGISTRIES, UPDATERS
+mine = UPDATERS.add("of my own")(lambda: 0)
+assert UPDATERS["of my own"] is mine and list(UPDATERS)[-1] == "of my own"
+assert "lbfgs" in UPDATERS and "adam" in UPDATERS and LAYERS["dense"]
+assert all(len(list(registry)) > 1 for registry in REGISTRIES.values())
+import dl4py
+assert dl4py.layers and set(dl4py.__all__) <= set(dir(dl4py))
+"""
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
 
 
 def test_import_warns_of_nothing():
