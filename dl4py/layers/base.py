@@ -47,7 +47,8 @@ class Layer(Part):
 
     def arrange(self, x: Tensor) -> Tensor:
         """``x`` with its channels on axis 1, a view."""
-        return x.movedim(-1, 1) if self.channels_last and x.dim() > 2 else x
+        # torch.onnx does not know axis -1 here
+        return x.movedim(x.dim() - 1, 1) if self.channels_last and x.dim() > 2 else x
 
     def as_given(self, y: Tensor) -> Tensor:
         """The inverse of :meth:`arrange`."""

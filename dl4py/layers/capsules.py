@@ -90,7 +90,7 @@ class PrimaryCapsules(Capsules, Sliding):
         y: Tensor = self.product(slide, x, self.param("weight"), self.param("bias"))
         if conf.use_relu:
             y = F.leaky_relu(y, conf.leak) if conf.leak else y.relu()
-        return squash(y.reshape(len(y), -1, conf.capsule_dimensions))
+        return squash(y.reshape(y.shape[0], -1, conf.capsule_dimensions))
 
 
 def _channels_last(weight: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Yolo2Output(Scored):
             )
         self.conf.classes(x.shape[1])
         count = len(self.conf.bounding_boxes)
-        return x.reshape(len(x), count, x.shape[1] // count, *x.shape[2:])
+        return x.reshape(x.shape[0], count, x.shape[1] // count, *x.shape[2:])
 
     def priors(self, x: Tensor) -> Tensor:
         """(width, height) of the priors, ``[boxes, 2, 1, 1]``, like ``x``."""
