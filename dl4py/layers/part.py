@@ -279,10 +279,12 @@ class Part(nn.Module):
 
     Attributes:
         conf: the configuration, in its final form.
+        scores_penalties: whether DL4J's score counts penalties on its parameters.
         neighbour: torch's nearest module, and what differs from it.
     """
 
     configuration: ClassVar[type[Any]]
+    scores_penalties: ClassVar[bool] = True
     neighbour: ClassVar[tuple[str, str]] = ("—", "")
     pending_divisor: int = 1  # of what is in ``pending``: a number of examples
     noise: Noise = TORCH

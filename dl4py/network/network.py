@@ -330,7 +330,7 @@ class Network(nn.Module):
         solver needs them in what it minimises.
         """
         loss = self.loss(x, labels, features_mask, labels_mask)
-        return loss + self.penalty() if self.solved else loss
+        return loss + self.penalty(whole=True) if self.solved else loss
 
     @property
     def solved(self) -> bool:
@@ -338,22 +338,26 @@ class Network(nn.Module):
         exact = self.dl4j_exact and self.conf.optimization_algo != "HESSIAN_FREE"
         return self.conf.optimization_algo != SGD and not exact
 
-    def penalty(self) -> Tensor:
-        """What l1, l2 and weight decay add to the score."""
+    def penalty(self, whole: bool = False) -> Tensor:
+        """What l1, l2 and weight decay add to the score.
+
+        Args:
+            whole: also what DL4J's score leaves out.
+        """
         terms = [
             # not w, which is in the outputs
             gathered(head(r.score, w.view_as(w), self.clock))
-            for w, rs in self.penalised()
+            for w, rs in self.penalised(whole or not self.dl4j_exact)
             for r in rs
         ]
         first = next(self.parameters(), None)
         zero = torch.zeros(()) if first is None else first.new_zeros(())
         return torch.stack(terms).sum() if terms else gathered(zero)
 
-    def penalised(self) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
-        """(parameter, its penalties) wherever there are any."""
+    def penalised(self, whole: bool) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
+        """(parameter, its penalties) wherever there are any; ``whole`` as above."""
         for view in self._views:
-            found = view.penalties
+            found = view.penalties if whole or view.owner.scores_penalties else ()
             if found and view.trained == "always":
                 yield view.tensor, found
 

@@ -135,7 +135,10 @@ def test_epochs_are_not_exact():
     "make, message",
     [
         (lambda: layers.CenterLossOutput(3, 2, alpha=1.5), "alpha: must be in"),
-        (lambda: layers.CenterLossOutput(3, 2, lambda_=-1.0), "lambda_: must be a finite number >= 0"),
+        (
+            lambda: layers.CenterLossOutput(3, 2, lambda_=-1.0),
+            "lambda_: must be a finite number >= 0",
+        ),
         (lambda: layers.OCNNOutput(3), "hidden_size: expected a whole number >= 1"),
         (lambda: layers.OCNNOutput(3, 4, nu=0), r"nu: expected a share in \(0, 1\]"),
         (lambda: layers.OCNNOutput(3, 4, n_out=2), "n_out: expected 1, one score"),
