@@ -33,13 +33,17 @@ class Capsules(Layer):
     """Base of layers of capsules."""
 
     noisy = False  # DL4J leaves it out in what it computes by SameDiff
+    scores_penalties = False
 
     def finish(self, y: Tensor) -> Tensor:
         return gradient_of(2 * y, y) if self.dl4j_exact else y
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = f"{type(self).__name__}: DL4J's gradient is twice the derivative"
-        return [*super().differs(dtype), line]
+        lines = ["DL4J's gradient is twice the derivative"]
+        if any(view.penalties for view in self.views()):
+            lines.append("DL4J's score leaves out its penalties")
+        name = type(self).__name__
+        return [*super().differs(dtype), *(f"{name}: {line}" for line in lines)]
 
 
 @implements(config.PrimaryCapsules)

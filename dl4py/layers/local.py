@@ -18,6 +18,7 @@ class LocallyConnected(Sliding):
     """Base of layers whose window has weights of its own at every place."""
 
     noisy = False  # DL4J leaves it out in what it computes by SameDiff
+    scores_penalties = False
 
     def build(self) -> None:
         conf = self.conf
@@ -71,8 +72,11 @@ class LocallyConnected(Sliding):
         return activations.gradient_of(2 * result, result) if twice else result
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = f"{type(self).__name__}: DL4J's gradient is twice the derivative"
-        return [*super().differs(dtype), line]
+        lines = ["DL4J's gradient is twice the derivative"]
+        if any(view.penalties for view in self.views()):
+            lines.append("DL4J's score leaves out its penalties")
+        name = type(self).__name__
+        return [*super().differs(dtype), *(f"{name}: {line}" for line in lines)]
 
 
 @implements(config.LocallyConnected1D)

@@ -114,9 +114,9 @@ def test_what_waits_for_pretraining():
     with torch.no_grad():
         waits["d0W"].tensor.fill_(0.001)
         waits["pXZW"].tensor.fill_(7.0)
-    before = sum(0.05 * w.square().sum() for w, _ in net.penalised())
+    before = sum(0.05 * w.square().sum() for w, _ in net.penalised(True))
     torch.testing.assert_close(net.penalty(), before)
-    assert not {id(w) for w, _ in net.penalised()} & {
+    assert not {id(w) for w, _ in net.penalised(True)} & {
         id(v.tensor) for v in waits.values()
     }
     x, y = torch.randn(5, 3), torch.eye(2)[[0, 1, 0, 1, 0]]

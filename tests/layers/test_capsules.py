@@ -6,6 +6,7 @@ import torch
 from dl4py import config, layers
 from dl4py.config import InputType, NeuralNetConfiguration
 from dl4py.layers.capsules import squash
+from tests.models.test_java import assert_gradient, go_on_in_java
 
 IMAGE = InputType.convolutional(7, 7, 1)
 
@@ -28,6 +29,38 @@ def test_sizes_follow_from_the_input():
     assert (first.input_channels, first.capsules) == (1, 18)
     assert (second.input_capsules, second.input_capsule_dimensions) == (18, 4)
     assert conf.module().output(torch.zeros(2, 1, 7, 7)).shape == (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (primary(), config.Capsule(capsules=2, capsule_dimensions=3, has_bias=True)),
+        (config.LocallyConnected2D(n_out=2, kernel_size=3),),
+    ],
+    ids=["capsules", "local"],
+)
+def test_java_with_penalties(oracle, parts, tmp_path):
+    """DL4J's score leaves out penalties of what SameDiff computes, its steps do not."""
+    words = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(0.1)
+    words.updater("adam", lr=0.01).input_type(InputType.convolutional(5, 5, 2))
+    words.layer(config.Convolution2D(n_out=2, kernel_size=1, activation="tanh"))
+    for part in parts:
+        words.layer(part)
+    if len(parts) > 1:
+        words.layer(config.CapsuleStrength())
+    conf = words.layer(config.Output(n_out=2)).build()
+    net = conf.module(dl4j_exact=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 2, 5, 5, generator=g, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 1, 0]]
+    assert_gradient(oracle, net, x, y, tmp_path)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+    told = [line for line in net.differs() if "leaves out its penalties" in line]
+    assert len(told) == len(parts)
+    default = conf.module()
+    default.set_params(net.params())
+    whole = net.penalty(whole=True)
+    assert whole > net.penalty() and default.penalty() == whole
 
 
 def test_squash_and_strength_have_gradients_at_0():
