@@ -44,7 +44,8 @@ class View:
         first: the first value (a number, or a function of the tensor) where it is
             neither drawn nor ``bias_init``.
         init: the field of the configuration with the weight initialisation.
-        trained: ``"always"``, ``"pretraining"`` or ``"never"``.
+        trained: ``"always"``, ``"pretraining"``, ``"still"`` (as the next, but it has
+            an updater, which DL4J lets act on penalties) or ``"never"``.
         penalised: whether its layer's penalties act on it.
         node: the network's node that it belongs to; the network fills it in.
         own: its name in its owner where a wrapper has renamed it.
@@ -140,6 +141,11 @@ class View:
     def conf(self) -> Any:
         """The configuration of the owner."""
         return self.owner.conf
+
+    @property
+    def exact(self) -> bool:
+        """Whether the owner reproduces DL4J's faults."""
+        return self.owner.dl4j_exact
 
     @property
     def updater(self) -> Any:

@@ -24,7 +24,7 @@ class Wrapper(Layer):
     def build(self) -> None:
         self.inner = self._made(self.conf.inside)
         self.recurrent = self.inner.recurrent
-        if self.trained == "never":
+        if self.trained is not None:
             self.inner.requires_grad_(False)
 
     def _made(self, conf: Any) -> Layer:
@@ -237,3 +237,10 @@ class FrozenWithBackprop(_Still):
     """
 
     neighbour = ("—", "the same, and gradients go through it")
+    trained = "still"
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        found = super().differs(dtype)
+        if any(view.penalties for view in self.views()):
+            found.append("FrozenWithBackprop: DL4J's updater acts on its penalties")
+        return found

@@ -38,8 +38,11 @@ def normalised(grads: list[Tensor], mode: str, threshold: float) -> list[Tensor]
 def collect(tracks: Iterable[Track]) -> None:
     """Take what ``backward()`` left, and the pseudo-gradients of statistics."""
     for track in tracks:
+        view = track.view
         if track.is_statistic:
-            track.grad = track.view.pending
+            track.grad = view.pending
+        elif view.trained == "still":  # DL4J: a gradient of 0, and then its penalties
+            track.grad = torch.zeros_like(track.tensor) if view.exact else None
         else:
             track.grad = None if track.group is None else track.tensor.grad
 

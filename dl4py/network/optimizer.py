@@ -387,7 +387,11 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def _constrain(self) -> None:
         for track in self.tracks:
             view = track.view
-            if view.trained == "never" or track.place or not view.constraints:
+            if (
+                view.trained in ("still", "never")
+                or track.place
+                or not view.constraints
+            ):
                 continue
 
             def constrain(t: Tensor, view: View = view) -> None:
@@ -402,14 +406,12 @@ class NetworkOptimizer(torch.optim.Optimizer):
         """DL4J's updater blocks: runs of parameters with equal updaters, flat order."""
         last: Any = None
         run: list[Track] = []
-        views = (track.view for track in self.tracks)
-        both = {view.node for view in views if view.trained == "pretraining"}
         for track in (part for t in self.tracks for part in t.pieces or [t]):
             if not track.stands_for:
                 continue
             rule = self.rules[track.group] if track.group is not None else None
-            node, trained = track.view.node, track.view.trained
-            phase = (node, trained) if node in both else ()
+            waits = track.view.trained == "pretraining"
+            phase = (track.view.node,) if waits else ()  # of one layer alone
             key = (rule.updater, tuple(rule.hyper.items()), phase) if rule else None
             if run and key != last:
                 yield last, run

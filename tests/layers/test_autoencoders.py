@@ -8,6 +8,7 @@ from dl4py import config, layers
 from dl4py.config import InputType, NeuralNetConfiguration
 from dl4py.layers.reconstruction import distribution_of
 from dl4py.registry import RECONSTRUCTIONS
+from tests.models.test_java import assert_gradient, go_on_in_java
 
 G = torch.Generator().manual_seed(0)
 D = torch.randn(4, 6, generator=G, dtype=torch.float64)
@@ -165,3 +166,18 @@ def test_bad_input():
     chain = NeuralNetConfiguration.builder().input_type(InputType.feed_forward(3))
     with pytest.raises(ValueError, match="loss: must be one of MSE"):
         chain.layer(config.AutoEncoder(n_out=2, loss="nothing")).build()
+
+
+def test_java(oracle, tmp_path):
+    """What waits has a block of the updater's state; the rest joins its neighbours."""
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(0.1)
+    chain.updater("adam", lr=0.01)
+    chain.layer(config.Dense(n_in=4, n_out=3, activation="tanh"))
+    sizes = {"encoder_layer_sizes": (4,), "decoder_layer_sizes": (5,)}
+    chain.layer(config.VariationalAutoencoder(n_out=3, **sizes))
+    chain.layer(config.AutoEncoder(n_out=3))
+    net = chain.layer(config.Output(n_out=2)).build().module(dl4j_exact=True)
+    x = torch.randn(5, 4, generator=G, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 0]]
+    assert_gradient(oracle, net, x, y, tmp_path)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")

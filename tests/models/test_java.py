@@ -10,6 +10,7 @@ from dl4py.config import (
     BatchNormalization,
     Convolution2D,
     Dense,
+    FrozenWithBackprop,
     GravesBidirectionalLSTM,
     GravesLSTM,
     InputType,
@@ -182,6 +183,28 @@ def test_recurrent_layers_and_attention(oracle, tmp_path):
     expected = net.score(x, y) + left_out.item()
     assert left_out > 0 and default.score(x, y) == pytest.approx(expected)
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+def test_what_is_frozen(oracle, tmp_path):
+    """DL4J's updater acts on penalties of what is frozen, and it has a state."""
+    chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
+    chain.updater("adam", lr=0.01).l2(0.1)
+    chain.layer(FrozenWithBackprop(underlying=Dense(n_in=4, n_out=3)))
+    conf = chain.layer(Output(n_out=3)).build()
+    net = conf.module(dl4j_exact=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 4, generator=g, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1]]
+    assert_gradient(oracle, net, x, y, tmp_path)
+    before = net.params()
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+    assert (net.params() != before)[:12].all()
+    assert any("acts on its penalties" in line for line in net.differs())
+    default = conf.module()
+    before = default.params()
+    default.fit(x, y)
+    assert torch.equal(default.params()[:15], before[:15])
+    assert len(default.updater_state()) == len(net.updater_state())
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
