@@ -47,7 +47,8 @@ class Layer(Part):
 
     def arrange(self, x: Tensor) -> Tensor:
         """``x`` with its channels on axis 1, a view."""
-        return x.movedim(-1, 1) if self.channels_last and x.dim() > 2 else x
+        last = x.dim() - 1  # torch's older exporter writes a -1 as it is
+        return x.movedim(last, 1) if self.channels_last and last > 1 else x
 
     def as_given(self, y: Tensor) -> Tensor:
         """The inverse of :meth:`arrange`."""

@@ -26,7 +26,7 @@ class Pixelwise(Scored):
 
     def finish(self, y: Tensor) -> Tensor:
         result: Tensor = self.activation(self.last(y))
-        return result if self.channels_last else result.movedim(-1, 1)
+        return result if self.channels_last else result.movedim(y.dim() - 1, 1)
 
     def rows(self, t: Tensor, like: Tensor) -> Tensor:
         """One row a place; where there is one channel for several a number a place."""
