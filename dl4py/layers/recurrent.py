@@ -29,7 +29,11 @@ class Recurrent(Layer):
     recurrent = True
     states = 1  # how many tensors [n, n_out] the state has
     sees_mask = True
-    uses = ("recurrent_weight", "weight", "bias")  # parameters, in order of noise
+    uses: tuple[str, ...] = (
+        "recurrent_weight",
+        "weight",
+        "bias",
+    )  # parameters, in order of noise
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
@@ -149,6 +153,7 @@ class SimpleRnn(Recurrent):
         self.bias = nn.Parameter(torch.empty(n_out))
         if self.conf.has_layer_norm:
             self.gain = nn.Parameter(torch.empty(2 * n_out))
+            self.uses = (*self.uses, "gain")
         self.activation = activations.get(
             self.conf.activation, dl4j_exact=self.dl4j_exact
         )
@@ -166,7 +171,7 @@ class SimpleRnn(Recurrent):
     def inputs(self, x: Tensor, weights: Weights) -> Tensor:
         if not self.conf.has_layer_norm:
             return super().inputs(x, weights)
-        z = layer_norm(F.linear(x, weights["weight"])) * self.gain.chunk(2)[0]
+        z = layer_norm(F.linear(x, weights["weight"])) * weights["gain"].chunk(2)[0]
         return z + weights["bias"]
 
     def fused(
@@ -188,6 +193,6 @@ class SimpleRnn(Recurrent):
     def cell(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         z = F.linear(state[0], weights["recurrent_weight"])
         if self.conf.has_layer_norm:
-            z = layer_norm(z) * self.gain.chunk(2)[1]
+            z = layer_norm(z) * weights["gain"].chunk(2)[1]
         h: Tensor = self.activation(x + z)
         return h, (h,)

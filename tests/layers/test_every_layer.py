@@ -178,7 +178,8 @@ class TestSeries:
         other = torch.where(mask.unsqueeze(1) == 0, odd, x)
         y, z = (activations(layer, t, mask) for t in (x, other))
         left = layer.feed_mask(mask, x.shape)  # what is masked afterwards
-        if y.dim() == 3 and left is not None and y.shape[2] == left.shape[1]:
+        left = mask if left is None else left
+        if y.dim() == 3 and y.shape[2] == left.shape[1]:
             shown = left.unsqueeze(1) != 0
             y, z = y.where(shown, 0.0), z.where(shown, 0.0)
         assert torch.equal(y, z)

@@ -1,5 +1,6 @@
 """What recurrent layers, attention and layers on series do beside their formulas."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from dl4py.config import (
     SelfAttention,
 )
 from tests.models.test_catalogue import Run, configuration
+from tests.references.recurrent import simple_rnn
 
 
 def chain(*confs, given=None):
@@ -38,6 +40,35 @@ def test_first_biases_are_those_of_dl4j(kind):
     assert len(biases) == (2 if kind is GravesBidirectionalLSTM else 1)
     for b in biases:
         assert b.tolist() == [0, 0, 3, 3, 0, 0, 0, 0]
+
+
+def test_layer_norm_in_a_plain_recurrent_layer():
+    """By its formula: DL4J itself cannot run it."""
+    layer = layers.SimpleRnn(3, 4, activation="tanh", has_layer_norm=True).double()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(layer.gain)
+    x, mask = torch.randn(2, 3, 5).double(), torch.ones(2, 5).double()
+    mask[1, 2:4] = 0
+    p = {v.name: v.array.detach().numpy() for v in layer.views()}
+    for m in (None, mask):
+        expected = simple_rnn(
+            layer.conf, p, x.numpy(), None if m is None else m.numpy()
+        )
+        ours = layer(x, m)[0].detach().numpy()
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-14)
+    inputs = (x.requires_grad_(), *layer.parameters())
+    assert torch.autograd.gradcheck(
+        lambda x, *_: layer(x, mask)[0], inputs, rtol=1e-6, atol=1e-8
+    )
+
+
+def test_noise_on_a_gain_is_drawn_once_for_all_steps():
+    layer = layers.SimpleRnn(3, 4, has_layer_norm=True, weight_noise=0.5)
+    seen = []
+    param = layer.param
+    layer.param = lambda name: seen.append(name) or param(name)
+    layer(torch.randn(2, 3, 5))
+    assert seen == ["recurrent_weight", "weight", "bias", "gain"]
 
 
 def test_fans_of_attention_are_those_of_dl4j():

@@ -27,8 +27,18 @@ def _steps(step, state, x, mask, n_out):
 
 
 def simple_rnn(conf, p, x, mask=None):
+    n = conf.n_out
+
+    def normal(z, gain):
+        if not conf.has_layer_norm:
+            return z
+        std = z.std(1, keepdims=True)
+        return (z - z.mean(1, keepdims=True)) / np.where(std == 0, 1, std) * gain
+
     def step(x, h):
-        h = act(conf.activation, x @ p["W"] + h @ p["RW"] + p["b"])
+        g = p.get("g", np.ones(2 * n))
+        z = normal(x @ p["W"], g[:n]) + normal(h @ p["RW"], g[n:])
+        h = act(conf.activation, z + p["b"])
         return h, h
 
     return _steps(step, [np.zeros((len(x), conf.n_out))], x, mask, conf.n_out)
