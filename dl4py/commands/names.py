@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 from dl4py.registry import REGISTRIES
 
-_FAMILIES = ("dl4py", "dl4py.normalizers")  # where parts register themselves
 _INSIDE = {"module"}  # kinds that no user names
 
 
@@ -21,8 +19,6 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     >>> [r["java"] for r in rows("activation") if r["name"] == "cube"]
     ['org.nd4j.linalg.activations.impl.ActivationCube']
     """
-    for family in _FAMILIES:
-        importlib.import_module(family)
     kinds = [k for k in REGISTRIES if k not in _INSIDE]
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
