@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
 from dl4py.config.inputs import InputType, Recurrent
-from dl4py.config.kinds import Choice, Integer, field, flag
+from dl4py.config.kinds import Integer, field, flag
 from dl4py.config.layer import ConfigurationError
-from dl4py.config.samediff import INITS, SameDiff
+from dl4py.config.samediff import ACTIVATIONS, INITS, SameDiff
 from dl4py.config.vertices import TrainedVertex, time_series
 from dl4py.registry import LAYERS, VERTICES
 
@@ -129,13 +129,6 @@ class AttentionVertex(TrainedVertex):
                 "weightParams": self.shapes(),
             }
         }
-
-
-# DL4J's asSameDiff() knows no others
-_ACTIVATIONS = Choice(
-    *("CUBE", "ELU", "GELU", "HARDTANH", "IDENTITY", "LEAKYRELU", "RELU", "SIGMOID"),
-    *("SOFTMAX", "SOFTPLUS", "SOFTSIGN", "TANH"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +281,7 @@ class RecurrentAttention(_Attention):
     DL4J: org.deeplearning4j.nn.conf.layers.RecurrentAttentionLayer
     """
 
-    activation: str = field("TANH", _ACTIVATIONS)
+    activation: str = field("TANH", ACTIVATIONS)
     has_bias: bool = field(True, flag)
     time_steps: int = field(0, Integer(0))
 

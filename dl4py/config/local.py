@@ -8,18 +8,12 @@ from typing import Any, ClassVar
 
 from dl4py.config.codec import replace
 from dl4py.config.inputs import InputType
-from dl4py.config.kinds import Choice, Integer, Sizes, field, flag
+from dl4py.config.kinds import Integer, Sizes, field, flag
 from dl4py.config.layer import ConfigurationError
-from dl4py.config.samediff import SameDiff
+from dl4py.config.samediff import ACTIVATIONS, SameDiff
 from dl4py.config.sliding import NCHW, Sliding, channels_of, in_format, spatial
 from dl4py.config.windows import MODES, Window
 from dl4py.registry import LAYERS
-
-# DL4J's asSameDiff() knows no others
-_ACTIVATIONS = Choice(
-    *("CUBE", "ELU", "GELU", "HARDTANH", "IDENTITY", "LEAKYRELU", "RELU", "SIGMOID"),
-    *("SOFTMAX", "SOFTPLUS", "SOFTSIGN", "TANH"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +22,7 @@ class LocallyConnected(SameDiff, Sliding):
 
     n_in: int | None = field(None, Integer(1, bits=63), json="nin")
     n_out: int | None = field(None, Integer(1, bits=63), json="nout")
-    activation: str = field("TANH", _ACTIVATIONS)
+    activation: str = field("TANH", ACTIVATIONS)
     convolution_mode: str | None = field("Same", MODES, json="cm")
     has_bias: bool = field(True, flag)
 

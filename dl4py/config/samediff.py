@@ -20,6 +20,11 @@ INITS = Choice(
         for fan in ("IN", "OUT", "AVG")
     ),
 )
+# … and so here, where its asSameDiff() knows no others
+ACTIVATIONS = Choice(
+    *("CUBE", "ELU", "GELU", "HARDTANH", "IDENTITY", "LEAKYRELU", "RELU", "SIGMOID"),
+    *("SOFTMAX", "SOFTPLUS", "SOFTSIGN", "TANH"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
