@@ -180,8 +180,6 @@ template <class T> HD void rnn_row_d(const Step<T>& a, int64_t row) {
     else parallel_for(0, a.n, grain, rows);                                             \
   }
 
-#define DL4PY_ADDMM aoti_torch_cpu_addmm_out
-
 #else
 
 template <class T> __device__ T value(const Named& k, T x) {
@@ -249,30 +247,12 @@ template <class T> __device__ void rnn_row_d(const Step<T>& a, int64_t row, int6
     STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));          \
   }
 
-#define DL4PY_ADDMM aoti_torch_cuda_addmm_out
-
 #endif
 
 DL4PY_STEP(lstm_row)
 DL4PY_STEP(lstm_row_d)
 DL4PY_STEP(rnn_row)
 DL4PY_STEP(rnn_row_d)
-
-// Rows and columns of a tensor's memory, from an element on.
-inline Tensor matrix(const Tensor& x, int64_t first, int64_t rows, int64_t columns,
-                     bool turned = false) {
-  const int64_t sizes[] = {turned ? columns : rows, turned ? rows : columns};
-  const int64_t strides[] = {turned ? 1 : columns, turned ? columns : 1};
-  AtenTensorHandle made;
-  DL4PY_SHIM(aoti_torch__reinterpret_tensor(x.get(), 2, sizes, strides, first, &made));
-  return Tensor(made);
-}
-
-// out = b · c + by · a
-inline void add_product(const Tensor& out, const Tensor& a, const Tensor& b, const Tensor& c,
-                        double by = 1) {
-  DL4PY_SHIM(DL4PY_ADDMM(out.get(), a.get(), b.get(), c.get(), by, 1));
-}
 
 inline Tensor like(const Tensor& x, int64_t steps, int64_t n, int64_t k) {
   const int64_t sizes[] = {steps, n, k}, strides[] = {n * k, k, 1};

@@ -58,6 +58,26 @@ inline Tensor empty(const Tensor& x, int64_t dims, const int64_t* sizes, const i
   return Tensor(made);
 }
 
+// Rows and columns of a tensor's memory, from an element on.
+inline Tensor matrix(const Tensor& x, int64_t first, int64_t rows, int64_t columns,
+                     bool turned = false) {
+  const int64_t sizes[] = {turned ? columns : rows, turned ? rows : columns};
+  const int64_t strides[] = {turned ? 1 : columns, turned ? columns : 1};
+  AtenTensorHandle made;
+  DL4PY_SHIM(aoti_torch__reinterpret_tensor(x.get(), 2, sizes, strides, first, &made));
+  return Tensor(made);
+}
+
+// out = b · c + by · a
+inline void add_product(const Tensor& out, const Tensor& a, const Tensor& b, const Tensor& c,
+                        double by = 1) {
+#ifdef __CUDACC__
+  DL4PY_SHIM(aoti_torch_cuda_addmm_out(out.get(), a.get(), b.get(), c.get(), by, 1));
+#else
+  DL4PY_SHIM(aoti_torch_cpu_addmm_out(out.get(), a.get(), b.get(), c.get(), by, 1));
+#endif
+}
+
 #ifdef __CUDACC__
 using torch::stable::accelerator::DeviceGuard;
 

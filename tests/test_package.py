@@ -123,7 +123,7 @@ class TestReadme:
         commands = re.findall(r"^python3 .*", self.TEXT, re.M)
         assert len(commands) == 2
         assert commands[0].endswith("dl4py demo")
-        assert commands[1].endswith("-m pytest")
+        assert commands[1].endswith("-m pytest -n 2")
         assert "<!-- the test command -->" in self.TEXT
 
     @pytest.mark.parametrize("page", [differences, kinds])
