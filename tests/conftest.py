@@ -5,6 +5,9 @@ from collections import Counter
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from dl4py import updaters
 from tests.oracle import Oracle, at_hand
 from tests.updating import NAMES
