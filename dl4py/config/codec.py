@@ -338,10 +338,19 @@ def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
     )
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Equality of JSON, where true is not 1."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
 def _agrees(key: str, given: Any, derived: Any) -> None:
     """Raise where a value that follows from the others is another one."""
     close = is_real(given) and is_real(derived) and math.isclose(given, derived)
-    if not close and (given != derived or isinstance(given, bool)):
+    if not close and not _same(given, derived):
         raise ValueError(
             f"{key}: must be {derived!r}, which follows from the other values, got "
             f"{shown(given)}"

@@ -37,6 +37,9 @@ UNDECLARED = (
     "Algo",
     "cudnnAllowFallback",
     "Convolution1DLayer.cnn2dDataFormat",
+    "Convolution3D.cnn2dDataFormat",
+    "Convolution3D.mode",
+    "Deconvolution3D.cnn2dDataFormat",
     "AttentionVertex.dataType",
     "AttentionVertex.layerName",
     "AttentionVertex.name",
@@ -141,7 +144,11 @@ class TestValues:
 
     def test_words(self, places):
         rates = {w for w, kind in places[0] if kind is float}  # "NaN"
-        free = {w for w, k in places[0] if k is str and w.endswith(("Format", "Name"))}
+        free = {
+            w
+            for w, k in places[0]
+            if k is str and w.endswith(("Format", ".format", "Name"))
+        }
         assert not accepted(places[0], (str,), (True, 0, [], {}), rates)
         assert not accepted(places[0], (str,), (None,), free | places[1])
 
