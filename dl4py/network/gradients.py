@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +46,29 @@ def collect(tracks: Iterable[Track]) -> None:
             track.grad = torch.zeros_like(track.tensor) if view.exact else None
         else:
             track.grad = None if track.group is None else track.tensor.grad
+
+
+def fill(tracks: Sequence[Track]) -> None:
+    """In exact mode 0 where ``backward()`` left no gradient: behind a frozen layer.
+
+    DL4J then adds penalties, and what the updater remembers.
+    """
+    if not any(t.grad is not None and t.group is not None for t in tracks):
+        return
+    for track in tracks:
+        view = track.view
+        if track.grad is not None or track.group is None or not view.exact:
+            continue
+        if view.trained != "always" or not track.tensor.requires_grad:
+            continue
+        track.grad = torch.zeros_like(track.tensor)
+        if view.penalties:
+            warnings.warn(
+                f"{view.node}/{view.name} has penalties and stands behind a frozen "
+                "layer: from the second step on DL4J takes its last update, divided by "
+                "the examples, for a part of the gradient; this is not reproduced",
+                stacklevel=2,
+            )
 
 
 def normalise(tracks: Iterable[Track]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from dl4py.clock import Clock
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers.part import View
-from dl4py.network.gradients import collect, normalise, penalise
+from dl4py.network.gradients import collect, fill, normalise, penalise
 from dl4py.network.solving import Solution
 from dl4py.network.tracks import Rule, Track, is_ours, rule_of
 from dl4py.ops.register import uncompiled
@@ -162,6 +162,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 loss = closure()
         with torch.no_grad():
             collect(self.tracks)
+            fill(self.tracks)
             normalise(self.tracks)
             penalise(self.tracks, self.clock)
             self._tell("gradients", lambda track: track.grad)

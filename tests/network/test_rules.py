@@ -9,8 +9,10 @@ import dl4py
 from dl4py.config import (
     Dense,
     Dropout,
+    Frozen,
     MaxNorm,
     MinMaxNorm,
+    NeuralNetConfiguration,
     NonNegative,
     Output,
     UnitNorm,
@@ -132,3 +134,26 @@ class TestNoise:
             torch.manual_seed(seed)
             draws.append(net(x))
         assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_what_stands_behind_a_frozen_layer():
+    """DL4J lets its penalties and its updater act on it; torch leaves it as it is."""
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(0.1)
+    chain = chain.updater("sgd", lr=0.5).list().layer(Dense(n_in=3, n_out=4))
+    chain = chain.layer(Frozen(underlying=Dense(n_in=4, n_out=4))).layer(
+        Output(n_out=2)
+    )
+    conf = chain.build()
+    x, y = torch.randn(5, 3).double(), torch.eye(2).double()[torch.arange(5) % 2]
+    for exact in (False, True):
+        net = conf.module(dl4j_exact=exact)
+        first, still = (next(iter(n.layer.views())).tensor for n in net.nodes[:2])
+        before, fixed = first.detach().clone(), still.detach().clone()
+        if exact:
+            with pytest.warns(UserWarning, match="layer0/W has penalties and stands"):
+                net.fit(x, y)
+        else:
+            net.fit(x, y)
+        expected = before * (1 - 0.5 * 0.1) if exact else before
+        assert torch.allclose(first, expected, rtol=1e-12, atol=0)
+        assert torch.equal(still, fixed)
