@@ -77,6 +77,8 @@ class BatchNormalization(Layer):
         axes = (0, *range(2, x.dim()))
         if not self.training:
             mean, var = self.buffer("mean"), self.variance()
+        elif shown is None and not conf.lock_gamma_beta:
+            return self._batch(x)
         elif shown is None:
             var, mean = torch.var_mean(x, axes, correction=0)
             self._remember(mean.detach(), var.detach())
@@ -91,16 +93,15 @@ class BatchNormalization(Layer):
             gamma, beta = self.gamma.view(shape), self.beta.view(shape)
             scaled: Tensor = y * gamma + beta
             return scaled
-        running_mean, running_var = (None, None) if self.training else (mean, var)
-        return F.batch_norm(
-            x,
-            running_mean,
-            running_var,
-            self.gamma,
-            self.beta,
-            self.training,
-            eps=conf.eps,
-        )
+        return F.batch_norm(x, mean, var, self.gamma, self.beta, eps=conf.eps)
+
+    def _batch(self, x: Tensor) -> Tensor:
+        """ATen's kernel in training: its running averages at once are the batch's."""
+        mean, var = (torch.zeros_like(self.beta.detach()) for _ in range(2))
+        y = F.batch_norm(x, mean, var, self.gamma, self.beta, True, 1.0, self.conf.eps)
+        n = x.numel() // x.shape[1]
+        self._remember(mean, var * ((n - 1) / n))  # DL4J's is the population's
+        return y
 
     def _moments(
         self, x: Tensor, shown: Tensor, axes: tuple[int, ...]
