@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dl4py.evaluation import java
+from dl4py.evaluation.columns import CLASSIFICATION, NO_DATA, Curves
 from dl4py.evaluation.rates import NAN, Counts
-from dl4py.evaluation.roc import CLASSIFICATION, NO_DATA, Curves
 from dl4py.evaluation.rows import binary_rows, names
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dl4py.evaluation import java
+from dl4py.evaluation.columns import CLASSIFICATION
 from dl4py.evaluation.curves import Histogram, ReliabilityDiagram
-from dl4py.evaluation.roc import CLASSIFICATION
 from dl4py.evaluation.rows import RowMetric, binary_rows, names
 
 if TYPE_CHECKING:
