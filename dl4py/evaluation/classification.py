@@ -16,8 +16,8 @@ from dl4py.evaluation.rows import (
     as_rows,
     check_tensors,
     mask_rows,
-    need_matplotlib,
 )
+from dl4py.extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +177,7 @@ class Evaluation(Report, RowMetric):
                 or a list of such results as steps of a curve. Default: ``confusion``.
             ax: where to draw; a new figure without it.
         """
-        need_matplotlib(type(self).__name__)
+        need("matplotlib", f"{type(self).__name__}.plot() draws")
         if val is None:
             if not self.num_classes:
                 raise RuntimeError("Evaluation: nothing is evaluated yet")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dl4py.evaluation import java
-from dl4py.evaluation.rows import need_matplotlib
+from dl4py.extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -254,7 +254,7 @@ class Histogram:
 
 def canvas(name: str, ax: Axes | None, labels: tuple[str, str]) -> tuple[Figure, Axes]:
     """The axes to draw on, new ones if there are none."""
-    need_matplotlib(name)
+    need("matplotlib", f"{name}.plot() draws")
     from matplotlib import pyplot
 
     if ax is None:

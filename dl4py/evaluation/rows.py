@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from dl4py.extras import need
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -89,7 +91,7 @@ class RowMetric(Metric):
                 steps of a curve; default: ``compute()``.
             ax: where to draw; a new figure without it.
         """
-        need_matplotlib(type(self).__name__)
+        need("matplotlib", f"{type(self).__name__}.plot() draws")
         if val is not None and not isinstance(val, (Tensor, dict, list, tuple)):
             raise TypeError(
                 f"{type(self).__name__}.plot(val, ax): val must be what compute() "
@@ -109,16 +111,6 @@ class RowMetric(Metric):
         except Exception:
             self.__dict__.update(before)
             raise
-
-
-def need_matplotlib(name: str) -> None:
-    """One error that says what to install."""
-    try:
-        from matplotlib import pyplot  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"{name}.plot() draws with matplotlib: pip install 'dl4py[plot]'"
-        ) from error
 
 
 def check_tensors(predictions: object, labels: object, mask: object) -> None:

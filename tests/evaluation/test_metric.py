@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import copy
 import math
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -408,14 +408,7 @@ class TestPlot:
             Evaluation().plot()
 
     def test_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = builtins.__import__
-
-        def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name.startswith("matplotlib"):
-                raise ImportError(name)
-            return real(name, *args, **kwargs)
-
-        monkeypatch.setattr(builtins, "__import__", missing)
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
         for e in (Evaluation(3), RegressionEvaluation(3)):
             with pytest.raises(ImportError, match=r"pip install 'dl4py\[plot\]'"):
                 e.plot()
