@@ -80,7 +80,7 @@ class Autoencoder(lightning.LightningModule):
             damping=1.0,
             cg_max_iter=250,
             preconditioner="empirical",
-            weight_decay=2e-5,
+            l2=2e-5,
         )
 
     @torch.no_grad()

@@ -54,7 +54,7 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         solver = dl4py.updaters.get(self.solver)  # was torch.optim.Adam
-        return solver(self.parameters(), weight_decay=1e-3, **SOLVERS[self.solver])
+        return solver(self.parameters(), l2=1e-3, **SOLVERS[self.solver])
 
 
 def data(name: str) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from dl4py.registry import UPDATERS
+from dl4py.registry import UPDATERS, parameters
 from dl4py.solvers.observation import Watch
 from dl4py.solvers.problem import Closure, Problem, alike
 from dl4py.updaters import options
@@ -30,15 +30,16 @@ class Solver(torch.optim.Optimizer):
     counts.
 
     What the closure does to gradients after ``backward()``: where it sets them to 0,
-    parameters stay as they are, weight decay included, so that a mask keeps pruned
+    parameters stay as they are, whatever the penalty, so that a mask keeps pruned
     weights pruned. Clipping, by norm or by value, changes nothing, since a search
     bounds the step instead. Anything else is refused: the search compares losses, and
     such gradients are those of another. Without a search (``line_search="fixed"``)
     gradients are taken as the closure leaves them.
 
-    ``weight_decay`` is the penalty of torch's SGD, weight_decay/2·‖x‖², a part of the
-    function that is minimised and of its curvature; decay beside the step, as AdamW's
-    and that of dl4py's updaters, would undo what a search found.
+    ``l2`` is DL4J's penalty l2/2·‖x‖² (what torch's SGD calls ``weight_decay``), a part
+    of the function that is minimised and of its curvature. Decay beside the step, the
+    ``weight_decay`` of AdamW and of dl4py's updaters, would undo what a search found,
+    and is refused.
 
     A subclass writes :meth:`advance`, and keeps what it remembers in ``memory``:
     tensors and plain numbers, replaced rather than changed, so that a step that fails
@@ -48,7 +49,7 @@ class Solver(torch.optim.Optimizer):
     Args:
         params: parameters or groups, as for any torch optimizer.
         hyper: name → default of the hyper-parameters that a group may set for itself,
-            ``lr`` and ``weight_decay`` among them.
+            ``lr`` and ``l2`` among them.
         maximize: go uphill.
         process_group: the ranks that solve one problem together; default: all of
             them. Loss and gradient are their means.
@@ -64,7 +65,7 @@ class Solver(torch.optim.Optimizer):
     Example:
         >>> class Descent(Solver):
         ...     def __init__(self, params, lr=0.1):
-        ...         super().__init__(params, {"lr": lr, "weight_decay": 0.0})
+        ...         super().__init__(params, {"lr": lr, "l2": 0.0})
         ...
         ...     def advance(self, problem):
         ...         return problem.x - problem.per_group("lr") * problem.gradient
@@ -98,7 +99,10 @@ class Solver(torch.optim.Optimizer):
         *,
         maximize: bool = False,
         process_group: Any = None,
+        **others: Any,
     ) -> None:
+        own = dict.fromkeys((*hyper, *parameters(type(self)), "maximize"))
+        options.refuse(type(self), others, list(own))
         if not isinstance(maximize, bool):
             self.wrong("maximize", "True or False", maximize)
         self.memory: dict[str, Any] = {}
@@ -196,7 +200,7 @@ class Solver(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         group = {**self.defaults, **param_group}
-        for name in ("lr", "weight_decay"):
+        for name in ("lr", "l2"):
             value = group.get(name, 0.0)
             number = isinstance(value, (int, float, Tensor)) and value is not True
             if not (number and math.isfinite(value) and value >= 0):
@@ -293,6 +297,8 @@ class Solver(torch.optim.Optimizer):
                     f".load_state_dict: expected a state of {self.kind}, got one of "
                     f"{found}; go on with that, or begin anew without its state"
                 )
+            for group in rest["param_groups"]:
+                options.refuse_in_group(type(self), group, list(self.defaults))
             return rest
 
         def keep(_: Any) -> None:

@@ -22,7 +22,7 @@ from dl4py.solvers.problem import Closure, Problem
 from dl4py.solvers.quadratic_model import Matrix, Model
 
 _WAY = (
-    "use a loss of torch.nn.functional or dl4py.losses and weight_decay= for "
+    "use a loss of torch.nn.functional or dl4py.losses and l2= for "
     "penalties, or HessianFree(curvature='hessian')"
 )
 
@@ -38,7 +38,7 @@ class HessianFree(Solver):
 
     Args:
         params: parameters or groups; a group may have its own ``lr`` and
-            ``weight_decay``.
+            ``l2``.
         lr: η >= 0, the first length the search tries.
         damping: the first λ >= 0, in units of the loss; ``"auto"``: gᵀBg / gᵀg, which
             is an upper end, so that λ is multiplied with ``damping_factor``⁴ until ρ is
@@ -77,7 +77,7 @@ class HessianFree(Solver):
             memory at a time; in exchange a product costs about two more gradients,
             since graphs are built anew for each.
         max_num_line_search_iterations: lengths tried, each 0.8 of the one before, >= 1.
-        weight_decay: adds weight_decay/2·‖x‖² to the loss, exactly.
+        l2: adds l2/2·‖x‖² to the loss, exactly.
         maximize: go uphill.
         process_group: the ranks that solve one problem together.
 
@@ -135,9 +135,10 @@ class HessianFree(Solver):
         preconditioner_exponent: float = 0.75,
         micro_batches: int = 1,
         max_num_line_search_iterations: int = 60,
-        weight_decay: float = 0.0,
+        l2: float = 0.0,
         maximize: bool = False,
         process_group: Any = None,
+        **others: Any,
     ) -> None:
         if damping != "auto" and not _within(damping, 0, math.inf):
             self.wrong("damping", "'auto' or a number >= 0", damping)
@@ -197,9 +198,10 @@ class HessianFree(Solver):
         self.iterations = max_num_line_search_iterations
         super().__init__(
             params,
-            {"lr": lr, "weight_decay": weight_decay},
+            {"lr": lr, "l2": l2},
             maximize=maximize,
             process_group=process_group,
+            **others,
         )
 
     def step(
@@ -285,7 +287,7 @@ class HessianFree(Solver):
         scale: Tensor | None = None
         if self.preconditioner is not None:
             d = self._diagonal(model)
-            decay = problem.per_group("weight_decay")
+            decay = problem.per_group("l2")
             scale = (d + decay + damping) ** self.preconditioner_exponent
         start = self.memory.get("solution")
         start = torch.zeros_like(g) if start is None else self.cg_decay * start
@@ -352,7 +354,7 @@ class HessianFree(Solver):
         bent = model.product(g)
         first = g.dot(bent).abs() / g.dot(g)
         if problem.decays:
-            bent = bent - problem.per_group("weight_decay") * g
+            bent = bent - problem.per_group("l2") * g
         damping, some = problem.read(first, bent.any())
         if not some:
             self.fail(

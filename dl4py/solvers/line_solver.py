@@ -32,7 +32,7 @@ class LineSolver(Solver):
 
     Args:
         params: parameters or groups; a group may have its own ``lr`` and
-            ``weight_decay``.
+            ``l2``.
         direction: where to go.
         lr: η >= 0, what the direction is multiplied with before the search.
         line_search: a name (``"dl4j"``, ``"armijo"``, ``"strong_wolfe"``,
@@ -40,7 +40,7 @@ class LineSolver(Solver):
         max_num_line_search_iterations: points a search may try, >= 1; ``None``: what
             suits the search.
         max_iter: directions and searches of one step, on the same data, >= 1.
-        weight_decay: adds weight_decay/2·‖x‖² to the loss.
+        l2: adds l2/2·‖x‖² to the loss.
         maximize: go uphill.
         tolerance_grad: a step ends early where ‖g‖ is less than it.
         tolerance_change: a step ends early where the loss changed by less than it.
@@ -81,7 +81,7 @@ class LineSolver(Solver):
         line_search: str | Search = "dl4j",
         max_num_line_search_iterations: int | None = None,
         max_iter: int = 1,
-        weight_decay: float = 0.0,
+        l2: float = 0.0,
         maximize: bool = False,
         tolerance_grad: float = 0.0,
         tolerance_change: float = 0.0,
@@ -89,6 +89,7 @@ class LineSolver(Solver):
         process_group: Any = None,
         step_function: str | None = None,
         dl4j_exact: bool = False,
+        **others: Any,
     ) -> None:
         if not isinstance(dl4j_exact, bool):
             self.wrong("dl4j_exact", "True or False", dl4j_exact)
@@ -121,9 +122,10 @@ class LineSolver(Solver):
         self.bounds = self._bounds(bounds)
         super().__init__(
             params,
-            {"lr": lr, "weight_decay": weight_decay},
+            {"lr": lr, "l2": l2},
             maximize=maximize,
             process_group=process_group,
+            **others,
         )
 
     def _search(self, given: str | Search) -> Search:

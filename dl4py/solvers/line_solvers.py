@@ -24,7 +24,7 @@ class LineGradientDescent(LineSolver):
     The first step tried is 1, later ones are twice the one accepted last.
 
     Args:
-        params, lr, line_search, max_num_line_search_iterations, max_iter, weight_decay,
+        params, lr, line_search, max_num_line_search_iterations, max_iter, l2,
             maximize, process_group: as in :class:`LineSolver`.
 
     Example:
@@ -68,7 +68,7 @@ class ConjugateGradient(LineSolver):
     """Non-linear conjugate gradients: d₊ = -P·g₊ + β·d, x ← x + t·η·d.
 
     Args:
-        params, lr, max_num_line_search_iterations, max_iter, weight_decay, maximize,
+        params, lr, max_num_line_search_iterations, max_iter, l2, maximize,
             process_group: as in :class:`LineSolver`.
         beta: ``"hz"`` (Hager-Zhang), ``"pr"`` (Polak-Ribière+, DL4J's formula),
             ``"fr"``, ``"hs"`` or ``"dy"``; see
@@ -147,7 +147,7 @@ class LBFGS(LineSolver):
     that batches are never mixed.
 
     Args:
-        params, lr, line_search, max_num_line_search_iterations, max_iter, weight_decay,
+        params, lr, line_search, max_num_line_search_iterations, max_iter, l2,
             maximize, bounds, process_group: as in :class:`LineSolver`. The default
             search is not DL4J's, since it goes on where float32 hides the fall of the
             loss; small losses to the last digit take ``max_iter=20``.

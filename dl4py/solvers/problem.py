@@ -23,7 +23,7 @@ Closure = Callable[..., Any]
 class Problem:
     """A closure as a function of one flat vector, for the length of one step.
 
-    The function is the closure's loss, with weight_decay/2·‖x‖² of the groups added,
+    The function is the closure's loss, with l2/2·‖x‖² of the groups added,
     its sign turned where the solver maximizes, and the mean over all ranks.
 
     Args:
@@ -74,7 +74,7 @@ class Problem:
         self._alike = all(
             p.device == self.device and p.dtype == self.dtype for p in self.params
         )
-        self.decays = any(group.get("weight_decay", 0.0) for group, _ in self._parts)
+        self.decays = any(group.get("l2", 0.0) for group, _ in self._parts)
         self._sign = -1.0 if solver.param_groups[0]["maximize"] else 1.0
         self.x = self.flat([p.detach() for p in self.params])
         self.loss = self.gradient = self.x.new_zeros(())
@@ -125,7 +125,7 @@ class Problem:
             self.solver.fail(
                 ".step(closure): the closure changed gradients after backward(), and "
                 "neither to 0 nor by clipping, so that they are no longer those of the "
-                "loss that it returns. Write penalties as weight_decay= or into the "
+                "loss that it returns. Write penalties as l2= or into the "
                 "loss, scale layers by the lr of their groups, let backward() see the "
                 "rest"
             )
@@ -304,7 +304,7 @@ class Problem:
         if gradient is not None and self._grads.notes:
             self._bare = gradient
         if self.decays:
-            decay = self.per_group("weight_decay")
+            decay = self.per_group("l2")
             loss = loss + 0.5 * (decay * x).dot(x)
             if gradient is not None:
                 gradient = gradient + decay * x

@@ -77,7 +77,7 @@ class Model:
         if self.sign < 0:
             total.neg_()
         if problem.decays:
-            total += problem.per_group("weight_decay") * v
+            total += problem.per_group("l2") * v
         return problem.free(total)
 
     def fall(self, p: Tensor) -> Tensor:

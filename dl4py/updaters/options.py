@@ -23,6 +23,7 @@ TRANSLATIONS: dict[str, tuple[str, ...]] = {
     "eps": ("epsilon",),
     "alpha": ("rms_decay",),
     "momentum": ("beta1",),
+    "weight_decay": ("l2",),  # of solvers; every updater has it by torch's name
     "learning_rate": ("lr",),
     "learningRate": ("lr",),
 }
@@ -30,7 +31,7 @@ WAYS = {
     "foreach": "leave it out: a step is one pass over all parameters anyway",
     "fused": "leave it out: a step is one pass over all parameters anyway",
     "differentiable": "leave it out: autograd does not record a step",
-    "weight_decay": "add the penalty to the loss",  # every updater takes it
+    "l2": "add the penalty to the loss; weight_decay=... is the decoupled decay",
 }
 
 

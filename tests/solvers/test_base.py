@@ -18,9 +18,9 @@ from tests.solving import EVERY
 class Descent(Solver):
     """x - lr·g after one trial of the value; what a test wants to see is kept."""
 
-    def __init__(self, params, lr=0.1, weight_decay=0.0, trials=1, **options):
+    def __init__(self, params, lr=0.1, l2=0.0, trials=1, **options):
         self.count = trials
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, **options)
+        super().__init__(params, {"lr": lr, "l2": l2}, **options)
 
     def advance(self, problem):
         self.problem = problem
@@ -215,7 +215,7 @@ class TestValue:
 class TestGroups:
     def test_rates_decay_and_direction(self):
         a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1).double())
-        groups = [{"params": [a], "lr": 0.5}, {"params": [b], "weight_decay": 2.0}]
+        groups = [{"params": [a], "lr": 0.5}, {"params": [b], "l2": 2.0}]
         solver = Descent(groups, lr=0.25, maximize=True)
         solver.step(closure_of(solver, lambda: 3 * a.sum() + 5 * b.sum()))
         # minimised is -(3Σa + 5Σb) + b²
@@ -325,7 +325,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="FSDP.*strategy='ddp'"):
             Descent([split])
 
-    @pytest.mark.parametrize("name", ["lr", "weight_decay"])
+    @pytest.mark.parametrize("name", ["lr", "l2"])
     def test_arguments(self, name):
         w = nn.Parameter(torch.zeros(2))
         with pytest.raises(

@@ -173,10 +173,10 @@ def test_loss_falls(loss, preconditioner):
     assert all(b < a for a, b in zip(seen, seen[1:], strict=False))
 
 
-def test_weight_decay_is_a_penalty():
+def test_l2_is_a_penalty():
     """Its minimum is ridge regression's."""
     net = nn.Linear(4, 3, bias=False).double()
-    solver = HessianFree(net.parameters(), weight_decay=0.1, damping=1e-6)
+    solver = HessianFree(net.parameters(), l2=0.1, damping=1e-6)
     for _ in range(4):
         solver.step(closure_of(solver, net, LOSSES["mse"]))
     a = X.T @ X * 2 / 36 + 0.1 * torch.eye(4).double()
@@ -306,7 +306,7 @@ def test_by_name():
 
 
 def test_a_networks_penalties_are_curvature_too():
-    """``l2`` of a configuration is what ``weight_decay`` is to the optimizer."""
+    """``l2`` of a configuration is what ``l2`` is to the optimizer."""
 
     def built(l2):
         chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2(l2)
@@ -319,7 +319,7 @@ def test_a_networks_penalties_are_curvature_too():
     y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (30,), generator=g)]
     weights = [p for p in twin.parameters() if p.dim() == 2]
     biases = [p for p in twin.parameters() if p.dim() == 1]
-    groups = [{"params": weights, "weight_decay": 0.05}, {"params": biases}]
+    groups = [{"params": weights, "l2": 0.05}, {"params": biases}]
     solver = HessianFree(groups)
 
     def closure():

@@ -18,7 +18,7 @@ class TestMicroBatches:
         [
             {},
             {"curvature": "hessian"},
-            {"weight_decay": 0.01, "damping": 0.1},
+            {"l2": 0.01, "damping": 0.1},
             {"maximize": True, "damping": 1.0},
         ],
         ids=str,

@@ -125,7 +125,7 @@ class TestNoCurvature:
             "MAE": lambda z: dl4py.losses.get("MAE")(z, target),
         }
 
-    @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}])
+    @pytest.mark.parametrize("options", [{}, {"l2": 0.1}])
     @pytest.mark.parametrize("name", ["l1_loss", "nll_loss", "MAE"])
     def test_is_said(self, name, options):
         net = network()

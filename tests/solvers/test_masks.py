@@ -103,7 +103,7 @@ class TestMask:
 
         def run(masked):
             w = nn.Parameter(start.clone() if masked else start[free == 1].clone())
-            options = {} if name == "exact" else {"weight_decay": 0.3}
+            options = {} if name == "exact" else {"l2": 0.3}
             if name == "ConjugateGradient":  # whose scale is of all numbers
                 options["preconditioner"] = None
             solver = EVERY[name]([w], **options)
@@ -162,7 +162,7 @@ class TestMask:
 
     def test_what_is_held_does_not_decay(self):
         w = nn.Parameter(torch.tensor([2.0, 3.0]))
-        solver = LBFGS([w], weight_decay=0.5)
+        solver = LBFGS([w], l2=0.5)
 
         def closure():
             solver.zero_grad()

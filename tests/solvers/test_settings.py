@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dl4py.solvers import LBFGS, ConjugateGradient
-from tests.solving import SOLVERS, quadratic, solve
+from tests.solving import EVERY, SOLVERS, quadratic, solve
 
 
 class TestBounds:
@@ -81,7 +81,7 @@ class TestSettings:
         groups = [
             {"params": [a]},
             {"params": [b], "lr": 0.0},
-            {"params": [c], "weight_decay": 2.0, "lr": 0.5},
+            {"params": [c], "l2": 2.0, "lr": 0.5},
         ]
         optimizer = solver(groups)
 
@@ -97,6 +97,22 @@ class TestSettings:
         torch.testing.assert_close(a.data, torch.ones(2), rtol=0, atol=1e-3)
         # (c - 1)² + c² has its minimum at 1/2
         torch.testing.assert_close(c.data, torch.full((2,), 0.5), rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("solver", EVERY.values(), ids=EVERY)
+    def test_decay_beside_the_step_is_refused(self, solver):
+        """A penalty belongs to the function; torch's word means something else."""
+        w = nn.Parameter(torch.ones(2))
+        with pytest.raises(TypeError, match=r"weight_decay=.*write l2="):
+            solver([w], weight_decay=0.1)
+        with pytest.raises(TypeError, match=r"weight_decay=.* group.*write l2="):
+            solver([{"params": [w], "weight_decay": 0.1}])
+        optimizer = solver([w])
+        state = optimizer.state_dict()
+        state["param_groups"][0]["weight_decay"] = 0.1
+        with pytest.raises(TypeError, match=r"weight_decay=.* group.*write l2="):
+            optimizer.load_state_dict(state)
+        with pytest.raises(TypeError, match="momentum"):
+            solver([w], momentum=0.9)
 
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_tolerances_end_a_step(self, solver):

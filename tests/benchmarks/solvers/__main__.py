@@ -135,7 +135,7 @@ def trial_costs() -> dict[str, float]:
                     seen.append((middle - began) / (time.process_time() - middle))  # noqa: B023
                 return problem.x
 
-        solver = Trying(net.parameters(), {"lr": 1.0, "weight_decay": 0.0})
+        solver = Trying(net.parameters(), {"lr": 1.0, "l2": 0.0})
 
         def closure(
             net: nn.Module = net, solver: Solver = solver, rows: Any = rows

@@ -80,7 +80,7 @@ class Run:
             structural_damping=0.03,
             cg_max_iter=100,
             cg_decay=0.95,
-            weight_decay=2e-6,
+            l2=2e-6,
         )
         self.random = torch.Generator().manual_seed(seed + 1)
         judge = torch.Generator().manual_seed(10**6)

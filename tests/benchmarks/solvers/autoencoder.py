@@ -72,7 +72,7 @@ def contestants() -> dict[str, Contestant]:
         damping=1.0,
         cg_max_iter=250,
         preconditioner="empirical",
-        weight_decay=2e-5,
+        l2=2e-5,
     )
     found = {"HessianFree": Contestant(free, chunks=10)}
     for lr in RATES:
