@@ -110,14 +110,24 @@ def test_demo_refuses_nonsense():
 
 class TestReadme:
     TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
+    PAGES = [ROOT / "README.md", *sorted((ROOT / "dl4py").rglob("*.md"))]
 
-    def test_python_blocks_run(self, tmp_path):
-        blocks = re.findall(r"```python\n(.*?)```", self.TEXT, re.S)
-        assert blocks
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_python_blocks_run(self, page, tmp_path):
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         for block in blocks:
             result = run("-c", block, cwd=tmp_path, env=env)
             assert result.returncode == 0, block + result.stderr
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_links_lead_somewhere(self, page):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), link
+
+    def test_front_page_is_short(self):
+        assert self.TEXT.count("\n") < 250
+        assert self.TEXT.count("```python") >= 3
 
     def test_ci_calls_the_test_command(self):
         commands = re.findall(r"^python3 .*", self.TEXT, re.M)
