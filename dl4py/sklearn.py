@@ -29,8 +29,9 @@ Conf = NetworkConfiguration | Callable[[int, int], NetworkConfiguration] | None
 
 
 def one_hidden_layer(n_in: int, n_out: int, **output: Any) -> NetworkConfiguration:
-    """n_in → 32 rectified units → n_out, by Adam at a rate of 0.01."""
-    chain = NeuralNetConfiguration.builder().updater("adam", lr=0.01)
+    """n_in → 32 rectified units → n_out, by Adam at 0.01, in scikit-learn's float64."""
+    chain = NeuralNetConfiguration.builder().data_type("double")
+    chain = chain.updater("adam", lr=0.01)
     chain = chain.weight_init("xavier").layer(Dense(n_out=32, activation="relu"))
     chain = chain.layer(Output(n_out=n_out, **output))
     return chain.input_type(InputType.feed_forward(n_in)).build()
