@@ -156,7 +156,13 @@ class NetworkMixin(_Base):
         if penalised:
             with torch.no_grad():
                 value = value + self.network.penalty()
-        self.log(name, value, prog_bar=True, batch_size=examples(unpacked(batch)[0]))
+        self.log(
+            name,
+            value,
+            prog_bar=True,
+            batch_size=examples(unpacked(batch)[0]),
+            sync_dist=not name.startswith("train"),  # of all ranks' examples
+        )
 
 
 def examples(x: Any) -> int:
