@@ -357,7 +357,7 @@ def _agrees(key: str, given: Any, derived: Any) -> None:
         )
 
 
-def _argument_key(item: Any, name: str) -> str:
+def argument_key(item: Any, name: str) -> str:
     return str(getattr(item, "json", {}).get(name, camel(name)))
 
 
@@ -369,7 +369,7 @@ def _named_fields(value: Named, path: str) -> dict[str, Any]:
     item = value.entry.item
     fields: dict[str, Any] = {}
     for name, argument in value.args:
-        key = _argument_key(item, name)
+        key = argument_key(item, name)
         if key == "weights":  # DL4J leaves the key out where there are none
             if argument is not None:
                 data = [float(w) for w in argument]
@@ -387,7 +387,7 @@ def _build_named(entry: Entry[Any], content: dict[str, Any]) -> Named:
     args: dict[str, Any] = {}
     rest = dict(content)
     for name in parameters(entry.item):
-        key = _argument_key(entry.item, name)
+        key = argument_key(entry.item, name)
         number = rest.pop(key, inspect.Parameter.empty)
         schedule = rest.pop(_schedule_key(key), None)
         if schedule is not None:
