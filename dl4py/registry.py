@@ -108,7 +108,8 @@ class Registry(Generic[T]):
             names: DL4J's names of the item, ``_`` as in DL4J's enum, and those under
                 which torch or Keras have exactly the same; the first is its key.
             java: DL4J's class, relative to the registry's package, or whole where it
-                starts with ``org.``; needed only for items that DL4J's files know.
+                starts with ``org.``; a class of your own in Java is whole where it has
+                a package. Needed only for items that DL4J's files know.
             near: names, with spaces between them, under which torch or Keras have
                 almost the same → what differs, for the error.
 
@@ -122,12 +123,15 @@ class Registry(Generic[T]):
         """
         if not names:
             raise ValueError(f"{self.kind}: add(...) needs at least one name")
-        whole = java is None or java.startswith("org.")
-        full = java if whole else f"{self.package}.{java}"
 
         def register(item: A) -> A:
+            ours = _qualname(item).startswith("dl4py.")
+            whole = (
+                java is None or java.startswith("org.") or ("." in java and not ours)
+            )
+            full = java if whole else f"{self.package}.{java}"
             entry: Entry[Any] = Entry(item, names, full)
-            if not _qualname(item).startswith("dl4py."):  # ours are being imported
+            if not ours:  # ours are being imported
                 self._fill()
             for name in names:
                 known = self._entries.get(canonical(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dl4py.config import NeuralNetConfiguration
-from dl4py.config.codec import DL4JFormatError, at, replace
+from dl4py.config.codec import DL4JFormatError, at, parse, replace
+from dl4py.config.eras import ERAS, TODAY, Era, recognise
 from dl4py.config.settings import data_type
 from dl4py.io.archive import (
     COEFFICIENTS,
@@ -25,9 +27,11 @@ from dl4py.io.archive import (
     write_model,
 )
 from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
-from dl4py.layers import View
+from dl4py.layers import Convolution1D, View
+from dl4py.layers.convolutional import as_it_is
 from dl4py.network import Network
 from dl4py.network.build import DTYPES, build
+from dl4py.network.tracks import Track
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
 from dl4py.normalizers.files import is_custom
 
@@ -43,8 +47,9 @@ def restore(
     path: str | os.PathLike[str] | IO[bytes],
     dtype: torch.dtype | str | None = None,
     dl4j_exact: bool = True,
+    release: str | None = None,
 ) -> Network:
-    """A network from a model zip that DL4J 1.0.0-M2.1 wrote.
+    """A network from a model zip that DL4J 0.5.0 to 1.0.0-M2.1 wrote.
 
     It predicts what Java predicted, and ``fit`` goes on as Java would: parameters,
     running statistics, updater state, iteration and epoch come from the file.
@@ -53,9 +58,16 @@ def restore(
         path: a path, or a binary file that can seek.
         dtype: of the network; default: that of the file's parameters.
         dl4j_exact: whether DL4J's faults are reproduced too.
+        release: that of DL4J which wrote the file, e.g. ``"1.0.0-M1"``; needed only
+            where the file does not tell how kernels of :class:`Convolution1D` lie,
+            which a warning says: beta7 wrote them otherwise than M1.
 
     Returns:
         the network in eval mode.
+
+    What old releases wrote is read as M2.1 reads it, and what M2.1 drops is kept:
+    ``dl4py inspect`` says what. Java objects in a file are never read; a warning names
+    them.
 
     Raises:
         DL4JFormatError: where the file is not what DL4J writes, or needs a layer that
@@ -73,7 +85,8 @@ def restore(
     except ValueError as error:
         raise ValueError(f"restore(dtype=...): {error}") from None
     with ModelReader(path) as reader:
-        net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
+        era, net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
+        _warn_of_objects(reader)
         if NORMALIZER in reader:
             net.normalizer = _normalizer(reader)
         count = net.num_params()
@@ -86,22 +99,23 @@ def restore(
                 "parameters"
             )
         with reader.array(COEFFICIENTS) as stream:
-            _check(stream, reader, COEFFICIENTS, count)
+            _check(stream, reader, COEFFICIENTS, count, era)
+            torch_first = _kernels_of(net, era, stream, release, reader.name)
             net.conf = replace(net.conf, data_type=wanted or stream.header.type)
             net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
             for view in net.views():
-                _fill(stream, view, view.tensor)
+                _fill(stream, view, view.tensor, torch_first)
         with at(f"{reader.name}:{CONFIGURATION}: $"):
             optimizer = net.optimizer  # once: it looks at all layers each time
-            segments = list(optimizer.segments())
+            segments = _as_written(list(optimizer.segments()), era)
         entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
         if entry is not None:
             with reader.array(entry) as stream:
                 numbers = sum(track.view.size for _, track in segments)
-                _check(stream, reader, entry, numbers)
+                _check(stream, reader, entry, numbers, era)
                 for name, track in segments:
                     state = optimizer.state[track.tensor][name]
-                    _fill(stream, track.view, state)
+                    _fill(stream, track.view, state, torch_first)
     return net.eval()
 
 
@@ -113,26 +127,80 @@ def _normalizer(reader: ModelReader) -> Normalizer | bytes:
     return read_normalizer(data, f"{reader.name}:{NORMALIZER}")
 
 
-def _planned(reader: ModelReader, dl4j_exact: bool) -> Network:
-    """The network on the meta device."""
+def _planned(reader: ModelReader, dl4j_exact: bool) -> tuple[Era, Network]:
+    """The era of the file, and the network on the meta device."""
     text = reader.text()
     try:
-        conf = NeuralNetConfiguration.from_json(text)
+        content = parse(text)
+        conf = NeuralNetConfiguration.from_dict(content)
         with at("$"):
-            return build(conf, dl4j_exact, draw=False)
+            return recognise(content), build(conf, dl4j_exact, draw=False)
     except DL4JFormatError as error:
         where = f"{reader.name}:{CONFIGURATION}"
         raise DL4JFormatError(f"{where}: {error}") from error
 
 
-def _check(stream: ArrayStream, reader: ModelReader, entry: str, count: int) -> None:
+RELEASES = ("beta7", "M1", "M1.1", "M2", "M2.1")  # that state formats of 1-D layers
+
+
+def _kernels_of(
+    net: Network, era: Era, stream: ArrayStream, release: str | None, name: str
+) -> bool:
+    """Whether kernels of one axis lie as torch's: up to beta7, later time comes first.
+
+    M2 was the first to write vectors; of a row that states formats nothing tells.
+    """
+    word = None if release is None else release.removeprefix("1.0.0-")
+    if word is not None and word not in RELEASES:
+        raise ValueError(
+            f"restore(release=...): expected one of {', '.join(RELEASES)}, got "
+            f"{release!r}; older files tell it themselves"
+        )
+    kernels = [node for node in net.nodes if isinstance(node.layer, Convolution1D)]
+    if not kernels or era.releases != TODAY:
+        return bool(kernels)
+    if word is not None or len(stream.header.shape) == 1:
+        return word == "beta7"
+    warnings.warn(
+        f"{name}: the kernels of {kernels[0].name} are read as 1.0.0-beta7 wrote them; "
+        "the file could be of M1 or M1.1, which wrote them otherwise: "
+        "restore(..., release='1.0.0-M1'), or '1.0.0-beta7' to be sure of it",
+        stacklevel=3,
+    )
+    return True
+
+
+def _as_written(segments: list[tuple[str, Track]], era: Era) -> list[tuple[str, Track]]:
+    """The updater's state in the file's order: up to 0.8.0 one parameter at a time."""
+    if era.key != next(iter(ERAS)):
+        return segments
+    places = {id(track): i for i, (_, track) in reversed([*enumerate(segments)])}
+    return sorted(segments, key=lambda segment: places[id(segment[1])])
+
+
+def _warn_of_objects(reader: ModelReader) -> None:
+    found = [f"{entry} ({lost})" for entry, lost in reader.skipped().items()]
+    if found:
+        warnings.warn(
+            f"{reader.name}: Java objects are never read, left out: {'; '.join(found)}",
+            stacklevel=3,
+        )
+
+
+def _check(
+    stream: ArrayStream,
+    reader: ModelReader,
+    entry: str,
+    count: int,
+    era: Era | None = None,
+) -> None:
     where = f"{reader.name}:{entry}"
     if stream.header.type not in _TORCH:
         raise DL4JFormatError(f"{where}: parameters of type {stream.header.type}")
     if stream.header.length != count:
         raise DL4JFormatError(
             f"{where}: {stream.header.length} numbers, the configuration implies "
-            f"{count}"
+            f"{count}{f'; read as {era}' if era and era.old else ''}"
         )
 
 
@@ -148,8 +216,10 @@ def _in_place(view: View, t: Tensor) -> bool:
     return whole and view.flat(t).data_ptr() == t.data_ptr()
 
 
-def _fill(stream: ArrayStream, view: View, t: Tensor) -> None:
+def _fill(stream: ArrayStream, view: View, t: Tensor, torch_first: bool) -> None:
     t = t.detach()
+    if torch_first and isinstance(view.owner, Convolution1D) and t.dim() == 3:
+        view = dataclasses.replace(view, shaped=as_it_is)
     same = t.dtype == _TORCH[stream.header.type] and t.dtype != torch.bfloat16
     if same and t.device.type == "cpu" and _in_place(view, t):
         stream.fill(t.view(-1).numpy())

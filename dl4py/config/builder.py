@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dl4py.config.chain import MultiLayerConfiguration
-from dl4py.config.codec import parse
-from dl4py.config.eras import current
+from dl4py.config.codec import DL4JFormatError, parse
+from dl4py.config.eras import current, recognise
 from dl4py.config.graph import ComputationGraphConfiguration
 from dl4py.config.graph_builder import GraphBuilder
 from dl4py.config.inputs import InputType
@@ -74,10 +74,16 @@ class NeuralNetConfiguration:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Any:
         """As :meth:`from_json`, from plain Python types."""
-        content = current(content)
-        if "vertices" in content and "confs" not in content:
-            return ComputationGraphConfiguration.from_dict(content)
-        return MultiLayerConfiguration.from_dict(content)
+        era = recognise(content)
+        try:
+            content = current(content, era)
+            if "vertices" in content and "confs" not in content:
+                return ComputationGraphConfiguration.from_dict(content)
+            return MultiLayerConfiguration.from_dict(content)
+        except DL4JFormatError as error:
+            if not era.old:
+                raise
+            raise DL4JFormatError(f"{error}; read as {era}") from error
 
     Builder = builder
     fromJson = from_json

@@ -16,11 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from dl4py import registry as registries
 from dl4py.registry import (
+    ACTIVATIONS,
     DISTRIBUTIONS,
+    LAYERS,
+    LOSSES,
     REGISTRIES,
+    VERTICES,
     Entry,
     Named,
+    Registry,
     camel,
     json_key,
     parameters,
@@ -219,11 +225,48 @@ def decode(value: Any, path: str = "$") -> Any:
     entry = _java_entry(value[tag])
     if entry is None:
         _refuse_code(value, value[tag], path)
-        kind = path.rpartition(".")[2].partition("[")[0] or "object"
-        raise DL4JFormatError(f"{path}: unknown {kind} {shown(value[tag])}")
+        key = path.rpartition(".")[2].partition("[")[0]
+        registry = _registry_at(path)
+        if registry is not None:
+            raise DL4JFormatError(f"{path}: {unregistered(registry, value[tag])}")
+        raise DL4JFormatError(f"{path}: unknown {key or 'object'} {shown(value[tag])}")
     content = {k: v for k, v in value.items() if k != tag}
     with at(path):
         return _build(entry, content, path)
+
+
+# classes of old releases that DL4J took out → why there is none here
+_GONE = {
+    "RBM": "restricted Boltzmann machines ended with 0.9.1",
+    "gru": "GRUs ended with 0.5.0",
+}
+
+
+def unregistered(registry: Registry[Any], java: str) -> str:
+    """What to say of a class that nobody registered."""
+    simple = java.rpartition(".")[2]
+    if simple in _GONE and registry is LAYERS:
+        return f"{simple}: {_GONE[simple]}, DL4J 1.0.0-M2.1 has none, nor have we"
+    name = next(n for n, r in vars(registries).items() if r is registry)
+    return (
+        f"unknown {registry.kind} {shown(java)}: a class of somebody's own needs a "
+        f"twin in Python; register it with @{name}.add('name', java={shown(java)})"
+    )
+
+
+_LAYER_KEYS = ("layer", "fwd", "bwd", "underlying")
+
+
+def _registry_at(path: str) -> Registry[Any] | None:
+    """The registry of what may stand at a place of a configuration."""
+    place, _, key = path.rpartition(".")
+    if place == "$.vertices":
+        return VERTICES
+    if key in _LAYER_KEYS:
+        return LAYERS
+    if "activation" in key.lower():
+        return ACTIVATIONS
+    return LOSSES if key == "lossFn" else None
 
 
 def _refuse_code(value: Mapping[str, Any], java: str, path: str) -> None:

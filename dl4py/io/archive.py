@@ -27,6 +27,12 @@ UPDATER_STATE = "updaterState.bin"
 OWN_STATE = "dl4pyUpdaterState.bin"  # the same where DL4J could not load it
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
+# Java objects, which are never read: entry, or folder → what is lost
+JAVA_OBJECTS = {
+    "updater.bin": "training goes on with a new updater",
+    "preprocessor.bin": "data must be preprocessed by yourself",
+    "objects/": "objects that somebody added",
+}
 
 TEXT_LIMIT = 4 << 20  # bytes of what is read whole; a layer's JSON has about 3000
 _TEXT_RATIO = 128  # or, if more, bytes for each one of a file, parameters included
@@ -99,6 +105,15 @@ class ModelReader:
 
     def __contains__(self, entry: str) -> bool:
         return entry in self._zip.namelist()
+
+    def skipped(self) -> dict[str, str]:
+        """Entries that hold Java objects → what is lost without them."""
+        return {
+            entry: lost
+            for entry in self._zip.namelist()
+            for name, lost in JAVA_OBJECTS.items()
+            if entry == name or (name.endswith("/") and entry.startswith(name))
+        }
 
     def size(self, entry: str) -> int:
         """The size that the archive states for an entry, 0 if there is none."""

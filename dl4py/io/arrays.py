@@ -57,6 +57,7 @@ class Header:
     order: str
     type: str
     length: int
+    mode: str = "MIXED_DATA_TYPES"  # of allocation: it tells the era of an array
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -122,8 +123,8 @@ class _Reader:
         except UnicodeDecodeError:
             raise self.fail(f"{what} is no ASCII text") from None
 
-    def buffer(self, what: str) -> tuple[int, str]:
-        """Length and element type of the buffer that begins here."""
+    def buffer(self, what: str) -> tuple[int, str, str]:
+        """Length, element type and mode of the buffer that begins here."""
         mode = self.text(f"allocation mode of {what}")
         if mode in _SHORT_LENGTH:
             (length,) = struct.unpack(">i", self.take(4, f"length of {what}"))
@@ -133,7 +134,7 @@ class _Reader:
             raise self.fail(f"unknown allocation mode {mode!r} of {what}")
         if length < 0:
             raise self.fail(f"length of {what} is {length}")
-        return length, self.text(f"element type of {what}")
+        return length, self.text(f"element type of {what}"), mode
 
 
 def _size_left(file: IO[bytes]) -> int | None:
@@ -147,7 +148,7 @@ def _size_left(file: IO[bytes]) -> int | None:
 
 
 def _header(r: _Reader) -> Header:
-    words, kind = r.buffer("the shape information")
+    words, kind, _ = r.buffer("the shape information")
     if kind not in ("INT", "LONG"):
         raise r.fail(f"shape information of type {kind!r}")
     if not 4 <= words <= 2 * _MAX_RANK + 4:
@@ -165,10 +166,10 @@ def _header(r: _Reader) -> Header:
         s < 0 for s, n in zip(strides, shape, strict=True) if n != 1
     ):
         raise r.fail(f"negative sizes: shape {shape}, strides {strides}")
-    length, name = r.buffer("the elements")
+    length, name, mode = r.buffer("the elements")
     if name not in TYPES:
         raise r.fail(f"elements of type {name!r} cannot be read")
-    header = Header(shape, strides, chr(code), name, length)
+    header = Header(shape, strides, chr(code), name, length, mode)
     count = math.prod(shape)
     if count > length:
         raise r.fail(f"shape {shape} needs {count} elements, the buffer has {length}")

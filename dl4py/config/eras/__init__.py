@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dl4py.config.codec import DL4JFormatError, at
+from dl4py.config.codec import at
 from dl4py.config.eras.beta import AROUND, NETWORK, filled, from_100b3
 from dl4py.config.eras.early import from_050, from_060, from_072, from_080, from_091
 from dl4py.config.eras.parts import Part, confs, kind, nested
-from dl4py.config.eras.recognition import ERAS, Era, recognise
+from dl4py.config.eras.recognition import ERAS, TODAY, Era, recognise
 from dl4py.config.eras.tags import classes
 
-__all__ = ["ERAS", "RELEASES", "Era", "current", "recognise"]
+__all__ = ["ERAS", "RELEASES", "TODAY", "Era", "current", "recognise"]
 
 Change = Callable[[Part, Part], None]
 RELEASES: tuple[Change, ...] = (
@@ -41,16 +41,12 @@ def current(content: Mapping[str, Any], era: Era | None = None) -> Part:
         era: that of ``content``, where it is known already.
 
     Raises:
-        DL4JFormatError: naming the place and the era that was assumed, where the
-            content contradicts it.
+        DL4JFormatError: naming the place, where the content contradicts its era.
     """
     era = era or recognise(content)
     if era.key not in _FIRST:
         return filled(content)  # type: ignore[no-any-return]
-    try:
-        return _older(content, RELEASES[RELEASES.index(_FIRST[era.key]) :])
-    except DL4JFormatError as error:
-        raise DL4JFormatError(f"{error}; read as {era}") from error
+    return _older(content, RELEASES[RELEASES.index(_FIRST[era.key]) :])
 
 
 def _older(content: Mapping[str, Any], changes: tuple[Change, ...]) -> Part:
@@ -62,8 +58,9 @@ def _older(content: Mapping[str, Any], changes: tuple[Change, ...]) -> Part:
                     change(layer, conf)
     if "redistributeParams" in found:
         _flatten_images(found)
-    for _, conf in [*confs(found), ("", found.get("defaultConfiguration"))]:
-        for key in AROUND if isinstance(conf, dict) else ():
+    default = found.get("defaultConfiguration")
+    for _, conf in [*confs(found), *[("", default)] * isinstance(default, dict)]:
+        for key in AROUND:
             conf.pop(key, None)
     for key in NETWORK:
         found.pop(key, None)
@@ -78,8 +75,8 @@ def _flatten_images(content: Part) -> None:
     given = content.setdefault("inputPreProcessors", {})
     channels = 0
     for i, (path, conf) in enumerate(confs(content)):
-        layer = conf.get("layer")
-        name = kind(layer) if isinstance(layer, dict) else ""
+        layer = conf["layer"] if isinstance(conf.get("layer"), dict) else {}
+        name = kind(layer)
         if name == "ConvolutionLayer":
             channels = layer.get("nout") or 0
         elif name in ("DenseLayer", "OutputLayer") and channels:

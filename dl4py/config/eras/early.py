@@ -55,7 +55,13 @@ def number(part: Mapping[str, Any], key: str) -> float | None:
 
 
 def from_050(layer: Part, conf: Part) -> None:
-    """0.5.0: losses were names."""
+    """0.5.0: losses were names, and no running statistics were kept."""
+    names = conf.get("variables")
+    if kind(layer) == "BatchNormalization" and names and "mean" not in names:
+        raise ValueError(
+            "0.5.0 kept no running mean and variance of a BatchNormalization in its "
+            "files: what it predicted cannot be told"
+        )
     name = layer.get("lossFunction")
     if (
         not isinstance(name, str)

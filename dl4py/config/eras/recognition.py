@@ -1,6 +1,6 @@
-"""Which releases wrote a configuration: nothing in it says so, everything hints at it.
+"""Which releases wrote a configuration: nothing in it says so, much hints at it.
 
-Each hint leaves some eras possible; those that all hints leave are the answer, and hints
+Each hint leaves some eras possible. Those that all hints leave are the answer; hints
 that leave none contradict each other.
 """
 
@@ -30,10 +30,16 @@ class Era:
     because: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def old(self) -> bool:
+        """Whether today's readers could take it for something else."""
+        return self.key != _D or self.releases != TODAY
+
     def __str__(self) -> str:
         return f"a file of {self.releases} ({self.because})"
 
 
+TODAY = "1.0.0-beta7 to M2.1"
 ERAS = {
     "wrapped": "0.5.0 to 0.8.0",
     "wrapped, own updaters": "0.9.0 to 1.0.0-alpha",
@@ -169,11 +175,11 @@ def _narrowed(key: str, content: Mapping[str, Any]) -> tuple[str, str]:
             return "1.0.0-beta3", "'legacyBatchScaledL2' is there"
         return "1.0.0-beta to beta2", "'legacyBatchScaledL2' is not there"
     if SINCE_BETA7 & keys:
-        return "1.0.0-beta7 to M2.1", "layers state their data format"
+        return TODAY, "layers state their data format"
     classes = [str(layer.get("@class", "")) for _, layer, _ in found]
     if any(c.endswith(_WITH_FORMAT) for c in classes):
         return "1.0.0-beta4 to beta6", "layers state no data format"
-    return ERAS[_D], ""
+    return TODAY, ""
 
 
 SINCE_BETA7 = {

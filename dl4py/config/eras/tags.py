@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dl4py.config.codec import DL4JFormatError, shown
+from dl4py.config.codec import DL4JFormatError, unregistered
 from dl4py.config.eras.parts import Part, wrapped
 from dl4py.registry import (
     ACTIVATIONS,
@@ -24,15 +24,13 @@ _CLASSES = {
     "LayerVertex": "LayerVertex",
     "LossWrapper": "LossFunctionWrapper",
 }
-_GONE = {
-    "RBM": "restricted Boltzmann machines ended with 0.9.1",
-    "gru": "GRUs ended with 0.5.0",
-    "binomialSampling": "sampling preprocessors ended with 0.9.1",
-    "reshape": "this preprocessor ended with 0.9.1",
-    "unitVariance": "scaling preprocessors ended with 0.9.1",
-    "zeroMean": "scaling preprocessors ended with 0.9.1",
-    "zeroMeanAndUnitVariance": "scaling preprocessors ended with 0.9.1",
-}
+_GONE = (  # preprocessors that ended with 0.9.1
+    "binomialSampling",
+    "reshape",
+    "unitVariance",
+    "zeroMean",
+    "zeroMeanAndUnitVariance",
+)
 # where wrapped objects stand: key → their registry, and how DL4J's class is named
 Slot = tuple[Registry[Any], str]
 _LAYER: Slot = (LAYERS, "{}")
@@ -81,27 +79,16 @@ def _named(value: Any, slot: Slot, path: str) -> Any:
         return classes(value, path)
     ((name, inside),) = value.items()
     registry, pattern = slot
-    if name in _GONE and registry is not VERTICES:
+    if name in _GONE and registry is PREPROCESSORS:
         raise DL4JFormatError(
-            f"{path}: {name}: {_GONE[name]}, and DL4J 1.0.0-M2.1 has none; there is "
-            "none here"
+            f"{path}: {name}: a preprocessor that ended with 0.9.1; DL4J 1.0.0-M2.1 "
+            "has none, nor have we"
         )
     simple = _CLASSES.get(name) or pattern.format(name)
     entry = registry.by_java(simple) or registry.by_java(name)
     java = entry.java if entry is not None and entry.java else simple
     if entry is None and simple not in _CLASSES.values():
-        raise DL4JFormatError(f"{path}: {unknown(registry, name)}")
+        raise DL4JFormatError(f"{path}: {unregistered(registry, name)}")
     tag = "type" if registry is DISTRIBUTIONS else "@class"
     content: Part = {k: v for k, v in inside.items() if k != tag}
     return {tag: java, **classes(content, path)}
-
-
-def unknown(registry: Registry[Any], name: str) -> str:
-    """What to say of a class that nobody registered."""
-    word = registry.kind.upper().replace(" ", "_") + "S"
-    words = {"LOSSS": "LOSSES", "VERTEXS": "VERTICES"}
-    return (
-        f"unknown {registry.kind} {shown(name)}: a class of somebody's own needs a twin "
-        f"in Python; register it with @{words.get(word, word)}.add('name', "
-        f"java={shown(name)})"
-    )
