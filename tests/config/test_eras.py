@@ -1,13 +1,9 @@
 """JSON of old releases becomes that of the current one, which passes unchanged."""
 
 import copy
-import io
 import json
-import zipfile
 
-import numpy as np
 import pytest
-import torch
 
 import dl4py
 from dl4py.config import (
@@ -22,21 +18,7 @@ from dl4py.config import (
     Subsampling,
 )
 from dl4py.config.eras import RELEASES, current
-from dl4py.io.arrays import read_ndarray
 from tests import catalogue
-from tests.golden import SHARED
-
-RESOURCES = SHARED / "dl4j-test-resources"
-OLD = {  # files of releases before beta7 whose layers exist
-    "dl4j-integration-tests/LenetMnist/Model_RANDOM_INIT_UNTRAINED.zip",
-    "dl4j-integration-tests/MLPMnist/Model_RANDOM_INIT_UNTRAINED.zip",
-    "dl4j-integration-tests/MLPMoon/Model_RANDOM_INIT_UNTRAINED.zip",
-    "dl4j-integration-tests/RnnCsvSequenceClassification1/"
-    "Model_RANDOM_INIT_UNTRAINED.zip",
-    "regression_testing/100b4/SyntheticBidirectionalRNNGraph_100b4.bin",
-    "regression_testing/100b4/SyntheticCNN_100b4.bin",
-    "dl4j-integration-tests/Cnn3dSynthetic/Model_RANDOM_INIT_UNTRAINED.zip",
-}
 
 
 def content(*layers, **settings):
@@ -146,43 +128,3 @@ class TestReleases:
         given["confs"][0]["layer"]["stride"] = 2
         with pytest.raises(dl4py.DL4JFormatError, match="stride: .* a list of 2"):
             NeuralNetConfiguration.from_dict(given)
-
-
-@pytest.mark.skipif(not RESOURCES.is_dir(), reason="real old files are not at hand")
-@pytest.mark.parametrize("name", sorted(OLD))
-def test_real_old_files(name):
-    net = dl4py.restore(RESOURCES / name)
-    again = io.BytesIO()
-    dl4py.save(net, again)
-    assert torch.equal(dl4py.restore(again).params(), net.params())
-    with zipfile.ZipFile(RESOURCES / name) as archive:
-        assert net.num_params() and "configuration.json" in archive.namelist()
-
-
-def array(name):
-    with (RESOURCES / name).open("rb") as file:
-        return torch.from_numpy(read_ndarray(file).copy())
-
-
-@pytest.mark.skipif(not RESOURCES.is_dir(), reason="real old files are not at hand")
-class TestRealPredictions:
-    """What releases of 2019 and 2020 recorded beside their files."""
-
-    def test_images(self):
-        place = "regression_testing/100b4/SyntheticCNN"
-        net = dl4py.restore(RESOURCES / f"{place}_100b4.bin")
-        found = net.output(array(f"{place}_Input_100b4.bin"))
-        expected = array(f"{place}_Output_100b4.bin")
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-7)
-
-    def test_volumes(self):
-        place = "dl4j-integration-tests/Cnn3dSynthetic"
-        net = dl4py.restore(RESOURCES / f"{place}/Model_RANDOM_INIT_UNTRAINED.zip")
-        given = SHARED / "reference" / "recovered" / "SyntheticCNN_Input_3072.npy"
-        x = torch.from_numpy(np.load(given)).float().reshape(2, 3, 8, 8, 8)
-        expected = array(f"{place}/predictions/output_0_0.bin")
-        torch.testing.assert_close(net.output(x), expected, rtol=1e-6, atol=2e-7)
-        gradient, score = net.gradient_and_score(x, torch.eye(10)[[1, 0]])
-        assert score == pytest.approx(3.3002618, rel=1e-6)
-        expected = array(f"{place}/flattenedGradients.bin").reshape(-1)
-        assert (gradient - expected).abs().max() < 1e-6 * expected.abs().max()

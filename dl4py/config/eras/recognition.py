@@ -176,8 +176,7 @@ def _narrowed(key: str, content: Mapping[str, Any]) -> tuple[str, str]:
         return "1.0.0-beta to beta2", "'legacyBatchScaledL2' is not there"
     if SINCE_BETA7 & keys:
         return TODAY, "layers state their data format"
-    classes = [str(layer.get("@class", "")) for _, layer, _ in found]
-    if any(c.endswith(_WITH_FORMAT) for c in classes):
+    if "nin" in keys:
         return "1.0.0-beta4 to beta6", "layers state no data format"
     return TODAY, ""
 
@@ -188,17 +187,6 @@ SINCE_BETA7 = {
     "rnnDataFormat",
     "timeDistributedFormat",
 }
-_WITH_FORMAT = (  # layers that state one since beta7
-    ".DenseLayer",
-    ".OutputLayer",
-    ".RnnOutputLayer",
-    ".ConvolutionLayer",
-    ".Convolution1DLayer",
-    ".SubsamplingLayer",
-    ".BatchNormalization",
-    ".LSTM",
-    ".GravesLSTM",
-)
 
 
 def _notes(content: Mapping[str, Any]) -> Iterator[str]:
