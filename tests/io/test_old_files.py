@@ -341,7 +341,8 @@ class TestCustomClasses:
     def test_without_a_twin(self):
         message = (
             r"\$.confs\[1\].layer: unknown layer '{0}': a class of somebody's own "
-            r"needs a twin in Python; register it with @LAYERS.add\('name', java='{0}'\)"
+            r"needs a twin in Python; register it with "
+            r"@LAYERS.add\('name', java='{0}'\)"
         )
         with pytest.raises(
             dl4py.DL4JFormatError, match=message.format(".*CustomLayer")

@@ -95,22 +95,22 @@ def _uniform(bound: float) -> Part:
 
 
 _UNCLIPPED = {"LossMCXENT": "softmaxClipEps", "LossBinaryXENT": "clipEps"}
-_FORMATS = {  # layers on images that stated no data format up to beta6
-    **dict.fromkeys(
-        (
-            "ConvolutionLayer",
-            "Deconvolution2D",
-            "DepthwiseConvolution2D",
-            "SeparableConvolution2D",
-            "SubsamplingLayer",
-            "Subsampling1DLayer",
-        ),
-        "cnn2dDataFormat",
-    ),
-    **dict.fromkeys(("Cropping2D", "ZeroPaddingLayer"), "dataFormat"),
-    "BatchNormalization": "cnn2DFormat",
-    "Upsampling2D": "format",
-}
+_IMAGES = (
+    "ConvolutionLayer Deconvolution2D DepthwiseConvolution2D SeparableConvolution2D "
+    "SubsamplingLayer Subsampling1DLayer Convolution1DLayer Convolution3D"
+)
+_SERIES = (
+    "Convolution1DLayer GravesBidirectionalLSTM GravesLSTM LSTM RnnLossLayer "
+    "RnnOutputLayer SimpleRnn"
+)
+_FORMATS = (  # layers that stated no data format up to beta6
+    (_IMAGES.split(), "cnn2dDataFormat", "NCHW"),
+    # DL4J leaves it null, takes that for NWC, and cannot train
+    (_SERIES.split(), "rnnDataFormat", "NCW"),
+    (["BatchNormalization"], "cnn2DFormat", "NCHW"),
+    (["CnnLossLayer", "Upsampling2D"], "format", "NCHW"),
+    (["Cropping2D", "ZeroPaddingLayer"], "dataFormat", "NCHW"),
+)
 
 
 def filled(content: Any) -> Any:
@@ -132,8 +132,9 @@ def _fill(part: Part) -> None:
         part.setdefault("avgPoolIncludePadInDivisor", True)
     if name in _UNCLIPPED:
         part.setdefault(_UNCLIPPED[name], 0.0)
-    if name in _FORMATS:
-        part.setdefault(_FORMATS[name], "NCHW")
+    for names, key, format in _FORMATS:
+        if name in names:
+            part.setdefault(key, format)
     if name == "EmbeddingLayer":
         part.setdefault("hasBias", True)
     if name == "Upsampling2D" and _is_whole(part.get("size")):
