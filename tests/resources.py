@@ -8,6 +8,7 @@ points at.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pathlib
 import sys
@@ -78,6 +79,25 @@ def data(name: str) -> io.BytesIO:
         pytest.skip(f"{name} is not at hand")
     with zipfile.ZipFile(COPY) as archive:
         return io.BytesIO(archive.read(name))
+
+
+MLP = "regression_testing/080/080_ModelSerializer_Regression_MLP_2.zip"
+
+
+def changed(name, change=None, **entries):
+    """A model file with another configuration, or other entries."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(data(name)) as old, zipfile.ZipFile(out, "w") as new:
+        for entry in old.namelist():
+            content = entries.pop(entry, None) or old.read(entry)
+            if entry == "configuration.json" and change is not None:
+                tree = json.loads(content)
+                change(tree)
+                content = json.dumps(tree)
+            new.writestr(entry, content)
+        for entry, content in entries.items():
+            new.writestr(entry, content)
+    return out
 
 
 def array(name: str) -> Tensor:

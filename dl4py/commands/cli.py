@@ -98,13 +98,16 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from dl4py.commands import inspection
     from dl4py.network import summary
 
     net = dl4py.restore(options.model)
+    file = inspection.origin(options.model)
     if options.json:
-        print(json.dumps(summary.describe(net), indent=2))
+        print(json.dumps({**summary.describe(net), "file": file}, indent=2))
     else:
         print(summary.table(net))
+        print(inspection.origin_lines(file))
     return 0
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dl4py.config.codec import brief, printable
+from dl4py.config.codec import DL4JFormatError, brief, parse, printable
+from dl4py.config.eras import recognise
+from dl4py.io.archive import COEFFICIENTS, CONFIGURATION, UPDATER_STATE, ModelReader
 from dl4py.layers import Embedding
 from dl4py.network import Network
 from dl4py.network.summary import normalizer_of
@@ -99,6 +101,43 @@ def _compared(
         )
     allowed = share * max(float(np.abs(y).max(initial=0.0)), 1e-30)
     return float(np.abs(ours - y).max(initial=0.0)), allowed
+
+
+def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Which releases wrote a model zip and what told, as plain types.
+
+    ``notes``: what is made of it here that DL4J 1.0.0-M2.1's own reader drops;
+    ``left_out``: entries that are Java objects → what is lost without them.
+    """
+    with ModelReader(path) as reader:
+        try:
+            era = recognise(parse(reader.text()))
+        except DL4JFormatError as error:
+            place = f"{reader.name}:{CONFIGURATION}"
+            raise DL4JFormatError(f"{place}: {error}") from error
+        arrays = {}
+        for entry in (COEFFICIENTS, UPDATER_STATE):
+            if reader.size(entry):
+                header = reader.header(entry)
+                arrays[entry] = f"{header.mode} {header.type} {list(header.shape)}"
+        return {
+            "releases": era.releases,
+            "because": era.because,
+            "notes": list(era.notes),
+            "arrays": arrays,
+            "left_out": reader.skipped(),
+        }
+
+
+def origin_lines(found: Mapping[str, Any]) -> str:
+    """:func:`origin` as lines."""
+    lines = [
+        f"written by DL4J {found['releases']}: {found['because']}",
+        *(f"{entry}: {array}" for entry, array in found["arrays"].items()),
+        *found["notes"],
+        *(f"{entry}: left out, {lost}" for entry, lost in found["left_out"].items()),
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def differences(

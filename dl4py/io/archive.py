@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 from dl4py.config.codec import DL4JFormatError, brief
-from dl4py.io.arrays import ArrayStream
+from dl4py.io.arrays import ArrayStream, Header
 from dl4py.io.replacing import replacing
 
 CONFIGURATION = "configuration.json"
@@ -136,6 +136,12 @@ class ModelReader:
             raise DL4JFormatError(
                 f"{self.name}:{CONFIGURATION}: {brief(error)}"
             ) from error
+
+    def header(self, entry: str) -> Header:
+        """What stands before the elements of an entry that holds one ND4J array."""
+        where = f"{self.name}:{entry}"
+        with self._open(entry) as file:
+            return ArrayStream.open(file, size=self.size(entry), where=where).header
 
     @contextmanager
     def array(self, entry: str) -> Iterator[ArrayStream]:

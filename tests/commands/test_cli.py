@@ -9,6 +9,7 @@ import torch
 import dl4py
 from dl4py.commands.cli import main
 from dl4py.config import Convolution2D, Dense, InputType, Output
+from tests.resources import MLP, changed
 
 
 @pytest.fixture
@@ -32,9 +33,30 @@ def test_inspect_prints_a_table(model, capsys):
     assert "Convolution2D" in lines[2] and "b 2, W 2×1×3×3" in lines[2]
     assert "Dense" in lines[3] and "32 → 5" in lines[3] and "165" in lines[3]
     assert "adam(" in lines[3]
-    assert lines[-1] == (
-        "203 parameters (DOUBLE), 406 numbers of updater state, iteration 1, epoch 0"
-    )
+    assert lines[5:] == [
+        "203 parameters (DOUBLE), 406 numbers of updater state, iteration 1, epoch 0",
+        "written by DL4J 1.0.0-beta7 to M2.1: $.confs[0].layer has a layer with "
+        "'@class'; $.confs[0].layer has 'weightInitFn'; layers state their data format",
+        "coefficients.bin: MIXED_DATA_TYPES DOUBLE [203]",
+        "updaterState.bin: MIXED_DATA_TYPES DOUBLE [406]",
+    ]
+
+
+def test_inspect_names_the_era_of_an_old_file(tmp_path, capsys):
+    def change(content):
+        content["confs"][0].update(learningRatePolicy="Step", lrPolicyDecayRate=0.5)
+        content["confs"][0].update(lrPolicySteps=10)
+
+    file = changed(MLP, change, **{"updater.bin": b"\xac\xed"})
+    (tmp_path / "old.zip").write_bytes(file.getvalue())
+    with pytest.warns(UserWarning, match=r"left out: updater.bin \(training goes on"):
+        assert main(["inspect", str(tmp_path / "old.zip")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5].startswith("written by DL4J 0.8.0: $.confs[0].layer has a layer")
+    assert lines[-4] == "coefficients.bin: JAVACPP FLOAT [1, 41]"
+    assert "learning-rate policy 'Step' became a schedule" in lines[-2]
+    assert lines[-1] == "updater.bin: left out, training goes on with a new updater"
+    assert "lr=Step(" in lines[2]
 
 
 def test_inspect_as_json(model, capsys):

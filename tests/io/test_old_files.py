@@ -16,7 +16,7 @@ import dl4py
 from dl4py.io.arrays import read_ndarray
 from dl4py.registry import LAYERS, MODULES
 from tests import resources
-from tests.resources import START, array, data
+from tests.resources import MLP, START, array, changed, data
 
 REGRESSION = "regression_testing"
 CASES = "dl4j-integration-tests"
@@ -317,23 +317,6 @@ class TestCases:
         assert error(gradient, moved) < 1e-5
 
 
-def changed(name, change=None, **entries):
-    """A model file with another configuration, or other entries."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(data(name)) as old, zipfile.ZipFile(out, "w") as new:
-        for entry in old.namelist():
-            content = entries.pop(entry, None) or old.read(entry)
-            if entry == "configuration.json" and change is not None:
-                tree = json.loads(content)
-                change(tree)
-                content = json.dumps(tree)
-            new.writestr(entry, content)
-        for entry, content in entries.items():
-            new.writestr(entry, content)
-    return out
-
-
-MLP = f"{REGRESSION}/080/080_ModelSerializer_Regression_MLP_2.zip"
 CUSTOM = f"{REGRESSION}/100b3/CustomLayerExample_100b3_double.bin"
 
 

@@ -11,12 +11,10 @@ import torch
 
 import dl4py
 from tests import resources
-from tests.io.test_old_files import changed
 from tests.models.test_java import assert_close, go_on_in_java
-from tests.resources import array, data
+from tests.resources import MLP, array, changed, data
 
 OLD = "regression_testing"
-MLP = f"{OLD}/080/080_ModelSerializer_Regression_MLP_2.zip"
 NAMED = f"{OLD}/050/050_ModelSerializer_Regression_MLP_2.zip"
 SIMPLE = [n for n in resources.models() if "Custom" not in n]  # whose classes Java has
 
