@@ -1,8 +1,9 @@
-"""Damaged model zips: ``python -m tests.fuzz [COUNT] [SEED]`` (default 20,000 files).
+"""Damaged model zips: ``python -m tests.fuzz [COUNT] [SEED]`` (default 100,000 files).
 
-Each file is one of DL4J's own zips with bytes, entries, JSON values or array headers
-changed. :func:`dl4py.restore` must return a network or raise DL4JFormatError that names
-a place; it must not hang, and not take more memory than the configuration implies.
+Each file is one of DL4J's own zips, of every era, with bytes, entries, JSON values or
+array headers changed; half of them are of old eras, or graphs. :func:`dl4py.restore`
+must return a network or raise DL4JFormatError that names a place; it must not hang, and
+not take more memory than the configuration implies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,11 +26,11 @@ from typing import Any
 import torch
 
 import dl4py
-from tests import catalogue, graphs
+from tests import catalogue, graphs, resources
 
 ROOT = catalogue.HERE.parent
 BUDGET = 16 << 20  # bytes above what the configuration implies
-SECONDS = 10
+SECONDS = 5
 Entries = dict[str, bytes]
 Mutation = Callable[[random.Random, Entries], bytes]
 NUMBERS = (-1, 0, 1, 2, 255, 2**31 - 1, 2**31, 2**40, 2**63 - 1, -(2**63), 0.5, 1e308)
@@ -185,7 +187,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def originals() -> list[Entries]:
-    """The real zips, small ones and with state, and graphs, as entries."""
+    """The real zips of M2.1, small ones and with state, as entries."""
     from tests.models.test_catalogue import MISSING, configuration
 
     found = []
@@ -196,6 +198,16 @@ def originals() -> list[Entries]:
         file = case.file("trained.zip") or case.file("model.zip")
         assert file is not None
         found.append(_entries(file))
+    return found
+
+
+def others() -> list[Entries]:
+    """Files of old eras, and graphs, as entries."""
+    found = [
+        _entries(resources.data(name))
+        for name in resources.copied()
+        if resources.data(name).read(2) == b"PK"
+    ]
     for name in graphs.CASES:
         net, file = graphs.configuration(name).module(dl4j_exact=True), io.BytesIO()
         dl4py.save(net, file)
@@ -263,13 +275,15 @@ def check(data: bytes) -> str:
 
 def run(count: int, seed: int = 0) -> Counter[tuple[str, str]]:
     """Try ``count`` files; (mutation, outcome) → how many."""
-    files, outcomes = originals(), Counter[tuple[str, str]]()
-    for entries in files:  # what is imported and cached at first use is no damage
+    warnings.simplefilter("ignore")  # of Java objects, and of kernels of series
+    resources.register_custom()
+    kinds, outcomes = (originals(), others()), Counter[tuple[str, str]]()
+    for entries in (*kinds[0], *kinds[1]):  # what is imported at first use is no damage
         dl4py.restore(io.BytesIO(packed(entries)))
     for i in range(count):
         r = random.Random(f"{seed}/{i}")
         mutation = MUTATIONS[i % len(MUTATIONS)]
-        data = mutation(r, r.choice(files))
+        data = mutation(r, r.choice(kinds[i // len(MUTATIONS) % 2]))
         try:
             outcomes[mutation.__name__, check(data)] += 1
         except Fault as fault:
@@ -280,7 +294,7 @@ def run(count: int, seed: int = 0) -> Counter[tuple[str, str]]:
 
 def main() -> None:
     """The command."""
-    count, seed = (*map(int, sys.argv[1:]), *(20_000, 0)[len(sys.argv) - 1 :])
+    count, seed = (*map(int, sys.argv[1:]), *(100_000, 0)[len(sys.argv) - 1 :])
     start = time.monotonic()
     outcomes = run(count, seed)
     for mutation in MUTATIONS:
