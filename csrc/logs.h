@@ -27,6 +27,9 @@ template <class T> HD T log_of_slope(softplus<T>, T z, T a, T da) {
   return z < -40 ? T(1) : da / a;
 }
 
+template <class T> HD T log_of(log1exp<T>, T z, T a) { return a == 0 ? z : math::log(a); }
+template <class T> HD T log_of_slope(log1exp<T>, T, T a, T da) { return a == 0 ? T(1) : da / a; }
+
 template <class F, class T> HD T log_above(F, T, T a) { return math::log1p(a); }
 template <class F, class T> HD T log_above_slope(F, T, T a, T da) { return da / (1 + a); }
 

@@ -12,8 +12,9 @@ namespace dl4py {
 // Activations and how many numbers they have. A new one is added here.
 #define DL4PY_EACH_STEP(X)                                                            \
   X(cube, 0) X(elu, 1) X(gelu, 1) X(gelutanh, 0) X(hardsigmoid, 1) X(hardtanh, 0)     \
-  X(identity, 0) X(leakyrelu, 1) X(mish, 0) X(rationaltanh, 2) X(rectifiedtanh, 0)    \
-  X(rectifier, 3) X(selu, 0) X(sigmoid, 0) X(softplus, 0) X(softsign, 0) X(tanh, 0)
+  X(identity, 0) X(leakyrelu, 1) X(log1exp, 0) X(mish, 0) X(rationaltanh, 2)          \
+  X(rectifiedtanh, 0) X(rectifier, 3) X(selu, 0) X(sigmoid, 0) X(softplus, 0)         \
+  X(softsign, 0) X(tanh, 0)
 
 enum class Act : int {
 #define DL4PY_NAME(F, numbers) F,

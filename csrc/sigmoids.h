@@ -56,6 +56,12 @@ template <class T> struct softplus {  // ln(1 + eˣ)
   HD T d2f(T x) const { return sigmoid<T>{}.df(x); }
 };
 
+template <class T> struct log1exp {  // the same as DL4J has it: 1 + eˣ is rounded
+  HD T f(T x) const { return x > 40 ? x : math::log(1 + math::exp(at_most(x, T(40)))); }
+  HD T df(T x) const { return math::sigmoid(x); }
+  HD T d2f(T x) const { return sigmoid<T>{}.df(x); }
+};
+
 // Where a factor is 0 the other one must not be infinite.
 template <class T> HD T finite_below(T x) { return at_least(x, -limits<T>::most); }
 template <class T> HD T near(T x, T bound) { return at_least(at_most(x, bound), -bound); }

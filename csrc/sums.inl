@@ -117,7 +117,7 @@ template <class T> struct logits {  // -y·ln σ(z) - (1 - y)·ln(1 - σ(z))
   X(squared) X(absolute) X(percentage) X(logarithmic) X(poisson) X(divergence)      \
   X(hinge) X(squared_hinge) X(product) X(binary) X(logits)
 #define DL4PY_EACH_INNER(X) \
-  X(cube) X(hardtanh) X(identity) X(sigmoid) X(softplus) X(softsign) X(tanh)
+  X(cube) X(hardtanh) X(identity) X(log1exp) X(sigmoid) X(softplus) X(softsign) X(tanh)
 
 template <class L, class T> concept ValueOfLog = requires(L s, T x) { s.f(x, x, x); };
 template <class L, class T> concept SlopeOfLog = requires(L s, T x) { s.df(x, x, x, x, x); };

@@ -15,6 +15,10 @@ class Clock:
         epoch: passes over the data finished so far.
         dl4j_exact: whether schedules reproduce DL4J's faults too.
 
+    Attributes:
+        examples: how many the present gradient is a mean of, where DL4J's optimizer
+            divides by it once more.
+
     Example:
         >>> Clock(iteration=3).at(lambda iteration, epoch: 0.1 / (1 + iteration))
         0.025
@@ -26,6 +30,7 @@ class Clock:
         self.iteration = iteration
         self.epoch = epoch
         self.dl4j_exact = dl4j_exact
+        self.examples = 1
 
     def at(self, rate: Any) -> float:
         """The present value of a number, a schedule or a function of both counters."""

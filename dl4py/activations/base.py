@@ -33,11 +33,13 @@ class Activation(nn.Module):
         elementwise: each output depends on its own input only.
         json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
         kernel: its name in ``csrc/sums.inl``, where losses compute it themselves.
+        exact_kernel: the same in exact mode, where that is another.
     """
 
     kinks: tuple[float, ...] = ()
     elementwise: ClassVar[bool] = True
     kernel: ClassVar[str | None] = None
+    exact_kernel: ClassVar[str | None] = None
     json: ClassVar[dict[str, str]] = {}
     dl4j_exact: bool
 
@@ -64,7 +66,8 @@ class Activation(nn.Module):
 
     def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
         """Its name in ``csrc/recurrent.inl`` and its numbers there, if it has one."""
-        return None if self.kernel is None else (self.kernel, ())
+        kernel = (self.dl4j_exact and self.exact_kernel) or self.kernel
+        return None if kernel is None else (kernel, ())
 
     def literal(self, value: float, x: Tensor) -> float:
         """A constant that DL4J's kernels hold in float32, as ``x`` meets it."""

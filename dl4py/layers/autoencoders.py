@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +49,10 @@ class AutoEncoder(Pretrained, Affine):
 
     def views(self) -> Iterator[View]:
         yield from super().views()
-        first = self.conf.visible_bias_init
-        yield View(
-            self, "vb", "visible_bias", kind="bias", first=first, trained="pretraining"
-        )
+        facts: dict[str, Any] = {"first": self.conf.visible_bias_init}
+        facts["trained"] = "pretraining"
+        # in DL4J's eyes no bias: bias_updater and penalties of biases are not for it
+        yield View(self, "vb", "visible_bias", kind="scale", **facts)
 
     def decode(self, y: Tensor) -> Tensor:
         """act(y·Wᵀ + v), ``[n, n_out]`` → ``[n, n_in]``."""

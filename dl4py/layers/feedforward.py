@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -82,10 +83,13 @@ class Dense(Affine):
 
 
 def layer_norm(z: Tensor) -> Tensor:
-    """(z - mean) / std over the last axis, population std, 0 where it is 0."""
+    """(z - mean) / std over the last axis, population std.
+
+    Where that is 0 it is 0 and has no slope, as in DL4J.
+    """
     centred = z - z.mean(-1, keepdim=True)
     variance = centred.square().mean(-1, keepdim=True)
-    return centred * variance.masked_fill(variance == 0, 1.0).rsqrt()
+    return centred * variance.masked_fill(variance == 0, math.inf).rsqrt()
 
 
 @implements(config.ActivationLayer)

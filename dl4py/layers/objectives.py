@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 
@@ -41,7 +42,8 @@ class CenterLossOutput(Scored, Affine):
         self.register_buffer("centers", torch.empty(conf.n_out, conf.n_in))
 
     def views(self) -> Iterator[View]:
-        yield from super().views()
+        for view in super().views():  # DL4J has one updater for all of them
+            yield dataclasses.replace(view, own_updater=False)
         yield View(self, "cL", "centers", kind="statistic", first=0.0)
 
     def judged(

@@ -47,7 +47,9 @@ class View:
         trained: ``"always"``, ``"pretraining"``, ``"still"`` (as the next, but it has
             an updater, which DL4J lets act on penalties) or ``"never"``.
         penalised: whether its layer's penalties act on it.
+        own_updater: whether ``bias_updater``, if there is one, is for it.
         node: the network's node that it belongs to; the network fills it in.
+        behind: whether no gradient comes to it past frozen layers; likewise.
         own: its name in its owner where a wrapper has renamed it.
         slips: (kind, start, stop) of runs of :meth:`flat` where DL4J's updater applies
             the rules of another kind; none: its own hold for all of it.
@@ -65,7 +67,9 @@ class View:
     init: str = "weight_init"
     trained: str = "always"
     penalised: bool = True
+    own_updater: bool = True
     node: str = ""
+    behind: bool = False
     own: str = ""
     slips: tuple[tuple[str, int, int], ...] = ()
     part: tuple[int, int] | None = None
@@ -129,6 +133,8 @@ class View:
     @property
     def pending(self) -> Tensor | None:
         """What a forward pass wants a statistic to be lessened by."""
+        if self.behind and self.exact:
+            return None  # DL4J: it comes with the backward pass
         return self.owner.pending.get(self.attribute)
 
     @property
@@ -153,7 +159,9 @@ class View:
         conf = self.conf
         if self.kind == "statistic":
             return None
-        own = getattr(conf, "bias_updater", None) if self.kind == "bias" else None
+        own = None
+        if self.kind == "bias" and self.own_updater:
+            own = getattr(conf, "bias_updater", None)
         return getattr(conf, "updater", None) if own is None else own
 
     @functools.cached_property
@@ -308,11 +316,13 @@ class Part(nn.Module):
         conf: the configuration, in its final form.
         neighbour: torch's nearest module, and what differs from it.
         scores_penalties: whether DL4J's score counts penalties on its parameters.
+        stops: whether no gradient comes through to what it reads.
     """
 
     configuration: ClassVar[type[Any]]
     neighbour: ClassVar[tuple[str, str]] = ("—", "")
     scores_penalties: ClassVar[bool] = True
+    stops: ClassVar[bool] = False
     pending_divisor: int = 1  # of what is in ``pending``: a number of examples
     noise: Noise = TORCH
 
@@ -369,7 +379,8 @@ def _predicts_as_dl4j(part: Activation, dtype: torch.dtype) -> bool:
     exact, plain = copy.deepcopy(part).eval(), copy.deepcopy(part).eval()
     exact.dl4j_exact = True
     x = torch.linspace(-4, 4, 81, dtype=dtype)
-    return torch.equal(exact(x), plain(x))
+    rounding = 4 * torch.finfo(dtype).eps
+    return torch.allclose(exact(x), plain(x), rtol=rounding, atol=rounding)
 
 
 C = TypeVar("C", bound=type[Part])

@@ -219,6 +219,7 @@ class Frozen(_Still):
     """
 
     neighbour = ("—", "requires_grad_(False) and eval(), as a layer")
+    stops = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         return self.inner(x.detach(), mask, state)

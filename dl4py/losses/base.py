@@ -128,9 +128,12 @@ class Loss(nn.Module):
     ) -> Tensor | None:
         """Scores of examples, their mean or sum, where one kernel does it."""
         # a subclass may have overridden what the kernel computes
-        f = vars(self._f).get("kernel")
+        own = vars(self._f)
+        f = own.get("kernel")
         if f is None or "summand" not in vars(type(self)):
             return None
+        if "exact_kernel" in own and self.activation.dl4j_exact:
+            f = own["exact_kernel"]
         found = self.summand(z.shape[1])
         if found is None or (self.dl4j_exact and per_output(m, z)):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -48,10 +47,12 @@ def collect(tracks: Iterable[Track]) -> None:
             track.grad = None if track.group is None else track.tensor.grad
 
 
-def fill(tracks: Sequence[Track]) -> None:
-    """In exact mode 0 where ``backward()`` left no gradient: behind a frozen layer.
+def fill(tracks: Sequence[Track], clock: Clock) -> None:
+    """In exact mode DL4J's gradient where ``backward()`` left none: 0.
 
-    DL4J then adds penalties, and what the updater remembers.
+    Behind frozen layers DL4J's buffer holds what was in it, the updates of the step
+    before, which it divides by the number of examples. Penalties and what the updater
+    remembers come on top.
     """
     if not any(t.grad is not None and t.group is not None for t in tracks):
         return
@@ -61,22 +62,19 @@ def fill(tracks: Sequence[Track]) -> None:
             continue
         if view.trained != "always" or not track.tensor.requires_grad:
             continue
-        track.grad = torch.zeros_like(track.tensor)
-        if view.penalties:
-            warnings.warn(
-                f"{view.node}/{view.name} has penalties and stands behind a frozen "
-                "layer: from the second step on DL4J takes its last update, divided by "
-                "the examples, for a part of the gradient; this is not reproduced",
-                stacklevel=2,
-            )
+        if track.left is None:
+            track.grad = torch.zeros_like(track.tensor)
+        else:
+            track.grad = track.left / clock.examples
 
 
 def normalise(tracks: Iterable[Track]) -> None:
-    """Bring the gradients of each layer to its rule."""
+    """Bring the gradients of each layer to its rule, in DL4J those that come to it."""
     layers: dict[str, list[Track]] = {}
     for track in tracks:
-        if track.grad is not None:
-            layers.setdefault(track.view.node, []).append(track)
+        view = track.view
+        if track.grad is not None and not (view.behind and view.exact):
+            layers.setdefault(view.node, []).append(track)
     for found in layers.values():
         conf = found[0].view.conf
         mode = getattr(conf, "gradient_normalization", None) or "None"

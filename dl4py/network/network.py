@@ -88,10 +88,12 @@ class Network(nn.Module):
                 # by name: layers and activations draw, and share no base that says so
                 setattr(module, "noise", self.noise)  # noqa: B010
         self._views = tuple(
-            view.renamed(view.name, node=node.name)
+            view.renamed(view.name, node=node.name, behind=node.behind)
             for node in self.nodes
             for view in node.layer.views()
         )
+        behind = any(view.behind and view.exact for view in self._views)
+        self._counts = behind and conf.mini_batch
         self.normalizer: Any = None
         self._optimizer: NetworkOptimizer | None = None
 
@@ -286,6 +288,8 @@ class Network(nn.Module):
     def _scores(self, batch: Batch) -> list[tuple[Scored, Tensor, int]]:
         """(output layer, its score summed over examples without penalties, n) each."""
         layers = dict(zip(self.plan.outputs, self.scored, strict=True))
+        if self._counts:
+            self.clock.examples = batch.inputs[0].shape[0]
         with self._untouched():
             return [
                 (layers[name], flow.score, flow.n)
@@ -597,6 +601,8 @@ class Network(nn.Module):
             found = node.layer.differs(dtype)
             constraints = getattr(node.conf, "constraints", None) or ()
             found += [constraint.differs() for constraint in constraints]
+            if node.behind and any(v.penalties for v in node.layer.views()):
+                found.append("DL4J's penalties act behind a frozen layer, too")
             for name in ("updater", "bias_updater"):
                 updater = getattr(node.conf, name, None)
                 if isinstance(updater, Named):

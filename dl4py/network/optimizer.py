@@ -162,12 +162,16 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 loss = closure()
         with torch.no_grad():
             collect(self.tracks)
-            fill(self.tracks)
+            fill(self.tracks, self.clock)
             normalise(self.tracks)
             penalise(self.tracks, self.clock)
             self._tell("gradients", lambda track: track.grad)
             before = [t.tensor.clone() for t in self.tracks] if self.listeners else []
+            behind = [t for t in self.tracks if t.view.behind and t.view.exact]
+            old = [t.tensor.clone() for t in behind]
             self._update()
+            for track, start in zip(behind, old, strict=True):
+                track.left = start - track.tensor
             self._advance_statistics()
             was = dict(zip(map(id, self.tracks), before, strict=False))
             self._tell("updates", lambda track: was[id(track)] - track.tensor)

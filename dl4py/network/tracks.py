@@ -37,7 +37,8 @@ class Track:
     Where the view's tensor is computed from others (pruned, ``weight_norm``), these are
     trained, and each has a track: the one at ``place`` of ``count``. Where DL4J updates
     a part of it by the rules of another kind (``View.slips``) it has ``pieces``, each a
-    track of its own, whose ``whole`` it is.
+    track of its own, whose ``whole`` it is. ``left`` is the last update of what stands
+    behind a frozen layer.
     """
 
     view: View
@@ -47,6 +48,7 @@ class Track:
     count: int = 1
     pieces: list[Track] = field(default_factory=list)
     whole: Track | None = None
+    left: Tensor | None = None
 
     @property
     def tensor(self) -> Tensor:

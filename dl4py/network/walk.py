@@ -27,6 +27,7 @@ class Node:
         output: which of the network's outputs it is, if it is one.
         read: whether another step reads it.
         last_read: names of steps and inputs that nothing reads after this one.
+        behind: whether frozen layers keep every gradient from it.
     """
 
     step: Step
@@ -34,6 +35,7 @@ class Node:
     output: int | None = None
     read: bool = False
     last_read: tuple[str, ...] = ()
+    behind: bool = False
 
     @property
     def name(self) -> str:
@@ -67,6 +69,10 @@ def nodes_of(plan: Plan, modules: Sequence[Layer | Vertex]) -> tuple[Node, ...]:
         if name not in kept:
             frees.setdefault(i, []).append(name)
     places = {name: i for i, name in enumerate(plan.outputs)}
+    reached = set(plan.outputs)
+    for step, module in reversed(list(zip(plan.steps, modules, strict=True))):
+        if step.name in reached and not module.stops:
+            reached.update(step.inputs)
     return tuple(
         Node(
             step,
@@ -74,6 +80,7 @@ def nodes_of(plan: Plan, modules: Sequence[Layer | Vertex]) -> tuple[Node, ...]:
             places.get(step.name),
             step.name in last,
             tuple(frees.get(i, ())),
+            step.name not in reached,
         )
         for i, (step, module) in enumerate(zip(plan.steps, modules, strict=True))
     )

@@ -132,6 +132,15 @@ def softplus(x: Tensor, order: int) -> Tensor:
     return s if order == 1 else s * t
 
 
+@op()
+def log1exp(x: Tensor, order: int) -> Tensor:
+    """f(x) = ln(1 + eˣ) of a rounded 1 + eˣ, as DL4J has it"""
+    if order == 0:
+        return torch.where(x > 40, x, torch.log(1 + torch.exp(x.clamp(max=40))))
+    s, t = torch.sigmoid(x), torch.sigmoid(-x)
+    return s if order == 1 else s * t
+
+
 @op(fuse=True)
 def gelu(x: Tensor, order: int, a: float) -> Tensor:
     """f(x) = x · σ(a·x)"""

@@ -154,6 +154,18 @@ def test_bad_distributions(distribution, message):
         vae(distribution=distribution())
 
 
+def test_the_visible_bias_is_no_bias_to_updaters(oracle, tmp_path):
+    """DL4J gives it the updater of weights, and no penalties."""
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l2_bias(0.1)
+    chain.updater("adam", lr=0.01).bias_updater("adagrad", lr=0.1)
+    chain.layer(config.AutoEncoder(n_in=4, n_out=3))
+    net = chain.layer(config.Output(n_out=2)).build().module(dl4j_exact=True)
+    assert len(net.updater_state()) == 2 * (12 + 4 + 6) + 3 + 2
+    x = torch.randn(5, 4, generator=G, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 0]]
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="num_samples: expected >= 1, got 0"):
         vae().reconstruction_log_probability(X, 0)

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 import dl4py
+from dl4py.config import Dense, NeuralNetConfiguration, Output
+from tests.models.test_java import assert_gradient
 
 
 class TestAgainstTorch:
@@ -99,3 +101,16 @@ class TestAgainstTorch:
             layer(torch.tensor([1, 5]))
         exact = dl4py.layers.Embedding(5, 3, dl4j_exact=True)
         assert torch.equal(exact(torch.tensor([1.5])), exact(torch.tensor([1])))
+
+
+def test_layer_norm_of_equal_numbers(oracle, tmp_path):
+    """It is 0 there, and no gradient comes through, as in DL4J."""
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double")
+    chain.updater("sgd", lr=0.1).list().layer(Dense(n_in=3, n_out=4, activation="tanh"))
+    chain.layer(Dense(n_out=3, has_layer_norm=True)).layer(Output(n_out=2))
+    net = chain.build().module(dl4j_exact=True)
+    x = torch.tensor([[0.0, 0, 0], [1, -2, 3]], dtype=torch.float64)
+    assert_gradient(oracle, net, x, torch.eye(2).double(), tmp_path)
+    x = x.requires_grad_()
+    net.loss(x, torch.eye(2).double()).backward()
+    assert x.grad[0].eq(0).all() and x.grad[1].ne(0).all()

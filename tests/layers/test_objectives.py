@@ -54,6 +54,15 @@ def test_java(oracle, output, labels, mini_batch, tmp_path):
     go_on_in_java(oracle, net, X, labels, tmp_path, dtype="DOUBLE")
 
 
+def test_biases_have_the_updater_of_weights(oracle, tmp_path):
+    """DL4J's centre loss knows one updater, but the penalties of both kinds."""
+    net = network(center(), exact=True, bias_updater="adam", l2_bias=0.1)
+    assert [g["name"] for g in net.optimizer.param_groups if "beta1" in g] == [
+        "layer0/bias"
+    ]
+    go_on_in_java(oracle, net, X, Y, tmp_path, dtype="DOUBLE")
+
+
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("check", [False, True])
 def test_centers_move(check, exact):

@@ -214,11 +214,13 @@ class TestLoss:
         note = plain.differs()
         assert note is None or "\n" not in note
         if not plain.additive:
-            assert note == plain.fault()  # its difference is the network's to make
+            # its own difference is the network's to make
+            notes = plain.fault(), plain.activation.differs()
+            assert note == "; ".join(filter(None, notes))
             assert all(same(plain, exact, z, y, mask) for mask in ordinary)
         elif note is None:
             assert all(same(plain, exact, 9 * z, y, mask) for mask in ordinary)
-        else:
+        elif plain.fault():  # what its activation changes has tests of its own
             fractional = MASKS["[n]"]
             odd = [(z, y, None), (9 * z, y, None), (z, y, fractional)]
             odd += [(99 * z, y, None), (-9 - z.abs(), y, None)]

@@ -7,6 +7,7 @@ from torch import nn
 
 import dl4py
 from dl4py.config import (
+    BatchNormalization,
     Dense,
     Dropout,
     Frozen,
@@ -18,6 +19,7 @@ from dl4py.config import (
     UnitNorm,
 )
 from dl4py.network.gradients import normalised
+from tests.models.test_java import assert_gradient, go_on_in_java
 from tests.networks import builder, examples, mlp
 
 
@@ -149,11 +151,25 @@ def test_what_stands_behind_a_frozen_layer():
         net = conf.module(dl4j_exact=exact)
         first, still = (next(iter(n.layer.views())).tensor for n in net.nodes[:2])
         before, fixed = first.detach().clone(), still.detach().clone()
-        if exact:
-            with pytest.warns(UserWarning, match="layer0/W has penalties and stands"):
-                net.fit(x, y)
-        else:
-            net.fit(x, y)
-        expected = before * (1 - 0.5 * 0.1) if exact else before
-        assert torch.allclose(first, expected, rtol=1e-12, atol=0)
+        net.fit(x, y)
+        update = 0.5 * 0.1 * before if exact else 0 * before
+        expected = before - update
+        torch.testing.assert_close(first, expected, rtol=1e-12, atol=0)
+        net.fit(x, y)  # DL4J: the last update, too, divided by the five examples
+        update = 0.5 * (update / 5 + 0.1 * expected) if exact else update
+        torch.testing.assert_close(first, expected - update, rtol=1e-12, atol=0)
         assert torch.equal(still, fixed)
+        assert any("behind a frozen" in line for line in net.differs())
+
+
+@pytest.mark.parametrize("rule", ["None", "RenormalizeL2PerLayer"])
+def test_java_behind_a_frozen_layer(rule, oracle, tmp_path):
+    """Penalties, updater, statistics of the batch."""
+    chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l1(0.01)
+    chain.gradient_normalization(rule).updater("adam", lr=0.01).list()
+    chain.layer(Dense(n_in=3, n_out=4)).layer(BatchNormalization(n_out=4))
+    chain.layer(Frozen(underlying=Dense(n_in=4, n_out=4))).layer(Output(n_out=2))
+    net = chain.build().module(dl4j_exact=True)
+    x, y = torch.randn(5, 3).double(), torch.eye(2).double()[torch.arange(5) % 2]
+    assert_gradient(oracle, net, x, y, tmp_path)
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")

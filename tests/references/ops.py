@@ -64,6 +64,11 @@ def softplus(x: Array) -> Orders:
     return np.logaddexp(0, x), *sigmoid(x)[:2]
 
 
+def log1exp(x: Array) -> Orders:
+    y = np.where(x > 40, x, np.log(1 + np.exp(np.minimum(x, 40))))
+    return y, *sigmoid(x)[:2]
+
+
 def gelutanh(x: Array) -> Orders:
     z = np.clip(x, -40, 40)
     k, c = np.sqrt(8 / np.pi), 0.044715
