@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 Like: TypeAlias = Tensor | int | Sequence[int]
+Source: TypeAlias = "Noise | torch.Generator | None"  # where draws come from
 
 
 class Noise:
@@ -51,6 +52,15 @@ class Noise:
             f"random numbers, got {source!r}; of a seed make "
             "dl4py.NativeRandom(seed) or torch.Generator().manual_seed(seed)"
         )
+
+    @property
+    def source(self) -> Source:
+        """What weight initialisations take as their ``generator``."""
+        return self.generator
+
+    def torchs(self) -> torch.Generator | None:
+        """A generator for torch's own functions."""
+        return self.generator
 
     def uniform_(self, t: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
         """U(low, high)."""
@@ -125,5 +135,4 @@ class Noise:
         )
 
 
-Source: TypeAlias = Any  # Noise | torch.Generator | None
 TORCH = Noise()

