@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from dl4py.evaluation import Evaluation, RegressionEvaluation
     from dl4py.network import Network
+    from dl4py.noise import NativeRandom
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
 
@@ -52,6 +53,7 @@ __all__ = [
     "Evaluation",
     "InputType",
     "MultiLayerConfiguration",
+    "NativeRandom",
     "Network",
     "NeuralNetConfiguration",
     "RegressionEvaluation",
@@ -82,6 +84,7 @@ _HOMES = {
     "Evaluation": "evaluation",
     "InputType": "config",
     "MultiLayerConfiguration": "config",
+    "NativeRandom": "noise",
     "Network": "network",
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",

@@ -29,6 +29,7 @@ FILES: dict[str, tuple[str, ...] | None] = {
     "solvers": None,
     "evaluation": None,
     "normalizers": None,
+    "random": None,
 }
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
 

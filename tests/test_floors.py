@@ -21,6 +21,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 BESIDE = {
     ("fields", "registry"),
     ("clock", "registry"),
+    ("noise", "ops"),
     ("losses", "activations"),
     ("updaters", "schedules"),
     ("solvers", "updaters"),

@@ -104,7 +104,7 @@ class WeightNoise(ParameterNoise):
 
     def draw(self, like: Tensor, noise: Noise, clock: Clock) -> Tensor:
         drawn: Tensor = self.distribution.sample_(
-            noise.empty(like), generator=noise.generator
+            noise.empty(like), generator=noise.source
         )
         return drawn
 

@@ -53,11 +53,15 @@ class Convolution(Sliding):
     def views(self) -> Iterator[View]:
         if self.bias is not None:
             yield View(self, "b", "bias", kind="bias")
-        window, (n_in, n_out) = self.window, self.channels
-        area = math.prod(window.kernel)
+        (n_in, n_out), (area, stride) = self.channels, self.counted
         # DL4J divides the fan out by the stride
-        fans = (n_in * area, n_out * area / math.prod(window.stride))
+        fans = (n_in * area, n_out * area / stride)
         yield View(self, "W", "weight", fans=fans, shaped=self.shaped)
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """The kernel's and the stride's products, for the weight initialisation."""
+        return math.prod(self.window.kernel), math.prod(self.window.stride)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         shown = self.shown(x, mask)
@@ -99,6 +103,11 @@ class Convolution1D(Convolution):
     """
 
     neighbour = ("Conv1d", "an activation; `Same` and `Causal` padding; masks")
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        area, stride = super().counted
+        return area**2, stride**2  # DL4J's kernel is [k, k], and its stride [s, s]
 
 
 @implements(config.Convolution2D)

@@ -22,6 +22,7 @@ from dl4py.losses import Loss
 from dl4py.noise import TORCH, Noise
 from dl4py.ops.sharding import beside
 from dl4py.registry import LAYERS, MODULES, VERTICES
+from dl4py.weight_init import WeightInit
 
 
 def _same(t: Tensor) -> Tensor:
@@ -235,10 +236,10 @@ class View:
             init = weight_init.get(
                 getattr(self.conf, self.init) or self.conf.weight_init
             )
-            drawn = torch.empty_like(
-                self.shaped(t), memory_format=torch.contiguous_format
-            )
-            self.shaped(t).copy_(init(drawn, *self.fans, generator=noise.generator))
+            like = self.shaped(t).contiguous()
+            source = noise.source if isinstance(init, WeightInit) else noise.torchs()
+            drawn = init(noise.empty(like, self.order), *self.fans, generator=source)
+            self.shaped(t).copy_(drawn)
 
 
 class Slipped:
@@ -354,8 +355,12 @@ class Part(nn.Module):
 
     def reset_parameters(self) -> None:
         """Give all parameters their first values, in DL4J's order."""
+        self.draw(self.noise)
+
+    def draw(self, noise: Noise) -> None:
+        """:meth:`reset_parameters` with the draws of ``noise``."""
         for view in self.views():
-            view.reset(self.noise)
+            view.reset(noise)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         """One line per way in which ``dl4j_exact`` changes what is computed."""

@@ -13,6 +13,7 @@ from dl4py.layers.base import Layer
 from dl4py.layers.part import View, implements, module_of
 from dl4py.layers.recurrent import Recurrent, both_ways, check_mask
 from dl4py.layers.vertices import last_step
+from dl4py.noise import Noise
 
 
 class Wrapper(Layer):
@@ -35,6 +36,9 @@ class Wrapper(Layer):
         for view in self.inner.views():
             trained = self.trained or view.trained
             yield view.renamed(view.name, trained=trained)
+
+    def draw(self, noise: Noise) -> None:
+        self.inner.draw(noise)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         return self.inner(x, mask, state)
@@ -83,6 +87,11 @@ class Bidirectional(Wrapper):
         for letter, layer in (("f", self.fwd), ("b", self.bwd)):
             for view in layer.views():
                 yield view.renamed(letter + view.name)
+
+    def draw(self, noise: Noise) -> None:
+        for _ in range(2 if noise.native else 1):  # DL4J: once more, all anew
+            self.fwd.draw(noise)
+            self.bwd.draw(noise)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         time = 1 if self.conf.format == "NWC" else 2

@@ -22,7 +22,7 @@ from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
 from dl4py.network.optimizer import NetworkOptimizer
 from dl4py.network.walk import Node, nodes_of, walk
-from dl4py.noise import Noise
+from dl4py.noise import Noise, Source
 from dl4py.ops.head import head
 from dl4py.ops.sharding import gathered
 from dl4py.registry import UPDATERS, Named
@@ -97,17 +97,21 @@ class Network(nn.Module):
         self.normalizer: Any = None
         self._optimizer: NetworkOptimizer | None = None
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def reset_parameters(self, generator: Source = None) -> None:
         """Draw all parameters anew, in DL4J's order.
 
         Args:
-            generator: default: a new one, seeded by the configuration.
+            generator: torch's, or a ``dl4py.NativeRandom`` of the configuration's seed
+                for DL4J's own parameters; default: a new one of torch's, seeded by the
+                configuration.
         """
         if generator is None:
             generator = torch.Generator().manual_seed(self.conf.seed)
-        noise = Noise(generator)
-        for view in self._views:
-            view.reset(noise)
+        noise = Noise.of(generator)
+        layers = {node.name: node.layer for node in self.nodes}
+        vertices = getattr(self.conf, "vertices", ())  # a graph's: as they were added
+        for name in dict.fromkeys([*(vertices if noise.native else ()), *layers]):
+            layers[name].draw(noise)
 
     def _batch(
         self,

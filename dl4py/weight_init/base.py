@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dl4py.fields import Checked
+from dl4py.noise import Noise, Source
 from dl4py.registry import DISTRIBUTIONS, WEIGHT_INITS
 from dl4py.weight_init.distributions import Distribution
 
@@ -20,6 +21,7 @@ from dl4py.weight_init.distributions import Distribution
 class WeightInit(Checked):
     """Base of all schemes: ``init(tensor, fan_in, fan_out, generator=None)``, in place.
 
+    The generator is torch's, or a ``dl4py.NativeRandom`` for DL4J's own numbers.
     fi and fo stand for fan_in and fan_out; U(±b) is uniform on [-b, b).
     """
 
@@ -29,7 +31,7 @@ class WeightInit(Checked):
         tensor: Tensor,
         fan_in: float,
         fan_out: float,
-        generator: Generator | None = None,
+        generator: Source = None,
     ) -> Tensor:
         """Fill ``tensor`` in place and return it."""
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -45,9 +47,7 @@ class WeightInit(Checked):
         self.fill_(tensor, float(fan_in), float(fan_out), generator)
         return tensor
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         """Fill ``tensor``: the formula."""
         raise NotImplementedError
 
@@ -87,9 +87,7 @@ class FromDistribution(WeightInit):
                 f"NormalDistribution(0.0, 1.0), got {self.distribution!r}"
             )
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         self.distribution.sample_(tensor, generator)
 
 
@@ -99,11 +97,10 @@ class _Function(WeightInit):
 
     function: Callable[..., Any]
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         known = "generator" in inspect.signature(self.function).parameters
-        filled = self.function(tensor, **({"generator": generator} if known else {}))
+        source = Noise.of(generator).torchs() if known else None
+        filled = self.function(tensor, **({"generator": source} if known else {}))
         if isinstance(filled, Tensor) and filled is not tensor:
             tensor.copy_(filled)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from dl4py.fields import Checked, number
+from dl4py.noise import Noise, Source
 from dl4py.registry import DISTRIBUTIONS
 
 
 class Distribution(Checked):
     """Base of the distributions: ``sample_`` fills a tensor in place."""
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
         """Fill ``tensor`` with draws and return it."""
         raise NotImplementedError
 
@@ -38,8 +39,8 @@ class NormalDistribution(Distribution):
     mean: float = number()
     std: float = number(low=0.0)
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
-        return tensor.normal_(self.mean, self.std, generator=generator)
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
+        return Noise.of(generator).normal_(tensor, self.mean, self.std)
 
 
 @DISTRIBUTIONS.add("gaussian", java="GaussianDistribution")
@@ -78,8 +79,8 @@ class UniformDistribution(Distribution):
                 f"upper, got {self.lower:g} and {self.upper:g}"
             )
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
-        return tensor.uniform_(self.lower, self.upper, generator=generator)
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
+        return Noise.of(generator).uniform_(tensor, self.lower, self.upper)
 
 
 @DISTRIBUTIONS.add("truncated_normal", java="TruncatedNormalDistribution")
@@ -100,9 +101,8 @@ class TruncatedNormalDistribution(Distribution):
     mean: float = number()
     std: float = number(low=0.0)
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
-        nn.init.trunc_normal_(tensor, generator=generator)  # N(0, 1) within ±2
-        return tensor.mul_(self.std).add_(self.mean)
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
+        return Noise.of(generator).truncated_normal_(tensor, self.mean, self.std)
 
 
 @DISTRIBUTIONS.add("log_normal", java="LogNormalDistribution")
@@ -120,8 +120,8 @@ class LogNormalDistribution(Distribution):
     mean: float = number()
     std: float = number(low=0.0)
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
-        return tensor.normal_(self.mean, self.std, generator=generator).exp_()
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
+        return Noise.of(generator).log_normal_(tensor, self.mean, self.std)
 
 
 @DISTRIBUTIONS.add("binomial", java="BinomialDistribution")
@@ -139,10 +139,9 @@ class BinomialDistribution(Distribution):
     number_of_trials: int = number(low=1, whole=True)
     probability_of_success: float = number(low=0.0, high=1.0)
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
-        n = torch.full_like(tensor, self.number_of_trials, dtype=torch.float64)
-        p = torch.full_like(n, self.probability_of_success)
-        return tensor.copy_(torch.binomial(n, p, generator=generator))
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
+        trials, p = self.number_of_trials, self.probability_of_success
+        return Noise.of(generator).binomial_(tensor, trials, p)
 
 
 @DISTRIBUTIONS.add("constant", java="ConstantDistribution")
@@ -158,7 +157,7 @@ class ConstantDistribution(Distribution):
 
     value: float = number()
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
         return tensor.fill_(self.value)
 
 
@@ -185,7 +184,7 @@ class OrthogonalDistribution(Distribution):
 
     gain: float = number(1.0)
 
-    def sample_(self, tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    def sample_(self, tensor: Tensor, generator: Source = None) -> Tensor:
         if tensor.dim() < 2:
             raise ValueError(
                 f"OrthogonalDistribution needs at least 2 axes, got a tensor of shape "
@@ -197,5 +196,5 @@ class OrthogonalDistribution(Distribution):
         matrix = torch.empty(
             tensor[..., 0].numel(), tensor.shape[-1], dtype=wide, device=tensor.device
         )
-        nn.init.orthogonal_(matrix, self.gain, generator=generator)
+        Noise.of(generator).orthogonal_(matrix, self.gain)
         return tensor.copy_(matrix.view(tensor.shape))

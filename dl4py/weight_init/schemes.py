@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dl4py.fields import number
+from dl4py.noise import Noise, Source
 from dl4py.registry import WEIGHT_INITS
 from dl4py.weight_init.base import WeightInit
 from dl4py.weight_init.distributions import TruncatedNormalDistribution
@@ -20,11 +21,9 @@ class _Normal(WeightInit):
     def variance(self, fi: float, fo: float) -> float:
         raise NotImplementedError
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         std = math.sqrt(self.variance(fi, fo))
-        tensor.normal_(0.0, std, generator=generator)
+        Noise.of(generator).normal_(tensor, 0.0, std)
 
 
 class _Uniform(WeightInit):
@@ -33,11 +32,9 @@ class _Uniform(WeightInit):
     def bound(self, fi: float, fo: float) -> float:
         raise NotImplementedError
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         b = self.bound(fi, fo)
-        tensor.uniform_(-b, b, generator=generator)
+        Noise.of(generator).uniform_(tensor, -b, b)
 
 
 @WEIGHT_INITS.add("xavier", "xavier_normal", java="WeightInitXavier")
@@ -68,7 +65,7 @@ class XavierUniform(_Uniform):
     """
 
     def bound(self, fi: float, fo: float) -> float:
-        return math.sqrt(6 / (fi + fo))
+        return math.sqrt(6) / math.sqrt(fi + fo)
 
 
 @WEIGHT_INITS.add("xavier_legacy", java="WeightInitXavierLegacy")
@@ -79,16 +76,13 @@ class XavierLegacy(WeightInit):
     DL4J: org.deeplearning4j.nn.weights.WeightInitXavierLegacy
     """
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
-        std = 1 / math.sqrt(sum(tensor.shape[:2]))
-        tensor.normal_(0.0, std, generator=generator)
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
+        Noise.of(generator).normal_(tensor).div_(math.sqrt(sum(tensor.shape[:2])))
 
 
 @WEIGHT_INITS.add("normal", "lecun_normal", "xavier_fan_in", java="WeightInitNormal")
 @dataclass(frozen=True)
-class Normal(_Normal):
+class Normal(WeightInit):
     """N(0, 1/fi).
 
     Reference: LeCun et al., Efficient BackProp (1998)
@@ -96,8 +90,8 @@ class Normal(_Normal):
     DL4J: org.deeplearning4j.nn.weights.WeightInitNormal
     """
 
-    def variance(self, fi: float, fo: float) -> float:
-        return 1 / fi
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
+        Noise.of(generator).normal_(tensor).div_(math.sqrt(fi))
 
 
 @WEIGHT_INITS.add(
@@ -188,9 +182,7 @@ class _TruncatedNormal(_Scaled):
     def variance(self, fi: float, fo: float) -> float:
         raise NotImplementedError
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         std = math.sqrt(self.variance(fi, fo))
         TruncatedNormalDistribution(0.0, std).sample_(tensor, generator)
 
@@ -320,9 +312,7 @@ class Identity(WeightInit):
 
     scale: float | None = number(None)
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         rows, columns, *kernel = tensor.shape if tensor.dim() > 1 else (0, 1)
         if rows != columns or any(k % 2 == 0 for k in kernel):
             raise ValueError(
@@ -384,7 +374,5 @@ class Constant(WeightInit):
 
     value: float = number()
 
-    def fill_(
-        self, tensor: Tensor, fi: float, fo: float, generator: Generator | None
-    ) -> None:
+    def fill_(self, tensor: Tensor, fi: float, fo: float, generator: Source) -> None:
         tensor.fill_(self.value)
