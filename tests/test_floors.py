@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
 FLOORS = {
-    0: {"clock", "extras", "fields", "noise", "ops", "registry"},
+    0: {"clock", "extras", "fields", "noise", "ops", "registry", "table"},
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
         "solvers"},
     2: {"io", "layers"},

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from dl4py.registry import REGISTRIES
+from dl4py.table import Table
 
 _INSIDE = {"module"}  # kinds that no user names
 
@@ -40,23 +41,21 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def table(kind: str | None = None) -> str:
-    """:func:`rows` as text, a block a kind."""
+def tables(kind: str | None = None) -> list[Table]:
+    """:func:`rows` to read, a table a kind."""
     found = rows(kind)
-    lines: list[str] = []
-    for one in dict.fromkeys(row["kind"] for row in found):
-        block = [row for row in found if row["kind"] == one]
-        cells = [
-            (
-                (row["java"] or "").rpartition(".")[2],
-                ", ".join([row["name"], *row["also"]]),
-                row["what"],
-            )
-            for row in block
-        ]
-        widths = [max(len(cell[i]) for cell in cells) for i in (0, 1)]
-        lines += ["", one, "-" * len(one)]
-        lines += [
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in cells
-        ]
-    return "\n".join(lines[1:])
+    return [
+        Table(
+            [
+                (
+                    (row["java"] or "").rpartition(".")[2],
+                    ", ".join([row["name"], *row["also"]]),
+                    row["what"],
+                )
+                for row in found
+                if row["kind"] == one
+            ],
+            title=one,
+        )
+        for one in dict.fromkeys(row["kind"] for row in found)
+    ]

@@ -224,7 +224,7 @@ class Network(nn.Module):
         """A table of layers, sizes, parameters and updaters: DL4J's ``summary()``."""
         from dl4py.network.summary import table  # which builds a network to compare
 
-        return table(self)
+        return str(table(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "normalizer":  # beside the network, in no state dict of it
