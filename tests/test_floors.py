@@ -24,9 +24,12 @@ BESIDE = {
     ("losses", "activations"),
     ("updaters", "schedules"),
     ("solvers", "updaters"),
+    ("data", "normalizers"),
+    ("lightning", "data"),
     ("lightning", "training"),
     ("serializer", "normalizers"),
     ("training", "normalizers"),
+    ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
 }
 LAZY = {

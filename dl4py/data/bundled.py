@@ -29,7 +29,9 @@ def iris(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     Reference: R. A. Fisher, The use of multiple measurements in taxonomic problems,
     1936; measured by E. Anderson, 1935; UCI Machine Learning Repository, data set 53.
     """
-    text = resources.files(__name__).joinpath("iris.csv").read_text(encoding="ascii")
+    text = (
+        resources.files("dl4py.data").joinpath("iris.csv").read_text(encoding="ascii")
+    )
     _, *rows = csv.reader(text.splitlines())
     features = torch.tensor([[float(x) for x in row[:4]] for row in rows], dtype=dtype)
     species = torch.tensor([IRIS_CLASSES.index(row[4]) for row in rows])
