@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import dl4py
 from dl4py.commands.found import Found, answer
+from dl4py.data.options import words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +75,26 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add("env", _env, "versions, devices, kernels, what is needed")
 
+    fit = commands.add("fit", _fit, "train by a YAML file (--help tells more)", True)
+    fit.add_argument(
+        "--out",
+        type=Path,
+        default=Path("model.zip"),
+        help="the model zip to write (default: %(default)s)",
+    )
+    fit.add_argument("--force", action="store_true", help="replace what is there")
+
+    predict = commands.add("predict", _predict, "a model's outputs for a file of data")
+    evaluate = commands.add("evaluate", _evaluate, "DL4J's table of a model on data")
+    for command in (predict, evaluate):
+        command.add_argument("model", type=Path, help="a model zip")
+        command.add_argument("data", type=Path, help="a file, or a folder of them")
+    predict.add_argument("--out", type=Path, required=True, help="a CSV to write")
+    predict.add_argument("--force", action="store_true", help="replace what is there")
+    evaluate.add_argument("--metric", help="a class of dl4py.evaluation, such as ROC")
+    for command in (predict, evaluate):
+        _add_reading(command)
+
     for name in ("inspect", "summary"):
         shown = commands.add(name, _inspect, "layers, sizes and updaters of a model")
         shown.add_argument("model", type=Path)
@@ -103,6 +125,45 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
     return int(text)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """The words of ``Reading``, each as an option."""
+    parser.add_argument("--config", type=Path, help="dl4py fit's: its data.read counts")
+    group = parser.add_argument_group("how the data is read")
+    for name, (kind, what) in words().items():
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            action = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=action, default=None, help=what)
+        else:
+            group.add_argument(flag, type=kind, help=what)
+
+
+def _reading(given: argparse.Namespace) -> Any:
+    from dl4py.commands.applying import reading
+
+    found = {name: getattr(given, name) for name in words()}
+    return reading(given.config, {k: v for k, v in found.items() if v is not None})
+
+
+def _fit(options: argparse.Namespace) -> Found:
+    from dl4py.commands.fitting import run  # Lightning takes seconds to import
+
+    return run(options.rest, options.out, options.force)
+
+
+def _predict(options: argparse.Namespace) -> Found:
+    from dl4py.commands.applying import predict
+
+    place = (options.data, options.out, options.force)
+    return predict(options.model, *place, _reading(options))
+
+
+def _evaluate(options: argparse.Namespace) -> Found:
+    from dl4py.commands.applying import evaluate
+
+    return evaluate(options.model, options.data, options.metric, _reading(options))
 
 
 def _demo(options: argparse.Namespace) -> Found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -52,7 +54,7 @@ def answer(run: Callable[[], Found], name: str, as_json: bool, debug: bool) -> i
     """
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else None
     try:
-        with quiet or contextlib.nullcontext():
+        with quiet or contextlib.nullcontext(), _warning(name):
             found = run()
         found.show(as_json)
     except Exception as error:
@@ -79,8 +81,20 @@ def progress(batches: Iterable[T], what: str, total: int | None = None) -> Itera
             bar.update(task, advance=1, visible=late)
 
 
+@contextlib.contextmanager
+def _warning(name: str) -> Iterator[None]:
+    """Warnings as one line each, without the line of code that gave them."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"dl4py {name}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _line(error: Exception) -> str:
-    expected = (OSError, ValueError, TypeError, ImportError)
+    expected = (OSError, ValueError, TypeError, ImportError, argparse.ArgumentError)
     text = " ".join(str(error).split()) or "nothing more is known"
     kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
     return f"{kind}{text}" + ("" if not kind else " (--debug shows where)")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from dl4py.data import READERS
 from dl4py.registry import REGISTRIES
 from dl4py.table import Table
 
 _INSIDE = {"module"}  # kinds that no user names
+_KINDS = {**REGISTRIES, READERS.kind: READERS}
 
 
 def rows(kind: str | None = None) -> list[dict[str, Any]]:
@@ -20,12 +22,12 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     >>> [r["java"] for r in rows("activation") if r["name"] == "cube"]
     ['org.nd4j.linalg.activations.impl.ActivationCube']
     """
-    kinds = [k for k in REGISTRIES if k not in _INSIDE]
+    kinds = [k for k in _KINDS if k not in _INSIDE]
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
     found = []
     for one in kinds if kind is None else [kind]:
-        registry = REGISTRIES[one]
+        registry = _KINDS[one]
         for key in registry:
             entry = registry.entry(key)
             text = inspect.getdoc(entry.item) or ""

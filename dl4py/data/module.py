@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+PLAIN = Reading()
+
 
 class DataMixin(_Base):
     """Files for a ``Trainer``: training, validation and test examples.
@@ -45,7 +47,7 @@ class DataMixin(_Base):
         validation: float | str = 0.0,
         test: float | str = 0.0,
         predict: str = "",
-        read: Reading | None = None,
+        read: Reading = PLAIN,
         normalizer: Any = None,
         batch_size: int = 32,
         shuffle: bool = True,
@@ -65,7 +67,7 @@ class DataMixin(_Base):
             "test": test,
             "predict": predict,
         }
-        self.reading = read or Reading()
+        self.reading = read
         self.normalizer: Normalizer | None = normalizer
         self.batch_size = batch_size
         self.shuffle = shuffle

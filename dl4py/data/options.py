@@ -98,21 +98,35 @@ class Reading:
         return tuple(map(str, self.classes)) if known else None  # type: ignore[arg-type]
 
 
-def option(name: str) -> str:
-    """What an option of :class:`Reading` means, from its help.
+def words() -> dict[str, tuple[Any, str]]:
+    """Each word of :class:`Reading`: what makes a value of a text, and its help.
 
-    >>> option("skip")
-    'lines of a CSV before that row.'
+    >>> kind, what = words()["skip"]
+    >>> kind("3"), what
+    (3, 'lines of a CSV before that row.')
+    >>> words()["classes"][0]("cat, dog"), words()["classes"][0]("3")
+    (['cat', 'dog'], 3)
     """
-    text = re.search(
-        rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*?)(?=^ {{8}}\w|^ *$)",
-        Reading.__doc__ or "",
-        re.S | re.M,
-    )
-    return " ".join(text[1].split()) if text else ""
+    found = {}
+    for field in fields(Reading):
+        kind: Any = next((k for k in _OF_TEXT if str(field.type).startswith(k)), "str")
+        text = re.search(
+            rf"^ +(?:\w+, )*{field.name}(?:, \w+)*: (.*?)(?=^ {{8}}\w|^ *$)",
+            Reading.__doc__ or "",
+            re.S | re.M,
+        )
+        told = " ".join(text[1].split()) if text else ""
+        found[field.name] = (_OF_TEXT.get(kind, str), told)
+    return found
 
 
-OPTIONS = tuple(f.name for f in fields(Reading))
+def _listed(text: str) -> list[str] | int:
+    """Names or numbers of columns or classes; one number is that number."""
+    parts = [part.strip() for part in text.split(",")]
+    return int(text) if text.isdigit() else parts
+
+
+_OF_TEXT: dict[str, Any] = {"bool": bool, "int": int, "list": _listed}
 
 
 def natural(path: Path) -> list[Any]:

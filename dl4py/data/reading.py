@@ -204,3 +204,23 @@ def _beside(
     beside, more = _steps(others, chosen)
     pairs = [(x, y) for (x, _), (_, y) in zip(found, beside, strict=True)]
     return pairs, {**more, "features": about["features"]}
+
+
+def unlabelled(source: str | Path, options: Reading) -> Iterator[Examples]:
+    """As :func:`stream` without the labels' columns, which need not be there."""
+    path = _existing(source)
+    plain = replace(options, labels=None, classes=None, labels_from=None)
+    if not _has_images(path) and options.features is None:
+        reader = _reader(_files(path)[0], plain)
+        if reader.table:
+            left = {str(c) for c in columns.several(options.labels)}
+            left |= {reader.names[int(c)] for c in left if _numbered(c, reader.names)}
+            left |= {str(options.sequence)}
+            rest: Any = [i for i, name in enumerate(reader.names) if name not in left]
+            plain = replace(plain, features=rest)
+    return stream(path, plain)
+
+
+def _numbered(column: str, names: Sequence[str]) -> bool:
+    number = column.removeprefix("-").isdigit() and column not in names
+    return number and -len(names) <= int(column) < len(names)
