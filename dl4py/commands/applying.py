@@ -115,7 +115,7 @@ def evaluate(model: Path, source: Path, metric: str | None, how: Reading) -> Fou
     told = {"metric": name, "result": json.loads(counts.to_json())}
     scores = getattr(counts, "numbers", ())
     if scores and hasattr(counts, "score_for_metric"):
-        told["scores"] = {s: _plain(counts.score_for_metric(s)) for s in scores}
+        told["scores"] = {s: counts.score_for_metric(s) for s in scores}
     return Found(told, [counts.stats()])
 
 
@@ -208,7 +208,3 @@ def _rows(
             continue
         place = [start + at, step] if p.dim() == 3 else []
         yield [*place, *([names[best[i]]] if classified else []), *text]
-
-
-def _plain(value: float) -> float | None:
-    return value if value == value and abs(value) != float("inf") else None

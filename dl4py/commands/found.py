@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import traceback
 import warnings
@@ -35,7 +36,7 @@ class Found:
     def show(self, as_json: bool) -> None:
         """Print it to standard output."""
         if as_json:
-            print(json.dumps(self.data, indent=2))
+            print(json.dumps(_finite(self.data), indent=2))
             return
         console = _console(sys.stdout)
         for i, part in enumerate(self.shown):
@@ -79,6 +80,15 @@ def progress(batches: Iterable[T], what: str, total: int | None = None) -> Itera
             yield batch
             late = (bar.tasks[0].elapsed or 0.0) > 1.0
             bar.update(task, advance=1, visible=late)
+
+
+def _finite(data: Any) -> Any:
+    """The same with ``None`` for NaN and infinities, which JSON has no words for."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 @contextlib.contextmanager

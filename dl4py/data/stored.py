@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dl4py.data.columns import Array, Place, named, one_hot
+from dl4py.data.columns import Array, Place, named, one_hot, several
 from dl4py.data.examples import Arrays
 from dl4py.data.options import READERS, Reading
 from dl4py.io.datasets import read_dataset
@@ -106,12 +106,13 @@ class Npz(Stored):
     ) -> Array | None:
         if given is None:
             return next((arrays[name] for name in usual if name in arrays), None)
-        if given not in arrays:
+        chosen = [str(name) for name in several(given)]
+        if len(chosen) != 1 or chosen[0] not in arrays:
             raise ValueError(
-                f"{self.path}: {argument}: no array {given!r}, there are "
-                f"{', '.join(arrays) or 'none'}"
+                f"{self.path}: {argument}: expected the name of one array, of "
+                f"{', '.join(arrays) or 'none'}, got {', '.join(chosen) or 'none'}"
             )
-        return arrays[str(given)]
+        return arrays[chosen[0]]
 
 
 @READERS.add("bin", "dataset", java="org.nd4j.linalg.dataset.DataSet")

@@ -22,7 +22,7 @@ from dl4py.data.examples import Arrays
 from dl4py.data.options import READERS, Reading
 from dl4py.extras import need
 
-BLOCK = 1 << 22  # bytes of a CSV that are parsed at once
+BLOCK = 1 << 20  # bytes of a CSV that are parsed at once
 ROWS = 1 << 16  # of the other tables
 _WHY = "tables are read"
 

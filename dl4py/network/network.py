@@ -211,6 +211,7 @@ class Network(nn.Module):
                 f"evaluate(metric=...): expected a dict by the names of the outputs "
                 f"({', '.join(names)}), got {metric!r}"
             )
+        batch = None
         for batch in [data] if isinstance(data, tuple) else data:
             x, labels, *masks = unpacked(batch)
             found, masks = self.output(x, *masks), (*masks, None, None)[1]
@@ -218,6 +219,8 @@ class Network(nn.Module):
                 i = names.index(name)
                 p, y, mask = (_part(v, i, name) for v in (found, labels, masks))
                 counts.update(p, y, *(() if mask is None else (mask,)))
+        if batch is None:
+            raise ValueError("evaluate(data): expected at least one batch, got none")
         return metric
 
     def summary(self) -> str:

@@ -128,11 +128,11 @@ class TestEveryCommand:
     def test_what_a_command_prints_goes_elsewhere_under_json(self, capsys):
         def run():
             print("epoch 1")
-            return Found({"a": 1}, ["never shown"])
+            return Found({"a": 1, "b": [float("nan")]}, ["never shown"])
 
         assert answer(run, "some", as_json=True, debug=False) == 0
         out, err = capsys.readouterr()
-        assert json.loads(out) == {"a": 1} and err == "epoch 1\n"
+        assert json.loads(out) == {"a": 1, "b": [None]} and err == "epoch 1\n"
 
     @pytest.mark.parametrize("debug", [False, True])
     @pytest.mark.parametrize("error", [ValueError("a\nb"), KeyError("a"), OSError("a")])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +13,7 @@ import dl4py
 from dl4py import data
 from dl4py.commands.cli import main
 
-CONF = """
-model:
-  network:
-    seed: 42
-    updater: {nesterovs: {lr: 0.05, momentum: 0.9}}
-    layers:
-      - dense: {n_in: 4, n_out: 10, activation: rationaltanh}
-      - output: {n_out: 3, loss: mcxent, activation: softmax}
-  dl4j_exact: true
-data:
-  train: iris.csv
-  validation: 0.2
-  read: {labels: species}
-  normalizer: standardize
-  batch_size: 16
-trainer: {max_epochs: 12, accelerator: cpu, logger: false}
-"""
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "iris.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +22,10 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        x, y = data.iris()
-        with open("iris.csv", "w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["a", "b", "c", "d", "species"])
-            for row, label in zip(x.numpy(), y.argmax(1).tolist(), strict=True):
-                rows.writerow([*row.astype(str), data.IRIS_CLASSES[label]])
-        (folder / "conf.yaml").write_text(CONF)
+        shutil.copy(Path(data.__file__).parent / "iris.csv", folder)
+        text = EXAMPLE.read_text().replace("dl4py/data/iris.csv", "iris.csv", 4)
+        text = text.replace("max_epochs: 30", "max_epochs: 12\n  logger: false")
+        (folder / "conf.yaml").write_text(text)
         assert main(["fit", "--config", "conf.yaml", "--out", "model.zip"]) == 0
     return folder
 
@@ -175,8 +158,7 @@ class TestEvaluate:
 
 class TestPredict:
     def test_classes_and_probabilities_of_raw_rows(self, here, capsys):
-        names = ",".join(data.IRIS_CLASSES)
-        words = ["--config", "conf.yaml", "--classes", names, "--out", "p.csv"]
+        words = ["--config", "conf.yaml", "--out", "p.csv"]
         assert main(["predict", "model.zip", "iris.csv", *words]) == 0
         with open("p.csv", newline="") as file:
             head, *rows = csv.reader(file)
@@ -197,7 +179,10 @@ class TestPredict:
         for out, more in (("q.csv", []), ("kept.csv", ["--force"])):
             words = ["--labels", "species", "--out", out, *more]
             line = refused(capsys, "predict", "model.zip", "bad.csv", *words)
-            assert "bad.csv: row 152, column 'c': expected a number, got 'x'" in line
+            assert (
+                "bad.csv: row 152, column 'petal_length': expected a number, got 'x'"
+                in line
+            )
         assert not (here / "q.csv").exists() and not list(here.glob(".dl4py*"))
         assert (here / "kept.csv").read_text() == "old"
 

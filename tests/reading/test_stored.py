@@ -108,6 +108,9 @@ class TestNpz:
         assert both.outputs[0].tolist() == [[0, 1], [1, 0]]
         with pytest.raises(ValueError, match="row 1, .* one of the classes u, w"):
             read(labels="c", classes=["u", "w"])
+        with pytest.raises(ValueError, match="labels: expected the name of one array"):
+            read(labels=["b", "c"])
+        assert torch.equal(read(labels=["b"]).outputs[0], read(labels="b").outputs[0])
         with pytest.raises(ValueError, match="row 0, column 'labels': expected a cl"):
             np.savez(path, a=X, b=np.array([2, 0]))
             read(labels="b", classes=2)

@@ -1,6 +1,7 @@
 """Tables of every kind: the same rows, the same examples, the same errors."""
 
 import csv
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -252,3 +253,10 @@ class TestSplit:
     def test_shares_that_leave_nothing(self, shares):
         with pytest.raises(ValueError, match="less than 1 together"):
             data.Arrays.of(torch.zeros(4, 1)).split(*shares)
+
+
+def test_what_reads_tables_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "a.csv")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'dl4py\[data\]'"):
+        data.read(path)
