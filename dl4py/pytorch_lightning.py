@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytorch_lightning
 
+from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.trials import QuietMixin
 
@@ -15,3 +16,7 @@ class Network(NetworkMixin, pytorch_lightning.LightningModule):  # type: ignore[
 
 class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]
     """Keeps a solver's trials quiet under ``pytorch_lightning.Trainer``."""
+
+
+class DataModule(DataMixin, pytorch_lightning.LightningDataModule):  # type: ignore[misc]
+    """Files for ``pytorch_lightning.Trainer``; see its mixin."""

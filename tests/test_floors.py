@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
 FLOORS = {
-    0: {"clock", "extras", "fields", "noise", "ops", "registry"},
+    0: {"clock", "extras", "fields", "noise", "ops", "registry", "table"},
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
         "solvers"},
     2: {"io", "layers"},
@@ -25,9 +25,12 @@ BESIDE = {
     ("losses", "activations"),
     ("updaters", "schedules"),
     ("solvers", "updaters"),
+    ("data", "normalizers"),
+    ("lightning", "data"),
     ("lightning", "training"),
     ("serializer", "normalizers"),
     ("training", "normalizers"),
+    ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
 }
 LAZY = {

@@ -3,32 +3,68 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import dl4py
+from dl4py.commands.found import Found, answer
+from dl4py.data.options import words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``dl4py`` with ``arguments`` (default: the process's); the exit status."""
+    """Run ``dl4py`` with ``arguments`` (default: the process's); the exit status.
+
+    0 is well, 1 a finding (files that differ), 2 bad input, told in one line.
+    """
     parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        return int(options.run(options))
-    except (OSError, ValueError) as error:
-        print(f"dl4py {options.command}: {error}", file=sys.stderr)
-        return 2
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not options.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    name, as_json = options.command, options.json
+    return answer(lambda: options.run(options), name, as_json, options.debug)
+
+
+class _Commands:
+    """The parsers of the commands, all with what every command understands."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parsers = parser.add_subparsers(
+            dest="command", required=True, metavar="COMMAND"
+        )
+
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], Found],
+        what: str,
+        passes_on: bool = False,
+    ) -> argparse.ArgumentParser:
+        """The parser of a command.
+
+        Args:
+            run: what it does; imports what is heavy by itself.
+            what: the line of help.
+            passes_on: whether ``run`` reads arguments that are unknown here, and help.
+        """
+        parser = self.parsers.add_parser(
+            name, help=what, add_help=not passes_on, allow_abbrev=not passes_on
+        )
+        parser.add_argument("--json", action="store_true", help="the result as JSON")
+        parser.add_argument("--debug", action="store_true", help="an error's trace too")
+        parser.set_defaults(run=run, passes_on=passes_on)
+        return parser
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dl4py", description=dl4py.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=dl4py.__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = _Commands(parser)
 
-    demo = commands.add_parser("demo", help="train, evaluate, save and load on Iris")
+    demo = commands.add("demo", _demo, "train, evaluate, save and load on Iris")
     demo.add_argument(
         "--out",
         type=Path,
@@ -36,29 +72,41 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for pictures and checkpoint (default: %(default)s)",
     )
     demo.add_argument("--epochs", type=_positive, default=60)
-    demo.set_defaults(run=_demo)
 
-    env = commands.add_parser("env", help="versions, devices, kernels, what is needed")
-    env.add_argument("--json", action="store_true", help="the same as JSON")
-    env.set_defaults(run=_env)
+    commands.add("env", _env, "versions, devices, kernels, what is needed")
 
-    inspect = commands.add_parser("inspect", help="what is in a model zip of DL4J's")
-    inspect.add_argument("model", type=Path)
-    inspect.add_argument("--json", action="store_true", help="the same as JSON")
-    inspect.set_defaults(run=_inspect)
+    fit = commands.add("fit", _fit, "train by a YAML file (--help tells more)", True)
+    fit.add_argument(
+        "--out",
+        type=Path,
+        default=Path("model.zip"),
+        help="the model zip to write (default: %(default)s)",
+    )
+    fit.add_argument("--force", action="store_true", help="replace what is there")
 
-    names = commands.add_parser("list", help="DL4J's classes and their names here")
+    predict = commands.add("predict", _predict, "a model's outputs for a file of data")
+    evaluate = commands.add("evaluate", _evaluate, "DL4J's table of a model on data")
+    for command in (predict, evaluate):
+        command.add_argument("model", type=Path, help="a model zip")
+        command.add_argument("data", type=Path, help="a file, or a folder of them")
+    predict.add_argument("--out", type=Path, required=True, help="a CSV to write")
+    predict.add_argument("--force", action="store_true", help="replace what is there")
+    evaluate.add_argument("--metric", help="a class of dl4py.evaluation, such as ROC")
+    for command in (predict, evaluate):
+        _add_reading(command)
+
+    for name in ("inspect", "summary"):
+        shown = commands.add(name, _inspect, "layers, sizes and updaters of a model")
+        shown.add_argument("model", type=Path)
+
+    names = commands.add("list", _list, "DL4J's classes and their names here")
     names.add_argument("kind", nargs="?", help="activation, layer … (default: all)")
-    names.add_argument("--json", action="store_true", help="the same as JSON")
-    names.set_defaults(run=_list)
 
-    diff = commands.add_parser("diff", help="where two model zips differ")
+    diff = commands.add("diff", _diff, "where two model zips differ")
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
-    diff.add_argument("--json", action="store_true", help="the same as JSON")
-    diff.set_defaults(run=_diff)
 
-    verify = commands.add_parser("verify", help="whether a model zip predicts this")
+    verify = commands.add("verify", _verify, "whether a model zip predicts this")
     verify.add_argument("model", type=Path)
     for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
         verify.add_argument(
@@ -70,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar=file,
             help="of a graph with several one for each, in order",
         )
-    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -80,60 +127,88 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """The words of ``Reading``, each as an option."""
+    parser.add_argument("--config", type=Path, help="dl4py fit's: its data.read counts")
+    group = parser.add_argument_group("how the data is read")
+    for name, (kind, what) in words().items():
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            action = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=action, default=None, help=what)
+        else:
+            group.add_argument(flag, type=kind, help=what)
+
+
+def _reading(given: argparse.Namespace) -> Any:
+    from dl4py.commands.applying import reading
+
+    found = {name: getattr(given, name) for name in words()}
+    return reading(given.config, {k: v for k, v in found.items() if v is not None})
+
+
+def _fit(options: argparse.Namespace) -> Found:
+    from dl4py.commands.fitting import run  # Lightning takes seconds to import
+
+    return run(options.rest, options.out, options.force)
+
+
+def _predict(options: argparse.Namespace) -> Found:
+    from dl4py.commands.applying import predict
+
+    place = (options.data, options.out, options.force)
+    return predict(options.model, *place, _reading(options))
+
+
+def _evaluate(options: argparse.Namespace) -> Found:
+    from dl4py.commands.applying import evaluate
+
+    return evaluate(options.model, options.data, options.metric, _reading(options))
+
+
+def _demo(options: argparse.Namespace) -> Found:
     from dl4py.commands.demo import run  # Lightning takes seconds to import
 
-    run(options.out, options.epochs)
-    return 0
+    return run(options.out, options.epochs)
 
 
-def _env(options: argparse.Namespace) -> int:
+def _env(options: argparse.Namespace) -> Found:
     from dl4py.commands import environment
 
-    if options.json:
-        print(json.dumps(environment.describe(), indent=2))
-    else:
-        print(environment.table())
-    return 0
+    return Found(environment.describe(), [environment.table()])
 
 
-def _inspect(options: argparse.Namespace) -> int:
+def _inspect(options: argparse.Namespace) -> Found:
     from dl4py.commands import inspection
     from dl4py.network import summary
 
     net = dl4py.restore(options.model)
     file = inspection.origin(options.model)
-    if options.json:
-        print(json.dumps({**summary.describe(net), "file": file}, indent=2))
-    else:
-        print(summary.table(net))
-        print(inspection.origin_lines(file))
-    return 0
+    lines = [summary.table(net), inspection.origin_lines(file)]
+    return Found({**summary.describe(net), "file": file}, lines)
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace) -> Found:
     from dl4py.commands import names
 
-    found = names.rows(options.kind)
-    print(json.dumps(found, indent=2) if options.json else names.table(options.kind))
-    return 0
+    return Found(names.rows(options.kind), names.tables(options.kind))
 
 
-def _diff(options: argparse.Namespace) -> int:
+def _diff(options: argparse.Namespace) -> Found:
     from dl4py.commands import inspection
 
     found = inspection.differences(options.first, options.second)
-    print(json.dumps(found, indent=2) if options.json else inspection.report(found))
-    return 1 if any(found.values()) else 0
+    return Found(found, [inspection.report(found)], int(any(found.values())))
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace) -> Found:
     from dl4py.commands import inspection
 
     error, allowed = inspection.verify(options.model, options.inputs, options.outputs)
     fits = error <= allowed
-    print(f"{'ok' if fits else 'DIFFERS'}: off by {error:.1e}, allowed {allowed:.1e}")
-    return 0 if fits else 1
+    line = f"{'ok' if fits else 'DIFFERS'}: off by {error:.1e}, allowed {allowed:.1e}"
+    data = {"fits": fits, "error": error, "allowed": allowed}
+    return Found(data, [line], int(not fits))
 
 
 if __name__ == "__main__":

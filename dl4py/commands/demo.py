@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch.utils.data import DataLoader, TensorDataset
 
 from dl4py import data
+from dl4py.commands.found import Found
 from dl4py.config import Dense, MultiLayerConfiguration, NeuralNetConfiguration, Output
 from dl4py.evaluation import Evaluation
 from dl4py.lightning import Network
@@ -44,7 +45,7 @@ class Curve(lightning.Callback):
         self.scores.append(float(trainer.callback_metrics["train_loss"]))
 
 
-def run(out: Path, epochs: int) -> Evaluation:
+def run(out: Path, epochs: int) -> Found:
     """Train, evaluate, draw, save, load, and say what came out.
 
     Args:
@@ -94,14 +95,19 @@ def run(out: Path, epochs: int) -> Evaluation:
     if not same:
         raise RuntimeError("the loaded checkpoint predicts something else")
 
+    pictures = []
     for name, figure in (
         ("training-curve.png", _plot_curve(curve.scores)),
         ("confusion-matrix.png", evaluation.plot()[0]),
     ):
         figure.savefig(out / name, dpi=120, bbox_inches="tight")
         print(f"picture {out / name}")
-    print(f"test accuracy {float(evaluation.accuracy()):.4f}")
-    return evaluation
+        pictures.append(str(out / name))
+    accuracy = float(evaluation.accuracy())
+    return Found(
+        {"accuracy": accuracy, "checkpoint": str(checkpoint), "pictures": pictures},
+        [f"test accuracy {accuracy:.4f}"],
+    )
 
 
 def _plot_curve(scores: list[float]) -> Any:

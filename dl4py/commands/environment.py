@@ -16,6 +16,7 @@ import torch
 
 import dl4py
 from dl4py.ops import build, library
+from dl4py.table import Table
 
 PACKAGES = (
     "torch",
@@ -83,11 +84,9 @@ def driver() -> str | None:
     return next(iter(_told(line).splitlines()), None)
 
 
-def table() -> str:
+def table() -> Table:
     """The same to read."""
-    rows = list(_rows(describe()))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in rows)
+    return Table(list(_rows(describe())))
 
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from dl4py.data import READERS
 from dl4py.registry import REGISTRIES
+from dl4py.table import Table
 
 _INSIDE = {"module"}  # kinds that no user names
+_KINDS = {**REGISTRIES, READERS.kind: READERS}
 
 
 def rows(kind: str | None = None) -> list[dict[str, Any]]:
@@ -19,12 +22,12 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     >>> [r["java"] for r in rows("activation") if r["name"] == "cube"]
     ['org.nd4j.linalg.activations.impl.ActivationCube']
     """
-    kinds = [k for k in REGISTRIES if k not in _INSIDE]
+    kinds = [k for k in _KINDS if k not in _INSIDE]
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
     found = []
     for one in kinds if kind is None else [kind]:
-        registry = REGISTRIES[one]
+        registry = _KINDS[one]
         for key in registry:
             entry = registry.entry(key)
             text = inspect.getdoc(entry.item) or ""
@@ -40,23 +43,21 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def table(kind: str | None = None) -> str:
-    """:func:`rows` as text, a block a kind."""
+def tables(kind: str | None = None) -> list[Table]:
+    """:func:`rows` to read, a table a kind."""
     found = rows(kind)
-    lines: list[str] = []
-    for one in dict.fromkeys(row["kind"] for row in found):
-        block = [row for row in found if row["kind"] == one]
-        cells = [
-            (
-                (row["java"] or "").rpartition(".")[2],
-                ", ".join([row["name"], *row["also"]]),
-                row["what"],
-            )
-            for row in block
-        ]
-        widths = [max(len(cell[i]) for cell in cells) for i in (0, 1)]
-        lines += ["", one, "-" * len(one)]
-        lines += [
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in cells
-        ]
-    return "\n".join(lines[1:])
+    return [
+        Table(
+            [
+                (
+                    (row["java"] or "").rpartition(".")[2],
+                    ", ".join([row["name"], *row["also"]]),
+                    row["what"],
+                )
+                for row in found
+                if row["kind"] == one
+            ],
+            title=one,
+        )
+        for one in dict.fromkeys(row["kind"] for row in found)
+    ]

@@ -15,6 +15,7 @@ from dl4py.config.kinds import Data
 from dl4py.config.layer import (
     ConfigurationError,
 )
+from dl4py.config.spoken import heard
 from dl4py.config.words import (
     Words,
     an_input_type,
@@ -64,12 +65,27 @@ class NeuralNetConfiguration:
     def from_yaml(text: str) -> Any:
         """The configuration in YAML, as DL4J's ``fromYaml``; aliases are refused.
 
+        A builder's words do too: a text with ``layers`` is read as
+        :mod:`dl4py.config.spoken` says.
+
         Raises:
             DL4JFormatError: naming the place in ``text``, if it is not that.
+            ConfigurationError: where words do not fit.
+
+        >>> text = "layers: [{dense: {n_in: 2, n_out: 3}}, {output: {n_out: 2}}]"
+        >>> NeuralNetConfiguration.from_yaml(text).layers[1].n_in
+        3
         """
         from dl4py.config.yaml import load  # takes time to import
 
-        return NeuralNetConfiguration.from_dict(load(text))
+        return NeuralNetConfiguration.from_words(load(text))
+
+    @staticmethod
+    def from_words(content: Mapping[str, Any]) -> Any:
+        """As :meth:`from_yaml`, from plain Python types."""
+        if "layers" in content:
+            return heard(content, NetworkBuilder())
+        return NeuralNetConfiguration.from_dict(content)
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Any:

@@ -217,6 +217,7 @@ class Network(nn.Module):
                 f"evaluate(metric=...): expected a dict by the names of the outputs "
                 f"({', '.join(names)}), got {metric!r}"
             )
+        batch = None
         for batch in [data] if isinstance(data, tuple) else data:
             x, labels, *masks = unpacked(batch)
             found, masks = self.output(x, *masks), (*masks, None, None)[1]
@@ -224,13 +225,15 @@ class Network(nn.Module):
                 i = names.index(name)
                 p, y, mask = (_part(v, i, name) for v in (found, labels, masks))
                 counts.update(p, y, *(() if mask is None else (mask,)))
+        if batch is None:
+            raise ValueError("evaluate(data): expected at least one batch, got none")
         return metric
 
     def summary(self) -> str:
         """A table of layers, sizes, parameters and updaters: DL4J's ``summary()``."""
         from dl4py.network.summary import table  # which builds a network to compare
 
-        return table(self)
+        return str(table(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "normalizer":  # beside the network, in no state dict of it

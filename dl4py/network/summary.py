@@ -9,6 +9,7 @@ from dl4py.config.codec import printable
 from dl4py.network.build import build
 from dl4py.network.network import Network
 from dl4py.registry import Named
+from dl4py.table import Table
 
 WIDEST = 80  # characters of a cell in the table
 
@@ -72,12 +73,12 @@ def _name(value: Any) -> str | None:
     return f"{value.name}({args})" if args else value.name
 
 
-def table(net: Network) -> str:
-    """The network as a text table."""
+def table(net: Network) -> Table:
+    """The network as a table, a row a layer."""
     found = describe(net)
     head = ["", "name", "type", "in → out", "parameters", "count", "updater"]
     graph = isinstance(net.conf, ComputationGraphConfiguration)
-    rows = [head + ["reads"] * graph]
+    body = []
     for layer in found["layers"]:
         sizes = (layer["n_in"], layer["n_out"])
         shapes = (
@@ -94,22 +95,15 @@ def table(net: Network) -> str:
         ]
         read = layer["reads"]
         reads = ", ".join(read[:3]) + (f" and {len(read) - 3} more" * (len(read) > 3))
-        rows.append(row + [reads] * graph)
-    rows = [[_cell(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    lines.append(
+        body.append([_cell(cell) for cell in row + [reads] * graph])
+    notes = [
         f"{found['parameters']:,} parameters ({found['data_type']}), "
         f"{found['updater_state']:,} numbers of updater state, "
         f"iteration {found['iteration']}, epoch {found['epoch']}"
-    )
+    ]
     if found["normalizer"]:
-        lines.append(f"normalizer: {found['normalizer']}")
-    return "\n".join(lines)
+        notes.append(f"normalizer: {found['normalizer']}")
+    return Table(body, head + ["reads"] * graph, notes=notes)
 
 
 def _cell(text: str) -> str:

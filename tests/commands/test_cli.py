@@ -8,7 +8,9 @@ import torch
 
 import dl4py
 from dl4py.commands.cli import main
+from dl4py.commands.found import Found, answer
 from dl4py.config import Convolution2D, Dense, InputType, Output
+from dl4py.table import Table
 from tests.resources import MLP, changed
 
 
@@ -132,3 +134,53 @@ def test_env_says_what_is_here_and_builds_nothing(tmp_path, monkeypatch, capsys)
     lines = dict(x.split("  ", 1) for x in capsys.readouterr().out.splitlines())
     assert lines["torch"].strip() == torch.__version__
     assert found["kernels"]["cpu"]["state"] in lines["cpu kernels"]
+
+
+class TestEveryCommand:
+    """``--json``, ``--debug`` and a terminal's tables are one mechanism for all."""
+
+    def test_json_is_all_that_goes_to_standard_output(self, model, capsys):
+        paths = [str(model / name) for name in ("model.zip", "x.npy", "y.npy")]
+        check = ["verify", "--json", paths[0], "--inputs", paths[1]]
+        assert main([*check, "--outputs", paths[2]]) == 0
+        assert json.loads(capsys.readouterr().out)["fits"] is True
+        assert main(["summary", "--json", paths[0]]) == 0
+        assert json.loads(capsys.readouterr().out)["parameters"] == 203
+
+    def test_what_a_command_prints_goes_elsewhere_under_json(self, capsys):
+        def run():
+            print("epoch 1")
+            return Found({"a": 1, "b": [float("nan")]}, ["never shown"])
+
+        assert answer(run, "some", as_json=True, debug=False) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out) == {"a": 1, "b": [None]} and err == "epoch 1\n"
+
+    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("error", [ValueError("a\nb"), KeyError("a"), OSError("a")])
+    def test_an_error_is_one_line_and_debug_adds_its_trace(self, error, debug, capsys):
+        def run():
+            raise error
+
+        assert answer(run, "some", as_json=False, debug=debug) == 2
+        *trace, line = capsys.readouterr().err.splitlines()
+        assert line.startswith("dl4py some: ") and "a" in line
+        assert bool(trace) == debug and ("in run" in "".join(trace)) == debug
+
+    def test_a_terminal_gets_a_drawn_table_without_markup(self, monkeypatch, capsys):
+        table = Table([["[red]x", "1"]], ["name", "n"], "title", ["a note"])
+        found = Found({}, [table, "text"])
+        found.show(False)
+        assert capsys.readouterr().out.splitlines() == [
+            "title", "-----", "name    n", "---------", "[red]x  1", "a note", "",
+            "text",
+        ]  # fmt: skip
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        found.show(False)
+        drawn = capsys.readouterr().out
+        assert "[red]x" in drawn and "a note" in drawn and "│" in drawn
+
+    def test_unknown_arguments_are_refused(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            main(["env", "--loud"])
+        assert stop.value.code == 2 and "--loud" in capsys.readouterr().err

@@ -35,6 +35,11 @@ def test_counts_all_batches(metric):
     assert net.evaluate((X, Y)).accuracy() == net.evaluate([(X, Y)]).accuracy()
 
 
+def test_no_data_is_an_error():
+    with pytest.raises(ValueError, match="evaluate.data.: expected at least one batch"):
+        network().evaluate([])
+
+
 def test_masked_steps_do_not_count():
     chain = NeuralNetConfiguration.builder().input_type(InputType.recurrent(2))
     net = chain.layer(Rnn(n_out=3)).layer(RnnOutput(n_out=2)).build().module()

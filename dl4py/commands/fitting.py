@@ -1,0 +1,146 @@
+"""``dl4py fit``: a network in DL4J's words, files of data and a Trainer, by YAML."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dl4py
+from dl4py.commands.found import Found
+from dl4py.commands.output import new_file
+from dl4py.config import NeuralNetConfiguration
+from dl4py.extras import need
+from dl4py.lightning import DataModule, Network
+from dl4py.table import Table
+
+_KNOWN = (  # of Lightning's warnings, what nobody can act upon
+    ".*does not have many workers",
+    ".*LeafSpec",
+    "You defined a .validation_step. but have no .val_dataloader",
+    "The number of training batches",
+    ".*exists and is not empty",
+    "LightningCLI's args parameter is intended",
+)
+
+
+def network(network: dict[str, Any] | str, dl4j_exact: bool = False) -> Network:
+    """The network to train.
+
+    Args:
+        network: a builder's words or DL4J's own keys; or a file with these, as YAML or
+            JSON; or a model zip to go on from.
+        dl4j_exact: whether DL4J's faults are reproduced too.
+    """
+    if isinstance(network, dict):
+        conf = NeuralNetConfiguration.from_words(network)
+    elif network.lower().endswith(".zip"):
+        restored = dl4py.restore(network, dl4j_exact=dl4j_exact)
+        return Network(config=restored)
+    else:
+        text = Path(network).read_text(encoding="utf-8")
+        try:
+            conf = NeuralNetConfiguration.from_yaml(text)  # JSON is YAML
+        except ValueError as error:
+            raise ValueError(f"{network}: {error}") from error
+    return Network(config=conf, dl4j_exact=dl4j_exact)
+
+
+def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
+    """Train, and write the network as a model zip.
+
+    Args:
+        arguments: for LightningCLI: ``--config``, ``--model.…``, ``--data.…``,
+            ``--trainer.…``.
+        out: the zip; nothing is written where training fails.
+        force: whether a file that is there may be replaced.
+    """
+    need("jsonargparse", "dl4py fit reads its configuration")
+    from lightning.pytorch.cli import LightningCLI
+
+    with _quiet():
+        cli = LightningCLI(
+            network,
+            DataModule,
+            args=list(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": "dl4py fit"},
+            trainer_defaults={
+                "enable_progress_bar": sys.stderr.isatty(),
+                "enable_model_summary": False,
+            },
+        )
+        new_file(out, force)  # not before, or nobody could ask for --help
+        with warnings.catch_warnings():  # they come again when it is written
+            warnings.simplefilter("ignore")
+            dl4py.save(cli.model, io.BytesIO())  # what cannot be written, now
+        _check_loggers(cli.trainer)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        dl4py.save(cli.model, out)
+    return _told(cli, out)
+
+
+def _told(cli: Any, out: Path) -> Found:
+    scores = {k: float(v) for k, v in cli.trainer.callback_metrics.items()}
+    net, data = cli.model.network, cli.datamodule
+    classes = data.parts["train"].classes
+    checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or None
+    found = {
+        "out": str(out),
+        "checkpoint": checkpoint,
+        "epochs": net.clock.epoch,
+        "iterations": net.clock.iteration,
+        "examples": {name: len(part) for name, part in data.parts.items()},
+        "classes": list(classes) if classes else None,
+        "scores": scores,
+    }
+    rows = [[name, f"{value:.6g}"] for name, value in scores.items()]
+    notes = [
+        f"{net.clock.iteration} iterations, {net.clock.epoch} epochs",
+        *([f"classes: {', '.join(classes)}"] if classes else []),
+        *([f"checkpoint {checkpoint}"] if checkpoint else []),
+        f"model {out}",
+    ]
+    return Found(found, [Table(rows, ["score", "value"], notes=notes)])
+
+
+def _check_loggers(trainer: Any) -> None:
+    """A logger that cannot write is found before training, not after an epoch."""
+    for logger in trainer.loggers:
+        folder = logger.log_dir or logger.save_dir
+        if folder is None:
+            continue
+        place = Path(folder).absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "no folder to write to" if place.is_dir() else "no folder"
+            raise ValueError(
+                f"{type(logger).__name__} cannot write to {folder}: {place} is {what}; "
+                "choose another with --trainer.default_root_dir, or --trainer.logger "
+                "false"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's hints, and without its warnings that lead nowhere."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # inside Lightning
+            for message in _KNOWN:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logging.disable(before)
