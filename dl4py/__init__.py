@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         NeuralNetConfiguration,
     )
     from dl4py.evaluation import Evaluation, RegressionEvaluation
+    from dl4py.formats import load
     from dl4py.network import Network
     from dl4py.noise import NativeRandom
     from dl4py.serializer import restore, save
@@ -64,6 +65,7 @@ __all__ = [
     "from_torch",
     "io",
     "layers",
+    "load",
     "losses",
     "normalizers",
     "ops",
@@ -89,6 +91,7 @@ _HOMES = {
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",
     "from_torch": "translation",
+    "load": "formats",
     "restore": "serializer",
     "save": "serializer",
 }

@@ -151,7 +151,7 @@ def an_input_type(given: Any) -> InputType:
 def implied(layer: Layer) -> InputType | None:
     """The input type that a first layer with ``n_in`` implies, if that is clear."""
     size = getattr(layer, "n_in", None)
-    if size is None or layer.family not in ("ff", "rnn"):
+    if not size or layer.family not in ("ff", "rnn"):
         return None
     if layer.family == "rnn":
         return Recurrent(size, None, getattr(layer, "format", None) or "NCW")

@@ -27,6 +27,7 @@ from dl4py.ops.losses import sigmoid_xent as sigmoid_xent
 from dl4py.ops.losses import softmax_xent as softmax_xent
 from dl4py.ops.philox import uniform
 from dl4py.ops.register import OPS as OPS
+from dl4py.ops.register import alone as alone
 from dl4py.ops.register import exporting as exporting
 from dl4py.ops.register import op
 from dl4py.ops.vectors import axpy_dot_ as axpy_dot_

@@ -13,10 +13,11 @@ The formula serves every device. A compiled library may override one, at any tim
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -154,10 +155,32 @@ def exporting() -> bool:
     return torch.compiler.is_exporting() or for_onnx()
 
 
+_alone = False
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Graphs that are recorded inside hold torch's own operations only.
+
+    Programs of ``torch.export`` then run in processes without dl4py.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def for_onnx() -> bool:
-    """Whether torch.onnx records, which knows only torch's own operations."""
+    """Whether what is recorded is for those who know only torch's own operations.
+
+    That is torch.onnx, and :func:`alone`.
+    """
     if torch.compiler.is_dynamo_compiling():
         return False
+    if _alone:
+        return True
     onnx = sys.modules.get("torch.onnx")  # slow to import
     return onnx is not None and onnx.is_in_onnx_export()
 
