@@ -67,8 +67,6 @@ def reason(name, part, seeded):
         return "ND4J's random numbers are not built yet"
     if part == "pretraining":
         return "layer-wise pretraining is not built yet"
-    if name.startswith("tbptt") and part == "steps":
-        return "truncated back-propagation through time is not built yet"
     return ""
 
 
@@ -167,6 +165,13 @@ class Run:
         self.check("score", [score], tolerance)
         assert torch.equal(before, self.net.params())
 
+    def time_steps(self):
+        """Pieces of a series in turn."""
+        tolerance = COMPUTED[self.case.meta["dtype"]]
+        for i in range(sum(key.startswith("step_in_") for key in self.arrays)):
+            y = self.net.rnn_time_step(self.tensor(f"step_in_{i}"))
+            self.check(f"step_{i}", y, tolerance)
+
     def vae(self):
         """What a variational autoencoder says of its input; draws where at hand."""
         if "vae_z" not in self.arrays:
@@ -218,7 +223,7 @@ def test_equals_dl4j(name):
     run = Run(case, conf)
     seeded = case.meta["seed"] is not None
     parts = {"out": run.outputs, "layers": run.layers, "gradient": run.gradient}
-    parts["vae"] = run.vae
+    parts["vae"], parts["time_steps"] = run.vae, run.time_steps
     if case.meta["trains"]:
         parts["steps"] = run.steps
     for part, check in parts.items():
