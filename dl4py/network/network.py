@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,8 @@ from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
 from dl4py.network.memory import Memory, TimeSteps
 from dl4py.network.optimizer import NetworkOptimizer
+from dl4py.network.pretraining import LayerWise
+from dl4py.network.scores import check_score
 from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise
 from dl4py.ops.head import head
@@ -30,7 +31,7 @@ from dl4py.ops.sharding import gathered
 from dl4py.registry import UPDATERS, Named
 
 
-class Network(TimeSteps):
+class Network(TimeSteps, LayerWise):
     """A network of DL4J's layers as a ``torch.nn.Module``.
 
     ``conf.module()`` makes one, of a chain of layers or of a graph. Calling it gives
@@ -630,16 +631,6 @@ class Network(TimeSteps):
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))
-
-
-def check_score(score: float, iteration: int) -> None:
-    """Refuse to step on a score that is no number."""
-    if not math.isfinite(score):
-        raise FloatingPointError(
-            f"the score is {score} at iteration {iteration}; the parameters are those "
-            "before this step: look for values in the batch that are not finite, lower "
-            "the learning rate or set gradient_normalization(...)"
-        )
 
 
 def _part(value: Any, i: int, name: str) -> Any:

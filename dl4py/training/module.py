@@ -13,7 +13,7 @@ from dl4py.config import NeuralNetConfiguration
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.network import Network, NetworkOptimizer
 from dl4py.network.batch import unpacked
-from dl4py.network.network import check_score
+from dl4py.network.scores import check_score
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
 from dl4py.normalizers.files import is_custom
 
