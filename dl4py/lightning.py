@@ -6,11 +6,16 @@ import lightning
 
 from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
+from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.trials import QuietMixin
 
 
 class Network(NetworkMixin, lightning.LightningModule):
     """A network under ``lightning.Trainer``; see its mixin."""
+
+
+class Pretraining(PretrainingMixin, lightning.LightningModule):
+    """A layer's training on inputs alone under ``lightning.Trainer``; see its mixin."""
 
 
 class QuietTrials(QuietMixin, lightning.Callback):

@@ -6,12 +6,17 @@ import pytorch_lightning
 
 from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
+from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.trials import QuietMixin
 
 
 # the mixins are typed against the other package
 class Network(NetworkMixin, pytorch_lightning.LightningModule):  # type: ignore[misc]
     """A network under ``pytorch_lightning.Trainer``; see its mixin."""
+
+
+class Pretraining(PretrainingMixin, pytorch_lightning.LightningModule):  # type: ignore[misc]
+    """A layer's training on inputs alone under ``pytorch_lightning.Trainer``."""
 
 
 class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]

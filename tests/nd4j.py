@@ -45,3 +45,8 @@ class Noise:
     def uniform(self, like: Tensor) -> Tensor:
         """U(0, 1) in the shape and dtype of ``like``."""
         return self._shaped(self._random.rand(like.numel(), np.float64), like)
+
+    def keep(self, like: Tensor, p: float) -> Tensor:
+        """1 with probability ``p``, else 0: ND4J's binomial of one trial."""
+        drawn = self._random.binomial(like.numel(), 1, p, np.float64)
+        return self._shaped(drawn, like)

@@ -47,7 +47,9 @@ class AutoEncoder(Pretrained):
     Args:
         loss, visible_bias_init: as in :class:`Pretrained`; v starts with the latter.
         corruption_level: the probability of setting an input to 0 in pretraining.
-        sparsity: >= 0, of the hidden values in pretraining; 0 asks for none.
+        sparsity: >= 0, which the hidden values are drawn to in DL4J's pretraining, and
+            in exact mode; its gradient is that of no score, so that it does nothing by
+            default.
 
     Reference: Vincent et al., Extracting and Composing Robust Features with Denoising
     Autoencoders, 2008.

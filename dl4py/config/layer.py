@@ -137,6 +137,7 @@ class Layer:
     )
     weights: ClassVar[tuple[str, ...]] = ()  # DL4J's names of its weights …
     biases: ClassVar[tuple[str, ...]] = ()  # … and biases
+    pieces: ClassVar[str] = "all"  # of a series: its calls; "steps": not training; "no"
 
     @classmethod
     def builder(cls, *values: Any) -> LayerBuilder:

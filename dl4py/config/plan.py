@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dl4py.config.inputs import Shape
+from dl4py.config.layer import ConfigurationError
 from dl4py.config.preprocessors import Preprocessor
 
 INPUT = "input"  # what the input of a chain is called
@@ -72,3 +73,22 @@ class Plan:
     steps: tuple[Step, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def check_pieces(self, call: str, allowed: tuple[str, ...]) -> None:
+        """Refuse steps that need a series whole.
+
+        Args:
+            call: what gives them pieces.
+            allowed: what ``pieces`` of their configurations may be.
+        """
+        for step in self.steps:
+            if step.conf.pieces not in allowed:
+                raise ConfigurationError(
+                    f"{call}: {step.name!r} ({type(step.conf).__name__}) reads a "
+                    "series whole, and this gives it pieces; use output and "
+                    "backprop_type('Standard') for such a network"
+                )
+
+    def check_truncation(self) -> None:
+        """Refuse steps that truncated back-propagation cannot train, as DL4J does."""
+        self.check_pieces("backprop_type TruncatedBPTT", ("all",))

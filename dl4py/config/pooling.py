@@ -168,6 +168,7 @@ class GlobalPooling(Layer):
 
     positional: ClassVar[tuple[str, ...]] = ("pooling_type",)
     leading: ClassVar[tuple[str, ...]] = ("pooling_type", "pooling_dimensions")
+    pieces: ClassVar[str] = "steps"
 
     @classmethod
     def example(cls) -> tuple[Any, InputType]:

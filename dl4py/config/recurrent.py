@@ -132,6 +132,7 @@ class GravesBidirectionalLSTM(_Gated):
     DL4J: org.deeplearning4j.nn.conf.layers.GravesBidirectionalLSTM
     """
 
+    pieces: ClassVar[str] = "no"
     weights: ClassVar[tuple[str, ...]] = ("WF", "RWF", "WB", "RWB")
     biases: ClassVar[tuple[str, ...]] = ("bF", "bB")
 

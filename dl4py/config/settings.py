@@ -66,8 +66,11 @@ class NetworkConfiguration:
             ``STOCHASTIC_GRADIENT_DESCENT``, else one of ``dl4py.solvers``, for which
             updaters count only with ``dl4j_exact``.
         max_num_line_search_iterations, step_function: for the solvers.
-        backprop_type: ``"Standard"``, or ``"TruncatedBPTT"``, which is not built yet.
-        tbptt_fwd_length, tbptt_back_length: time steps of a truncated piece, >= 1.
+        backprop_type: ``"Standard"``, or ``"TruncatedBPTT"``: a series is trained on in
+            windows of ``tbptt_fwd_length`` steps, one step of the updater each.
+        tbptt_fwd_length: time steps of a window, >= 1; the last one may be shorter.
+        tbptt_back_length: time steps from the end of a window through which errors go
+            back in recurrent layers, >= 1; DL4J does not heed it.
         validate_output_layer_config: whether the builder refuses output layers that
             cannot work.
         iteration_count, epoch_count: how far a network has been trained, >= 0.
@@ -120,6 +123,11 @@ class NetworkConfiguration:
         "training_workspace_mode",
         "validate_output_layer_config",
     )
+
+    @property
+    def truncated(self) -> bool:
+        """Whether training cuts series into windows."""
+        return self.backprop_type != "Standard"
 
     def module(self, dl4j_exact: bool = False) -> Network:
         """The network as a ``torch.nn.Module`` with freshly drawn parameters.

@@ -51,6 +51,7 @@ class Vertex(Checked):
     most: ClassVar[int | None] = 1  # inputs that it takes; None: any number
     reads: ClassVar[tuple[str, ...]] = ()  # fields that name a network input
     variables: ClassVar[tuple[str, ...]] = ()  # DL4J lists those of layers only
+    pieces: ClassVar[str] = "all"  # as a layer's
 
     def resolved(self, settings: Mapping[str, Any]) -> Any:
         """The final form: with what it inherits from the network's settings."""
@@ -513,6 +514,7 @@ class LastTimeStepVertex(Vertex):
     mask_input: str | None = field(None, Text(), json="maskArrayInputName")
 
     reads: ClassVar[tuple[str, ...]] = ("mask_input",)
+    pieces: ClassVar[str] = "steps"
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
         return FeedForward(time_series(given[0]).size)

@@ -33,6 +33,11 @@ class Settings(BaseLayer):
 
 
 _OLD_SWITCHES = {"backprop": True, "pretrain": False, "iterations": 1}
+_TBPTT = {  # DL4J's words in its builders, where its JSON has others
+    "tbpttforwardlength": ("tbptt_fwd_length",),
+    "tbpttbackwardlength": ("tbptt_back_length",),
+    "tbpttlength": ("tbptt_fwd_length", "tbptt_back_length"),
+}
 
 
 W = TypeVar("W", bound="Words")
@@ -66,6 +71,12 @@ class Words:
 
         if word in _OLD_SWITCHES:
             setter = _old_switch(name, _OLD_SWITCHES[word])
+            return call
+        if word in _TBPTT:
+
+            def setter(length: int) -> None:
+                self._network.update(dict.fromkeys(_TBPTT[word], length))
+
             return call
         for cls, values in (
             (NetworkConfiguration, self._network),

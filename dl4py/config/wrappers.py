@@ -35,6 +35,10 @@ class Wrapper(Layer):
         return str(self.inside.family)
 
     @property
+    def pieces(self) -> str:  # type: ignore[override]
+        return str(self.inside.pieces)
+
+    @property
     def format(self) -> Any:
         """The data format of the layer inside."""
         return getattr(self.inside, "format", None)
@@ -122,6 +126,7 @@ class Bidirectional(Wrapper):
     positional: ClassVar[tuple[str, ...]] = ("mode", "fwd")
     leading: ClassVar[tuple[str, ...]] = ("mode", "fwd")
     holds: ClassVar[tuple[str, ...]] = ("fwd", "bwd")
+    pieces: ClassVar[str] = "no"
     json_derived: ClassVar[tuple[str, ...]] = ("nin", "nout", "rnndataFormat")
 
     @property
@@ -157,6 +162,8 @@ class LastTimeStep(Around):
 
     DL4J: org.deeplearning4j.nn.conf.layers.recurrent.LastTimeStep
     """
+
+    pieces: ClassVar[str] = "no"
 
     def output(self, given: InputType) -> InputType:
         return FeedForward(super().output(given).features)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dl4py import activations, config
+from dl4py import activations, config, losses
 from dl4py.layers.base import Layer, masked
 from dl4py.layers.feedforward import Affine
 from dl4py.layers.part import View, implements
@@ -20,6 +20,18 @@ class Pretrained(Layer):
     """Base of layers that can be trained on inputs alone."""
 
     noisy = False
+
+    def pretraining_score(self, x: Tensor) -> Tensor:
+        """What training on inputs alone makes small, summed over the examples.
+
+        Args:
+            x: ``[n, n_in]``.
+        """
+        raise NotImplementedError
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """What ``x`` is given back as."""
+        raise NotImplementedError
 
     def cover(self, y: Tensor, mask: Tensor | None) -> Tensor:
         return y if self.dl4j_exact else masked(y, mask)
@@ -46,6 +58,9 @@ class AutoEncoder(Pretrained, Affine):
     def build(self) -> None:
         super().build()
         self.visible_bias = nn.Parameter(torch.empty(self.conf.n_in))
+        self.criterion = losses.get(
+            self.conf.loss, activation=self.activation, dl4j_exact=self.dl4j_exact
+        )
 
     def views(self) -> Iterator[View]:
         yield from super().views()
@@ -56,13 +71,43 @@ class AutoEncoder(Pretrained, Affine):
 
     def decode(self, y: Tensor) -> Tensor:
         """act(y·Wᵀ + v), ``[n, n_out]`` → ``[n, n_in]``."""
+        x: Tensor = self.activation(self._decoded(y))
+        return x
+
+    def _decoded(self, y: Tensor) -> Tensor:
+        """What of :meth:`decode` goes into the activation."""
         w, b = self.param("weight"), self.param("visible_bias")
-        x: Tensor = self.activation(self.product(F.linear, y, w.t(), b))
+        x: Tensor = self.product(F.linear, y, w.t(), b)
         return x
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What ``x`` is given back as."""
         return self.decode(self(x))
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """The loss between ``x`` and what it is given back as, ``[n]``."""
+        return self.criterion.per_example(self._decoded(self(x)), x)
+
+    def pretraining_score(self, x: Tensor) -> Tensor:
+        level = self.conf.corruption_level
+        seen = x * self.noise.keep(x, 1 - level) if level else x
+        z = self.linear(seen)
+        y = self.activation(z)
+        if not self.dl4j_exact:
+            return self.criterion.score(self._decoded(y), x, average=False)
+        # whatever activation and loss are, DL4J subtracts the errors of a likelihood,
+        # which leads uphill, and scores the activation of what is given back
+        d = self._decoded(y.detach())
+        back = self.activation(d).detach()
+        error = x - back
+        slope = y * (y - self.conf.sparsity if self.conf.sparsity else 1 - y)
+        hidden = self.product(F.linear, error, self.weight) * slope
+        along = (z * hidden.detach()).sum() + (d * error).sum()
+        score = self.criterion.score(back, seen, average=False)
+        return activations.gradient_of(along, score)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        line = "AutoEncoder: DL4J's pretraining goes uphill, sparsity is in it alone"
+        return [line, *super().differs(dtype)]
 
 
 @implements(config.VariationalAutoencoder)
@@ -153,6 +198,13 @@ class VariationalAutoencoder(Pretrained):
         """The mean of x given the mean of z given ``x``."""
         return self.generate_at_mean(self(x))
 
+    def pretraining_score(self, x: Tensor) -> Tensor:
+        """KL(q(z|x) ‖ N(0, 1)) - E ln p(x|z), E by ``num_samples`` draws of z."""
+        mean, log_var = self.encode(x)
+        divergence = 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum()
+        known = self._log_probability(x, mean, log_var, self.conf.num_samples)
+        return divergence - known.sum()
+
     def reconstruction_log_probability(self, x: Tensor, num_samples: int = 1) -> Tensor:
         """The mean of ln p(x|z) over draws of z from q(z|x), ``[n]``.
 
@@ -170,7 +222,11 @@ class VariationalAutoencoder(Pretrained):
                 "reconstruction_log_probability: a loss is no probability; use "
                 "reconstruction_error(x), or a distribution such as 'gaussian'"
             )
-        mean, log_var = self.encode(x)
+        return self._log_probability(x, *self.encode(x), num_samples)
+
+    def _log_probability(
+        self, x: Tensor, mean: Tensor, log_var: Tensor, num_samples: int
+    ) -> Tensor:
         std = (0.5 * log_var).exp()
         total = torch.zeros_like(mean[:, 0])
         for _ in range(num_samples):

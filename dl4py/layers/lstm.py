@@ -30,7 +30,7 @@ class Gated(Recurrent):
         peepholes: rows of the recurrent weight after those of the four gates.
     """
 
-    states = 2
+    states = ("prevAct", "prevMem")
     peepholes = 0
 
     def build(self) -> None:

@@ -23,11 +23,17 @@ class Recurrent(Layer):
     """Base of layers with a state: a kind states one step, :meth:`cell`.
 
     ``layer(x, mask=None, state=None)`` returns (activations, state). At masked steps
-    activations and state are 0.
+    activations and state are 0. In exact mode errors go back through the series as if
+    it began with a state of 0, whatever ``state`` was, as DL4J's do.
+
+    Attributes:
+        back_length: how many steps errors go back from the end of a series; ``None``:
+            through all of it. Exact mode does not heed it.
     """
 
     recurrent = True
-    states = 1  # how many tensors [n, n_out] the state has
+    states: tuple[str, ...] = ("prevAct",)  # DL4J's names of tensors [n, n_out]
+    back_length: int | None = None
     sees_mask = True
     uses: tuple[str, ...] = (
         "recurrent_weight",
@@ -40,12 +46,45 @@ class Recurrent(Layer):
     ) -> tuple[Tensor, State]:
         x = self.arrange(self.disturb(x))
         check_mask(mask, x)
-        if state is None:
-            zero = x.new_zeros(x.shape[0], self.conf.n_out)
-            state = (zero,) * self.states
+        if state is not None:
+            self.check_state(state, x.shape[0])
         weights = {name: self.param(name) for name in self.uses}
-        y, state = self.run(x.permute(2, 0, 1), self.seen(mask), state, weights)
+        y, state = self.piece(x.permute(2, 0, 1), self.seen(mask), state, weights)
         return self.as_given(y.permute(1, 2, 0)), state
+
+    def check_state(self, state: State, n: int | None = None) -> None:
+        """Refuse a state that is not this layer's, or not one of ``n`` examples."""
+        found, size = [list(s.shape) for s in state], self.conf.n_out
+        rows = n if n is not None else found[0][0] if found and found[0] else 0
+        if found != [[rows, size]] * len(self.states):
+            names = ", ".join(self.states)
+            count = "n" if n is None else n
+            raise ValueError(
+                f"state: expected {names} of shape [{count}, {size}], got {found}; "
+                "where the examples have changed call rnn_clear_previous_state()"
+            )
+
+    def piece(
+        self, x: Tensor, mask: Tensor | None, state: State | None, weights: Weights
+    ) -> tuple[Tensor, State]:
+        """:meth:`run` of a piece of a series, which begins with ``state``."""
+        zero = x.new_zeros(x.shape[1], self.conf.n_out)
+        zeros = (zero,) * len(self.states)
+        errors = torch.is_grad_enabled()
+        if state is not None and errors and self.dl4j_exact:
+            again, _ = self.run(x, mask, zeros, weights)
+            with torch.no_grad():
+                y, state = self.run(x, mask, state, weights)
+            return activations.gradient_of(again, y), state
+        state = zeros if state is None else state
+        cut = 0 if self.back_length is None else x.shape[0] - self.back_length
+        if cut <= 0 or not errors or self.dl4j_exact:
+            return self.run(x, mask, state, weights)
+        before, after = (None, None) if mask is None else mask.tensor_split((cut,), 1)
+        with torch.no_grad():
+            first, state = self.run(x[:cut], before, state, weights)
+        y, state = self.run(x[cut:], after, state, weights)
+        return torch.cat([first, y]), state
 
     def seen(self, mask: Tensor | None) -> Tensor | None:
         """The mask as the steps see it."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dl4py import config
 from dl4py.layers.base import Layer
+from dl4py.layers.lstm import Gated
 from dl4py.layers.part import View, implements, module_of
 from dl4py.layers.recurrent import Recurrent, both_ways, check_mask
 from dl4py.layers.vertices import last_step
@@ -192,6 +193,8 @@ class MaskZero(Wrapper):
 
     neighbour = ("—", "makes a mask of what stands for nothing")
 
+    in_pieces = False  # whether the series comes in pieces: DL4J then masks nothing
+
     def build(self) -> None:
         super().build()
         hand_on_masks(self.inner)
@@ -199,6 +202,8 @@ class MaskZero(Wrapper):
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         features = 2 if self.conf.format == "NWC" else 1
         check_mask(mask, self.arrange(x))
+        if self.dl4j_exact and self.in_pieces:
+            return self.inner(x, None, state)
         shown = (x != self.conf.masking_value).any(features).to(x.dtype)
         if mask is not None and not self.dl4j_exact:  # DL4J knows its own only
             shown = shown * mask.to(x.dtype)
@@ -231,7 +236,9 @@ class Frozen(_Still):
     stops = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
-        return self.inner(x.detach(), mask, state)
+        # DL4J's windows of training find no state of an LSTM here
+        lost = self.dl4j_exact and self.training and isinstance(self.inner, Gated)
+        return self.inner(x.detach(), mask, None if lost else state)
 
 
 @implements(config.FrozenWithBackprop)

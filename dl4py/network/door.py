@@ -121,7 +121,7 @@ class Door:
                 f"shape {list(t.shape)}"
             )
 
-    def _layout(self, name: str, x: Tensor) -> str:
+    def layout(self, name: str, x: Tensor) -> str:
         """Where channels stand in ``x``: NCW, NWC, NCHW, NHWC, NCDHW or NDHWC."""
         for step in (*self.readers[name], *self.steps):
             for part in (step.preprocessor, step.conf):
@@ -138,7 +138,7 @@ class Door:
                         return "NDHWC" if last or shape[1] == "depth" else "NCDHW"
         return {4: "NCHW", 5: "NCDHW"}.get(x.dim(), "NCW")
 
-    def _takes(self, name: str, shape: Shape) -> bool:
+    def takes(self, name: str, shape: Shape) -> bool:
         """Whether arrays of ``shape`` may come in at an input."""
         return any(shape in step.shapes[0] for step in self.readers[name])
 
@@ -149,7 +149,7 @@ class Door:
 
     def _check_mask(self, name: str, mask: Tensor, x: Tensor) -> None:
         """Refuse a features mask that says nothing about ``x``."""
-        n, layout = x.shape[0], self._layout(name, x)
+        n, layout = x.shape[0], self.layout(name, x)
         rows: list[tuple[int, ...]] = [(n,), (n, 1)]
         allowed: list[tuple[int, ...]] = rows
         if x.dim() == 3:
@@ -158,7 +158,7 @@ class Door:
             sizes = x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
             parts = itertools.product(*((size, 1) for size in sizes))
             allowed = rows + [(n, 1, *part) for part in parts]
-        elif x.dim() == 2 and self._takes(name, ("n", "time")):
+        elif x.dim() == 2 and self.takes(name, ("n", "time")):
             allowed = [(n, x.shape[1])]
         elif image := self._image(name):
             allowed = [*rows, (n, 1, *image.image.spatial)]
@@ -194,7 +194,7 @@ class Door:
         hidden = torch.stack([(m == 0).reshape(len(m), -1).all(1) for m in known])
         alone = hidden.all(0)
         if x.dim() == 3:
-            nwc = self._layout(name, x) == "NWC"
+            nwc = self.layout(name, x) == "NWC"
             self._check_steps(broken.any(2 if nwc else 1), alone, known)
         gone = broken.flatten(1).any(1) & alone
         if mask is None:
@@ -227,7 +227,7 @@ class Door:
             full = mask.expand(-1, given.channels, *mask.shape[2:])
             last = given.format in CHANNELS_LAST
             return (full.movedim(1, -1) if last else full).flatten(1)
-        return spread(mask, x, self._layout(name, x))
+        return spread(mask, x, self.layout(name, x))
 
     def _hidden(self, name: str, x: Tensor, mask: Tensor) -> Tensor:
         out = self._beside(name, mask, x) == 0

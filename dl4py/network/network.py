@@ -20,7 +20,10 @@ from dl4py.layers import Flow, Layer, Part, Scored, Vertex
 from dl4py.layers.part import View
 from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
+from dl4py.network.memory import Memory, TimeSteps
 from dl4py.network.optimizer import NetworkOptimizer
+from dl4py.network.pretraining import LayerWise
+from dl4py.network.scores import check_score
 from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise, Source
 from dl4py.ops.head import head
@@ -28,7 +31,7 @@ from dl4py.ops.sharding import gathered
 from dl4py.registry import UPDATERS, Named
 
 
-class Network(nn.Module):
+class Network(TimeSteps, LayerWise):
     """A network of DL4J's layers as a ``torch.nn.Module``.
 
     ``conf.module()`` makes one, of a chain of layers or of a graph. Calling it gives
@@ -78,6 +81,7 @@ class Network(nn.Module):
         self.door = Door(self.plan, modules, dl4j_exact)
         self.clock = Clock(conf.iteration_count, conf.epoch_count, dl4j_exact)
         self.noise = Noise()
+        self.memory = Memory()
         graph = isinstance(conf, ComputationGraphConfiguration)
         for module in self.modules():
             if isinstance(module, Part):
@@ -134,7 +138,8 @@ class Network(nn.Module):
         return self.door.checked(batch, next(self.parameters(), None), scored)
 
     def _walk(self, batch: Batch) -> Iterator[tuple[str, Flow]]:
-        return walk(self.plan, self.nodes, batch)
+        flows = walk(self.plan, self.nodes, batch, self.memory.given)
+        return self.memory.watched(flows)
 
     def _results(self, batch: Batch) -> Any:
         """The activations of the outputs: a tensor, of several outputs a tuple."""
@@ -567,7 +572,13 @@ class Network(nn.Module):
         if self._optimizer is not None:
             self._optimizer.preview()
 
-    def _fit_batch(
+    def _fit_batch(self, *batch: Given) -> float:
+        if not self.conf.truncated:
+            return self._fit_step(*batch)
+        with contextlib.closing(self.windows(*batch)) as pieces:
+            return [self._fit_step(*piece) for piece in pieces][-1]
+
+    def _fit_step(
         self,
         x: Given,
         labels: Given,
@@ -586,9 +597,11 @@ class Network(nn.Module):
             if optimizer.solution is not None:
                 score = float(optimizer.step(closure))  # type: ignore[arg-type]
             else:
-                loss = closure()
-                with torch.no_grad():
-                    score = float(loss + self.penalty())
+                with self._untouched():
+                    loss = closure()
+                    with torch.no_grad():
+                        score = float(loss + self.penalty())
+                    check_score(score, self.clock.iteration)
                 optimizer.step()
             optimizer.zero_grad()
         return score
@@ -623,6 +636,11 @@ class Network(nn.Module):
             solver = UPDATERS[self.conf.optimization_algo]
             if line := getattr(solver, "fault", None):
                 lines.append(f"optimization_algo {self.conf.optimization_algo}: {line}")
+        if self.conf.truncated:
+            lines.append(
+                "TruncatedBPTT: DL4J's errors go back through every window as if its "
+                "state began at 0, and do not heed tbptt_back_length"
+            )
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))

@@ -152,7 +152,6 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     @uncompiled
     def _step(self, closure: Callable[[], float] | None) -> float | None:
-        self._refuse_what_is_to_come()
         if self.solution is not None:
             score: float = self.solution.step(closure)
             return score
@@ -217,13 +216,6 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def is_trial(self) -> bool:
         """Whether a trial evaluation of a solver is going on."""
         return self.solution is not None and self.solution.is_trial
-
-    def _refuse_what_is_to_come(self) -> None:
-        if self.conf.backprop_type != "Standard":
-            raise NotImplementedError(
-                f"backprop_type {self.conf.backprop_type}: truncated back-propagation "
-                "through time is not built yet; use Standard"
-            )
 
     def updates(self) -> Tensor:
         """What a step would subtract, flat; updaters advance, parameters do not.

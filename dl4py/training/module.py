@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from dl4py.config import NeuralNetConfiguration
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.network import Network, NetworkOptimizer
 from dl4py.network.batch import unpacked
+from dl4py.network.scores import check_score
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
 from dl4py.normalizers.files import is_custom
 
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from lightning import LightningModule as _Base
 else:
     _Base = object
+
+
+STEPS_BY_ITSELF = (  # what a Trainer does around a step, and what it is told instead
+    (
+        "gradient_clip_val",
+        (None, 0),
+        "let the configuration clip: gradient_normalization('ClipL2PerLayer')",
+    ),
+    ("accumulate_grad_batches", (1,), "let the loader give larger batches"),
+)
 
 
 class NetworkMixin(_Base):
@@ -63,6 +75,7 @@ class NetworkMixin(_Base):
         self.network = (
             config if isinstance(config, Network) else config.module(dl4j_exact)
         )
+        self.automatic_optimization = not self.network.conf.truncated
         try:
             plain: dict[str, Any] | None = self.network.conf.to_dict()
         except TypeError:  # it trains, but only its user can describe it
@@ -110,11 +123,52 @@ class NetworkMixin(_Base):
         for group in self.network.optimizer.param_groups:
             group["lr"] = value
 
+    def configure_callbacks(self) -> Any:
+        trainer = self.trainer
+        if self.network.conf.truncated and trainer.state.fn == "fit":
+            for name, neutral, instead in STEPS_BY_ITSELF:
+                if getattr(trainer, name) not in neutral:
+                    raise ValueError(
+                        f"Trainer({name}={getattr(trainer, name)}): with backprop_type "
+                        "TruncatedBPTT every window of a batch is a step of its own; "
+                        f"{instead}"
+                    )
+        return super().configure_callbacks()
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.network.conf.truncated:
+            return self._windows_step(batch)
         loss = self.network.objective(*unpacked(batch))
         penalised = not self.network.solved  # else they are in it
         self._log("train_loss", loss.detach(), batch, penalised)
         return loss
+
+    def _windows_step(self, batch: Any) -> Tensor:
+        """A step for every window of truncated back-propagation; the last one's score.
+
+        A score that is no number ends training before its step.
+        """
+        network, optimizer = self.network, cast(Any, self.optimizers())
+        with contextlib.closing(network.windows(*unpacked(batch))) as pieces:
+            for piece in pieces:
+                scores: list[Tensor] = []
+
+                def closure(piece: Any = piece, scores: Any = scores) -> Tensor:
+                    optimizer.zero_grad()
+                    loss = network.objective(*piece)
+                    with torch.no_grad():
+                        score = loss.detach()
+                        if not network.solved:  # else they are in it
+                            score = score + network.penalty()
+                    scores.append(score)
+                    if len(scores) == 1:  # a solver may try what is no number
+                        check_score(float(score), network.clock.iteration)
+                    self.manual_backward(loss)
+                    return loss.detach()
+
+                optimizer.step(closure)
+        self._log("train_loss", scores[0], batch, penalised=False)
+        return scores[0]
 
     def on_train_epoch_end(self) -> None:
         self.network.end_epoch()

@@ -10,16 +10,19 @@ from dl4py.config import (
     BatchNormalization,
     Convolution2D,
     Dense,
+    Frozen,
     FrozenWithBackprop,
     GravesBidirectionalLSTM,
     GravesLSTM,
     InputType,
     LossLayer,
+    MaskZero,
     Output,
     RecurrentAttention,
     RnnLoss,
     RnnOutput,
     SelfAttention,
+    SimpleRnn,
     Subsampling,
 )
 from tests import catalogue
@@ -136,6 +139,36 @@ def assert_gradient(oracle, net, x, y, folder):
     assert_close(gradient, theirs, PREDICTED["DOUBLE"], "gradient")
     told = float((folder / "gradient" / "score.txt").read_text())
     assert score == pytest.approx(told, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        MaskZero(underlying=LSTM(n_out=5)),
+        Frozen(underlying=GravesLSTM(n_out=5)),
+        Frozen(underlying=SimpleRnn(n_out=5)),
+        FrozenWithBackprop(underlying=LSTM(n_out=5)),
+    ],
+    ids=[
+        "mask_zero",
+        "frozen_graves_lstm",
+        "frozen_simple_rnn",
+        "frozen_with_backprop",
+    ],
+)
+def test_truncated_back_propagation(oracle, layer, tmp_path):
+    """Of what is around a layer DL4J's windows heed no mask, and lose some states."""
+    chain = dl4py.NeuralNetConfiguration.builder().seed(3).data_type("double")
+    chain.updater("sgd", lr=0.1).activation("tanh")
+    chain.backprop_type("TruncatedBPTT").tbptt_length(3)
+    chain.input_type(InputType.recurrent(4)).layer(layer).layer(GravesLSTM(n_out=3))
+    net = chain.layer(RnnOutput(n_out=3)).build().module(dl4j_exact=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 4, 7, generator=g, dtype=torch.float64)
+    x[:, :, 1] = 0
+    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (5, 7), generator=g)]
+    y = y.movedim(-1, 1).contiguous()
+    go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE", steps=2)
 
 
 @pytest.mark.parametrize("mini_batch", [False, True])

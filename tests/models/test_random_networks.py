@@ -113,7 +113,7 @@ class Kept(Run):
 def trained(run):
     """Gradient, score and the recorded fits."""
     run.gradient()
-    if run.net.conf.backprop_type == "Standard" and run.case.meta["trains"]:
+    if run.case.meta["trains"]:
         run.steps()
 
 
