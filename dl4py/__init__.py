@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         NeuralNetConfiguration,
     )
     from dl4py.evaluation import Evaluation, RegressionEvaluation
+    from dl4py.lightning import StatsCallback
     from dl4py.network import Network
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
@@ -55,6 +56,7 @@ __all__ = [
     "Network",
     "NeuralNetConfiguration",
     "RegressionEvaluation",
+    "StatsCallback",
     "activations",
     "config",
     "data",
@@ -85,6 +87,7 @@ _HOMES = {
     "Network": "network",
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",
+    "StatsCallback": "training",
     "from_torch": "translation",
     "restore": "serializer",
     "save": "serializer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning
 
 from dl4py.training.module import NetworkMixin
+from dl4py.training.stats import StatsMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -14,3 +15,7 @@ class Network(NetworkMixin, lightning.LightningModule):
 
 class QuietTrials(QuietMixin, lightning.Callback):
     """Keeps a solver's trials quiet under ``lightning.Trainer``; see its mixin."""
+
+
+class StatsCallback(StatsMixin, lightning.Callback):
+    """DL4J's training UI under ``lightning.Trainer``; see its mixin."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytorch_lightning
 
 from dl4py.training.module import NetworkMixin
+from dl4py.training.stats import StatsMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -15,3 +16,7 @@ class Network(NetworkMixin, pytorch_lightning.LightningModule):  # type: ignore[
 
 class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]
     """Keeps a solver's trials quiet under ``pytorch_lightning.Trainer``."""
+
+
+class StatsCallback(StatsMixin, pytorch_lightning.Callback):  # type: ignore[misc]
+    """DL4J's training UI under ``pytorch_lightning.Trainer``; see its mixin."""

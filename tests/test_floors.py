@@ -26,6 +26,7 @@ BESIDE = {
     ("solvers", "updaters"),
     ("lightning", "training"),
     ("serializer", "normalizers"),
+    ("training", "evaluation"),
     ("training", "normalizers"),
     ("pytorch_lightning", "training"),
 }
