@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("--json", action="store_true", help="the same as JSON")
     diff.set_defaults(run=_diff)
 
+    report = commands.add_parser("report", help="a page of HTML about a training run")
+    report.add_argument("folder", type=Path, metavar="RUN", help="of a StatsCallback")
+    report.add_argument("--out", type=Path, help="default: report.html in the run")
+    report.add_argument("--force", action="store_true", help="replace a file")
+    report.set_defaults(run=_report)
+
     verify = commands.add_parser("verify", help="whether a model zip predicts this")
     verify.add_argument("model", type=Path)
     for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
@@ -122,6 +128,13 @@ def _diff(options: argparse.Namespace) -> int:
     found = inspection.differences(options.first, options.second)
     print(json.dumps(found, indent=2) if options.json else inspection.report(found))
     return 1 if any(found.values()) else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from dl4py.commands.report import report
+
+    print(report(options.folder, options.out, options.force))
+    return 0
 
 
 def _verify(options: argparse.Namespace) -> int:

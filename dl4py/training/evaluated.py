@@ -95,8 +95,14 @@ def plain(metric: Metric) -> dict[str, Any]:
         return {"roc": [_curve(metric.roc_curve(c)) for c in columns]}
     if isinstance(metric, EvaluationCalibration):
         classes = range(metric.num_classes())
+        totals, sums = metric.totals.sum(1), metric.sums.sum(1)
+        some = totals > 0
         return {
             "calibration": [_points(metric.reliability_diagram(c)) for c in classes],
+            "calibration_of_all": {
+                "x": _listed((sums / totals)[some]),
+                "y": _listed((metric.positives.sum(1) / totals)[some]),
+            },
             "calibration_error": float(metric.compute()),
         }
     if isinstance(metric, RegressionEvaluation):
