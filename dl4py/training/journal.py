@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -87,9 +88,18 @@ class Board:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """A point of each curve; what is not finite has none."""
-        for tag, value in values.items():
-            if math.isfinite(value):
-                self.writer.add_scalar(tag, value, step)
+        known = {tag: value for tag, value in values.items() if math.isfinite(value)}
+        if type(self.writer).__module__.startswith("torch.utils.tensorboard"):
+            # one event for all: an event each takes ten times as long
+            kinds = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+            points = [
+                kinds.Summary.Value(tag=tag, simple_value=value)
+                for tag, value in known.items()
+            ]
+            self.writer.file_writer.add_summary(kinds.Summary(value=points), step)
+            return
+        for tag, value in known.items():
+            self.writer.add_scalar(tag, value, step)
 
     def histogram(self, tag: str, found: Mapping[str, Any], step: int) -> None:
         """One histogram, as :func:`~dl4py.training.statistics.histograms` counts."""

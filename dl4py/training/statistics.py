@@ -15,7 +15,6 @@ from dl4py.config import MultiLayerConfiguration
 from dl4py.network import Network
 from dl4py.network.summary import layers
 
-SAMPLE = 2**14  # of a larger tensor a histogram counts about that many numbers
 SMALL = 2**12  # up to here deviations are Welford's; beyond that takes 14 times as long
 
 
@@ -108,11 +107,19 @@ def table(module: nn.Module) -> list[dict[str, Any]]:
     return rows
 
 
-def local(t: Tensor) -> Tensor:
-    """A tensor without its graph; of a sharded one the part that is here."""
+def chosen(t: Tensor, limit: int | None) -> Tensor:
+    """The numbers of a tensor that count, without its graph, as a vector.
+
+    Args:
+        limit: of more numbers than twice that every so many-th counts; ``None``: all.
+            Of a sharded tensor those that are here.
+    """
     t = t.detach()
     shard = getattr(t, "to_local", None)
-    return t if shard is None else shard()
+    flat = (t if shard is None else shard()).reshape(-1)
+    step = 1 if limit is None else flat.numel() // limit
+    # odd, so that it visits all columns of a matrix whose width is a power of two
+    return flat[:: step | 1].contiguous() if step > 1 else flat
 
 
 def magnitudes(tensors: Sequence[Tensor]) -> Tensor:
@@ -163,14 +170,6 @@ def fetched(vectors: Mapping[str, Tensor]) -> dict[str, list[float]]:
         found[name] = flat[start : start + size]
         start += size
     return found
-
-
-def sample(t: Tensor) -> Tensor:
-    """All numbers of a tensor; of a large one every so many-th, as a vector."""
-    flat = local(t).reshape(-1)
-    step = flat.numel() // SAMPLE
-    # odd, so that it visits all columns of a matrix whose width is a power of two
-    return flat[:: step | 1] if step > 1 else flat.clone()
 
 
 def histograms(samples: Mapping[str, Tensor], bins: int) -> dict[str, dict[str, Any]]:
