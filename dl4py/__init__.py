@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from dl4py.evaluation import Evaluation, RegressionEvaluation
     from dl4py.formats import load
+    from dl4py.lightning import StatsCallback
     from dl4py.network import Network
     from dl4py.noise import NativeRandom
     from dl4py.serializer import restore, save
@@ -58,6 +59,7 @@ __all__ = [
     "Network",
     "NeuralNetConfiguration",
     "RegressionEvaluation",
+    "StatsCallback",
     "activations",
     "config",
     "data",
@@ -90,6 +92,7 @@ _HOMES = {
     "Network": "network",
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",
+    "StatsCallback": "training",
     "from_torch": "translation",
     "load": "formats",
     "restore": "serializer",

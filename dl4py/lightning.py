@@ -7,6 +7,7 @@ import lightning
 from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
+from dl4py.training.stats import StatsMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -24,3 +25,7 @@ class QuietTrials(QuietMixin, lightning.Callback):
 
 class DataModule(DataMixin, lightning.LightningDataModule):
     """Files for ``lightning.Trainer``; see its mixin."""
+
+
+class StatsCallback(StatsMixin, lightning.Callback):
+    """DL4J's training UI under ``lightning.Trainer``; see its mixin."""

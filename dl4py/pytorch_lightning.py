@@ -7,6 +7,7 @@ import pytorch_lightning
 from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
+from dl4py.training.stats import StatsMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -25,3 +26,7 @@ class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]
 
 class DataModule(DataMixin, pytorch_lightning.LightningDataModule):  # type: ignore[misc]
     """Files for ``pytorch_lightning.Trainer``; see its mixin."""
+
+
+class StatsCallback(StatsMixin, pytorch_lightning.Callback):  # type: ignore[misc]
+    """DL4J's training UI under ``pytorch_lightning.Trainer``; see its mixin."""

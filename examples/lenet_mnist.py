@@ -6,6 +6,7 @@ held out, of each digit equally many.
     pip install "dl4py[examples]"
     python examples/lenet_mnist.py
     python examples/lenet_mnist.py --epochs 2
+    python examples/lenet_mnist.py --run lenet && dl4py report lenet
 """
 
 import argparse
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
-from dl4py import schedules
+from dl4py import StatsCallback, schedules
 from dl4py.config import (
     Convolution2D,
     Dense,
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     """Train and evaluate; returns the accuracy on the held-out images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--run", help="folder of statistics, for dl4py report")
     options = parser.parse_args(arguments)
 
     x_train, x_test, y_train, y_test = digits()
@@ -83,8 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> float:
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
+        callbacks=[StatsCallback(folder=options.run)] if options.run else [],
     )
-    trainer.fit(model, loader)
+    held_out = DataLoader(TensorDataset(x_test, y_test), batch_size=200)
+    trainer.fit(model, loader, held_out if options.run else None)
 
     evaluation = Evaluation(num_classes=10)
     evaluation.update(model.network.output(x_test), y_test)

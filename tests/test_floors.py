@@ -29,6 +29,7 @@ BESIDE = {
     ("lightning", "data"),
     ("lightning", "training"),
     ("serializer", "normalizers"),
+    ("training", "evaluation"),
     ("training", "normalizers"),
     ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),

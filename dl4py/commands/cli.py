@@ -106,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
 
+    report = commands.add("report", _report, "a page of HTML about a training run")
+    report.add_argument("folder", type=Path, metavar="RUN", help="of a StatsCallback")
+    report.add_argument("--out", type=Path, help="default: report.html in the run")
+    report.add_argument("--force", action="store_true", help="replace a file")
+
     verify = commands.add("verify", _verify, "whether a model zip predicts this")
     verify.add_argument("model", type=Path)
     for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
@@ -199,6 +204,13 @@ def _diff(options: argparse.Namespace) -> Found:
 
     found = inspection.differences(options.first, options.second)
     return Found(found, [inspection.report(found)], int(any(found.values())))
+
+
+def _report(options: argparse.Namespace) -> Found:
+    from dl4py.commands.report import report
+
+    written = report(options.folder, options.out, options.force)
+    return Found({"out": str(written)}, [str(written)])
 
 
 def _verify(options: argparse.Namespace) -> Found:

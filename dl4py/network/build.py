@@ -65,19 +65,20 @@ def lightning(
         package: ``"lightning"`` or ``"pytorch_lightning"``; default: the one that is
             imported already, else ``"lightning"``.
     """
-    return _lightning_class(package)(config=conf, dl4j_exact=dl4j_exact)
+    return trainers(package).Network(config=conf, dl4j_exact=dl4j_exact)
 
 
 def wrap(network: Network, package: str | None = None) -> Any:
     """An existing network as a LightningModule; ``package`` as in :func:`lightning`."""
-    return _lightning_class(package)(config=network)
+    return trainers(package).Network(config=network)
 
 
-def _lightning_class(package: str | None) -> Any:
+def trainers(package: str | None = None) -> Any:
+    """dl4py's classes for Lightning; ``package`` as in :func:`lightning`."""
     # by name, since the trainers' floor is above this one
     known = ("lightning", "pytorch_lightning")
     if package is not None and package not in known:
         raise ValueError(f"package must be one of {known}, got {package!r}")
     imported = [name for name in known if sys.modules.get(name)]
     chosen = package or (imported[0] if imported else "lightning")
-    return importlib.import_module(f"dl4py.{chosen}").Network
+    return importlib.import_module(f"dl4py.{chosen}")

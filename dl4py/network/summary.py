@@ -16,11 +16,28 @@ WIDEST = 80  # characters of a cell in the table
 
 def describe(net: Network) -> dict[str, Any]:
     """A network as plain types: its layers with shapes, parameters and updater."""
-    layers = []
+    return {
+        "data_type": net.conf.data_type,
+        "parameters": net.num_params(),
+        "updater_state": int(net.updater_state().numel()),
+        "iteration": net.clock.iteration,
+        "epoch": net.clock.epoch,
+        "inputs": list(net.plan.inputs),
+        "outputs": list(net.plan.outputs),
+        "normalizer": normalizer_of(net),
+        "layers": layers(net),
+        # where dl4j_exact=False would compute something else
+        "differences": build(net.conf, draw=False).differs(),
+    }
+
+
+def layers(net: Network) -> list[dict[str, Any]]:
+    """The layers of a network as plain types, a row each."""
+    rows = []
     for i, node in enumerate(net.nodes):
         views = list(node.layer.views())
         shapes = {view.name: list(view.array.shape) for view in views}
-        layers.append(
+        rows.append(
             {
                 "index": i,
                 "name": node.name,
@@ -40,19 +57,7 @@ def describe(net: Network) -> dict[str, Any]:
                 else None,
             }
         )
-    return {
-        "data_type": net.conf.data_type,
-        "parameters": net.num_params(),
-        "updater_state": int(net.updater_state().numel()),
-        "iteration": net.clock.iteration,
-        "epoch": net.clock.epoch,
-        "inputs": list(net.plan.inputs),
-        "outputs": list(net.plan.outputs),
-        "normalizer": normalizer_of(net),
-        "layers": layers,
-        # where dl4j_exact=False would compute something else
-        "differences": build(net.conf, draw=False).differs(),
-    }
+    return rows
 
 
 def normalizer_of(net: Network) -> str | None:

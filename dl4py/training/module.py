@@ -54,7 +54,10 @@ class NetworkMixin(_Base):
 
     Attributes:
         network: the :class:`~dl4py.network.Network`.
+        last_score: DL4J's score of the last training batch, penalties included.
     """
+
+    last_score: Tensor | None = None
 
     def __init__(
         self,
@@ -210,6 +213,8 @@ class NetworkMixin(_Base):
         if penalised:
             with torch.no_grad():
                 value = value + self.network.penalty()
+        if name == "train_loss":
+            self.last_score = value.detach()
         self.log(
             name,
             value,
