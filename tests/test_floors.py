@@ -14,7 +14,7 @@ FLOORS = {
     3: {"network"},
     4: {"data", "evaluation", "lightning", "normalizers", "pytorch_lightning",
         "serializer", "training", "translation"},
-    5: {"__init__", "commands"},
+    5: {"__init__", "commands", "serving"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 # every import that stays on a floor, and those inside a function that go up
@@ -28,6 +28,7 @@ BESIDE = {
     ("serializer", "normalizers"),
     ("training", "normalizers"),
     ("pytorch_lightning", "training"),
+    ("commands", "serving"),
 }
 LAZY = {
     ("config", "network"),  # .module() and .lightning()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dl4py
+from dl4py.commands import serving
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
             help="of a graph with several one for each, in order",
         )
     verify.set_defaults(run=_verify)
+
+    serve = commands.add_parser("serve", help="answer requests for predictions (HTTP)")
+    serving.arguments(serve)
+    serve.set_defaults(run=serving.run)
     return parser
 
 
