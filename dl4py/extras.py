@@ -16,6 +16,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "sklearn": "sklearn",
     "litserve": "serve",
+    "uvicorn": "serve",
     "pyspark": "spark",
     "pandas": "spark",
 }

@@ -14,7 +14,7 @@ FLOORS = {
     3: {"network"},
     4: {"data", "evaluation", "lightning", "normalizers", "pytorch_lightning",
         "serializer", "sklearn", "training", "translation"},
-    5: {"__init__", "commands", "formats"},
+    5: {"__init__", "commands", "formats", "serving"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 # every import that stays on a floor, and those inside a function that go up
@@ -33,6 +33,7 @@ BESIDE = {
     ("training", "normalizers"),
     ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
+    ("commands", "serving"),
 }
 LAZY = {
     ("config", "network"),  # .module() and .lightning()

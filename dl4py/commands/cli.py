@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dl4py
+from dl4py.commands import serving
 from dl4py.commands.found import Found, answer
 from dl4py.data.options import words
 
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar=file,
             help="of a graph with several one for each, in order",
         )
+
+    serve = commands.add("serve", serving.run, "answer requests for predictions (HTTP)")
+    serving.arguments(serve)
     return parser
 
 
