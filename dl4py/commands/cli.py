@@ -193,8 +193,8 @@ def _inspect(options: argparse.Namespace) -> Found:
 
     net = dl4py.restore(options.model)
     file = inspection.origin(options.model)
-    lines = [summary.table(net), inspection.origin_lines(file)]
-    return Found({**summary.describe(net), "file": file}, lines)
+    shown = (summary.table(net), inspection.origin_lines(file))
+    return Found({**summary.describe(net), "file": file}, shown)
 
 
 def _list(options: argparse.Namespace) -> Found:

@@ -37,6 +37,7 @@ def test_inspect_prints_a_table(model, capsys):
     assert "adam(" in lines[3]
     assert lines[5:] == [
         "203 parameters (DOUBLE), 406 numbers of updater state, iteration 1, epoch 0",
+        "",
         "written by DL4J 1.0.0-beta7 to M2.1: $.confs[0].layer has a layer with "
         "'@class'; $.confs[0].layer has 'weightInitFn'; layers state their data format",
         "coefficients.bin: MIXED_DATA_TYPES DOUBLE [203]",
