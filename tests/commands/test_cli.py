@@ -45,6 +45,7 @@ def test_inspect_prints_a_table(model, capsys):
     ]
 
 
+@pytest.mark.filterwarnings("default::UserWarning")
 def test_inspect_names_the_era_of_an_old_file(tmp_path, capsys):
     def change(content):
         content["confs"][0].update(learningRatePolicy="Step", lrPolicyDecayRate=0.5)
