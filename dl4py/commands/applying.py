@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dl4py import evaluation, serializer
+from dl4py import evaluation
 from dl4py.commands import output
 from dl4py.commands.found import Found, progress
+from dl4py.commands.models import opened
 from dl4py.config.yaml import load
-from dl4py.data import Examples, Reading, stream
+from dl4py.data import Examples, Images, Reading, stream
+from dl4py.data.columns import several
 from dl4py.data.reading import unlabelled
 from dl4py.network import Network
 from dl4py.registry import Named, canonical, suggest
 
-BATCH = 1024
 METRICS = {canonical(name): getattr(evaluation, name) for name in evaluation.__all__}
 
 
@@ -43,72 +44,62 @@ def reading(config: Path | None, given: Mapping[str, Any]) -> Reading:
     return Reading(**{**found, **given})
 
 
-def predict(model: Path, source: Path, out: Path, force: bool, how: Reading) -> Found:
+def predict(
+    model: Path, source: Path, out: Path, force: bool, how: Reading, size: int
+) -> Found:
     """Write a model's predictions for each row of ``source`` into a CSV.
 
     A row of a classifier's is the class and each class's probability; of a regression
-    the numbers. Of a sequence every step that counts is a row of its own. Rows go
-    through in batches; a table is never whole in memory.
+    the numbers. Images have their file's name before, sequences a row for every step
+    that counts. A table goes through in batches and is never whole in memory.
     """
     output.new_file(out, force)
-    net = _opened(model)
-    head: list[str] = []
-    count = 0
-    names = how.class_names
-    labels = how.labels if isinstance(how.labels, list) else [how.labels]
+    net = opened(model)
+    table = _Rows(net, how)
     with output.rows(out, force) as file:
-        for x, _, x_mask, y_mask in _batches(net, unlabelled(source, how), "predict"):
-            found = _applied(net, source, x, x_mask, y_mask)
-            p = _only(found)
-            if p.dim() not in (2, 3):
-                raise ValueError(
-                    f"{model}: predicts arrays {list(p.shape)}; a CSV holds rows"
-                )
-            if not head:
-                classified = _classifies(net)
-                outputs = _columns(p.shape[1], names if classified else labels)
-                head = ["class"] * classified + outputs
-                file.writerow(["example", "step"] * (p.dim() == 3) + head)
-            file.writerows(
-                _rows(
-                    p, count, x_mask if y_mask is None else y_mask, outputs, classified
-                )
-            )
-            count += len(p)
-    data = {"out": str(out), "examples": count, "columns": head}
-    return Found(data, [f"{count:,} examples predicted: {out}"])
+        pieces = unlabelled(source, how)
+        for piece, x, _, x_mask, y_mask in _batches(net, pieces, "predict", size):
+            p = _only(_applied(net, source, x, x_mask, y_mask))
+            files = piece.files if isinstance(piece, Images) else None
+            if not table.count:
+                file.writerow(table.head(p, files is not None))
+            mask = x_mask if y_mask is None else y_mask
+            file.writerows(table.rows(p, mask, files))
+    data = {"out": str(out), "examples": table.count, "columns": table.columns}
+    return Found(data, [f"{table.count:,} examples predicted: {out}"])
 
 
-def evaluate(model: Path, source: Path, metric: str | None, how: Reading) -> Found:
+def evaluate(
+    model: Path, source: Path, metric: str | None, how: Reading, size: int
+) -> Found:
     """DL4J's table of a model on labelled data.
 
     Args:
         metric: a class of :mod:`dl4py.evaluation`; default: an Evaluation of a softmax,
             EvaluationBinary of sigmoids, else a RegressionEvaluation.
     """
-    net = _opened(model)
+    net = opened(model)
     if len(net.plan.outputs) > 1:
         raise ValueError(
             f"{model}: has the outputs {', '.join(net.plan.outputs)}; evaluate takes "
             "one. Use net.evaluate(data, {name: metric})"
         )
     counts = None
-    for piece in stream(source, how):
+    pieces = stream(source, how)
+    for piece, x, y, x_mask, y_mask in _batches(net, pieces, "evaluate", size):
         if counts is None:
             counts = _metric(net, metric, piece)
-        for x, y, x_mask, y_mask in _batches(net, [piece], "evaluate"):
-            if y is None:
-                raise ValueError(
-                    f"{source}: no labels to compare with; name their columns with "
-                    "--labels"
-                )
-            p = _only(_applied(net, source, x, x_mask, y_mask))
-            if p.shape != y.shape:
-                raise ValueError(
-                    f"{source}: labels: the network gives {p.shape[1]} outputs, the "
-                    f"data has {y.shape[1]} labels"
-                )
-            counts.update(p, y, *(() if y_mask is None else (y_mask,)))
+        if y is None:
+            raise ValueError(
+                f"{source}: no labels to compare with; name their columns with --labels"
+            )
+        p = _only(_applied(net, source, x, x_mask, y_mask))
+        if p.shape != y.shape:
+            raise ValueError(
+                f"{source}: labels: the network gives {p.shape[1]} outputs, the data "
+                f"has {y.shape[1]} labels"
+            )
+        counts.update(p, y, *(() if y_mask is None else (y_mask,)))
     if counts is None:
         raise ValueError(f"{source}: no rows")
     name = type(counts).__name__
@@ -119,22 +110,16 @@ def evaluate(model: Path, source: Path, metric: str | None, how: Reading) -> Fou
     return Found(told, [counts.stats()])
 
 
-def _opened(model: Path) -> Network:
-    return serializer.restore(model)
-
-
-def _batches(net: Network, pieces: Any, what: str) -> Iterator[tuple[Any, ...]]:
-    """(x, labels, features mask, labels mask), in the network's dtype."""
+def _batches(
+    net: Network, pieces: Iterable[Examples], what: str, size: int
+) -> Iterator[tuple[Any, ...]]:
+    """(piece, x, labels, features mask, labels mask), in the network's dtype."""
     first = next(net.parameters(), None)
     dtype = torch.float32 if first is None else first.dtype
-
-    def batches() -> Iterator[tuple[Any, ...]]:
-        for piece in pieces:
-            for batch in piece.loader(BATCH):
-                parts = [*batch, None, None][:4]
-                yield tuple(_in(dtype, part) for part in parts)
-
-    return progress(batches(), what)
+    batches = ((piece, batch) for piece in pieces for batch in piece.loader(size))
+    for piece, batch in progress(batches, what):
+        parts = [*batch, None, None][:4]
+        yield piece, *(_in(dtype, part) for part in parts)
 
 
 def _in(dtype: torch.dtype, part: Any) -> Any:
@@ -166,10 +151,6 @@ def _activation(net: Network) -> str:
     return found.name if isinstance(found, Named) else ""
 
 
-def _classifies(net: Network) -> bool:
-    return _activation(net) in ("softmax", "logsoftmax")
-
-
 def _metric(net: Network, name: str | None, data: Examples) -> Any:
     if name is None:
         usual = {"softmax": "evaluation", "sigmoid": "evaluationbinary"}
@@ -187,24 +168,46 @@ def _metric(net: Network, name: str | None, data: Examples) -> Any:
     return cls()
 
 
-def _columns(count: int, names: Any) -> list[str]:
-    known = names is not None and len(names) == count and None not in names
-    return [str(n) for n in names] if known else [str(i) for i in range(count)]
+class _Rows:
+    """Predictions as the lines of a CSV.
 
+    Attributes:
+        count: the examples so far.
+        columns: names of what is predicted.
+    """
 
-def _rows(
-    p: Tensor, start: int, mask: Tensor | None, names: list[str], classified: bool
-) -> Iterator[list[Any]]:
-    """A line for each example, or for each step of it that counts."""
-    rows = p if p.dim() == 2 else p.movedim(1, 2).reshape(-1, p.shape[1])
-    texts = output.shortest(
-        rows.float().numpy() if rows.dtype.itemsize < 4 else rows.numpy()
-    )
-    best = rows.argmax(1).tolist()
-    steps = 1 if p.dim() == 2 else p.shape[2]
-    for i, text in enumerate(texts):
-        at, step = divmod(i, steps)
-        if p.dim() == 3 and mask is not None and not mask[at, step]:
-            continue
-        place = [start + at, step] if p.dim() == 3 else []
-        yield [*place, *([names[best[i]]] if classified else []), *text]
+    def __init__(self, net: Network, how: Reading) -> None:
+        self.classified = _activation(net) == "softmax"
+        self.known = how.class_names if self.classified else several(how.labels)
+        self.count = 0
+        self.columns: list[str] = []
+
+    def head(self, p: Tensor, images: bool) -> list[str]:
+        """The first line, after a look at the first predictions."""
+        if p.dim() not in (2, 3):
+            raise ValueError(f"predictions {list(p.shape)} are no rows of a CSV")
+        fits = len(self.known or ()) == p.shape[1]
+        self.columns = [
+            str(x) for x in (self.known if fits else None) or range(p.shape[1])
+        ]
+        before = ["file"] if images else ["example", "step"] * (p.dim() == 3)
+        return [*before, *["class"] * self.classified, *self.columns]
+
+    def rows(
+        self, p: Tensor, mask: Tensor | None, files: Sequence[Path] | None
+    ) -> Iterator[list[Any]]:
+        """A line for each example, or for each step of it that counts."""
+        steps = 1 if p.dim() == 2 else p.shape[2]
+        values = p if p.dim() == 2 else p.movedim(1, 2).reshape(-1, p.shape[1])
+        best = values.argmax(1).tolist()
+        half = values.dtype in (torch.float16, torch.bfloat16)
+        texts = output.shortest((values.float() if half else values).numpy())
+        for i, text in enumerate(texts):
+            at, step = divmod(i, steps)
+            if p.dim() == 3 and mask is not None and not mask[at, step]:
+                continue
+            place = [self.count + at, step] if p.dim() == 3 else []
+            named = [] if files is None else [files[self.count + at]]
+            told = [self.columns[best[i]]] if self.classified else []
+            yield [*place, *named, *told, *text]
+        self.count += len(p)

@@ -88,17 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add("predict", _predict, "a model's outputs for a file of data")
     evaluate = commands.add("evaluate", _evaluate, "DL4J's table of a model on data")
     for command in (predict, evaluate):
-        command.add_argument("model", type=Path, help="a model zip")
+        command.add_argument("model", type=Path, help="a model file")
         command.add_argument("data", type=Path, help="a file, or a folder of them")
     predict.add_argument("--out", type=Path, required=True, help="a CSV to write")
     predict.add_argument("--force", action="store_true", help="replace what is there")
+    for command in (predict, evaluate):
+        command.add_argument("--batch-size", type=_positive, default=256)
     evaluate.add_argument("--metric", help="a class of dl4py.evaluation, such as ROC")
     for command in (predict, evaluate):
         _add_reading(command)
 
     for name in ("inspect", "summary"):
         shown = commands.add(name, _inspect, "layers, sizes and updaters of a model")
-        shown.add_argument("model", type=Path)
+        shown.add_argument("model", type=Path, help="a model file, or a configuration")
 
     names = commands.add("list", _list, "DL4J's classes and their names here")
     names.add_argument("kind", nargs="?", help="activation, layer … (default: all)")
@@ -166,13 +168,14 @@ def _predict(options: argparse.Namespace) -> Found:
     from dl4py.commands.applying import predict
 
     place = (options.data, options.out, options.force)
-    return predict(options.model, *place, _reading(options))
+    return predict(options.model, *place, _reading(options), options.batch_size)
 
 
 def _evaluate(options: argparse.Namespace) -> Found:
     from dl4py.commands.applying import evaluate
 
-    return evaluate(options.model, options.data, options.metric, _reading(options))
+    given = (options.model, options.data, options.metric)
+    return evaluate(*given, _reading(options), options.batch_size)
 
 
 def _demo(options: argparse.Namespace) -> Found:
@@ -188,13 +191,15 @@ def _env(options: argparse.Namespace) -> Found:
 
 
 def _inspect(options: argparse.Namespace) -> Found:
-    from dl4py.commands import inspection
+    from dl4py.commands import inspection, models
     from dl4py.network import summary
 
-    net = dl4py.restore(options.model)
+    net = models.opened(options.model)
+    found, shown = summary.describe(net), [summary.table(net)]
+    if not models.is_zip(options.model):
+        return Found(found, shown)
     file = inspection.origin(options.model)
-    shown = (summary.table(net), inspection.origin_lines(file))
-    return Found({**summary.describe(net), "file": file}, shown)
+    return Found({**found, "file": file}, [*shown, inspection.origin_lines(file)])
 
 
 def _list(options: argparse.Namespace) -> Found:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dl4py
+from dl4py.commands import models
 from dl4py.commands.found import Found
 from dl4py.commands.output import new_file
 from dl4py.config import NeuralNetConfiguration
@@ -30,26 +31,22 @@ _KNOWN = (  # of Lightning's warnings, what nobody can act upon
 )
 
 
-def network(network: dict[str, Any] | str, dl4j_exact: bool = False) -> Network:
+def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Network:
     """The network to train.
 
     Args:
         network: a builder's words or DL4J's own keys; or a file with these, as YAML or
-            JSON; or a model zip to go on from.
-        dl4j_exact: whether DL4J's faults are reproduced too.
+            JSON; or a model file to go on from.
+        dl4j_exact: whether DL4J's faults are reproduced too; default: as the model file
+            says, else no.
     """
     if isinstance(network, dict):
         conf = NeuralNetConfiguration.from_words(network)
-    elif network.lower().endswith(".zip"):
-        restored = dl4py.restore(network, dl4j_exact=dl4j_exact)
-        return Network(config=restored)
+    elif Path(network).suffix.lower() in models.TEXTS:
+        conf = models.configured(network)
     else:
-        text = Path(network).read_text(encoding="utf-8")
-        try:
-            conf = NeuralNetConfiguration.from_yaml(text)  # JSON is YAML
-        except ValueError as error:
-            raise ValueError(f"{network}: {error}") from error
-    return Network(config=conf, dl4j_exact=dl4j_exact)
+        return Network(config=models.opened(network, dl4j_exact))
+    return Network(config=conf, dl4j_exact=bool(dl4j_exact))
 
 
 def run(arguments: Sequence[str], out: Path, force: bool) -> Found:

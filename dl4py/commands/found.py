@@ -66,16 +66,20 @@ def answer(run: Callable[[], Found], name: str, as_json: bool, debug: bool) -> i
     return found.status
 
 
-def progress(batches: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """The same ``batches``, with a bar on a terminal from the first second on."""
+def progress(batches: Iterable[T], what: str) -> Iterator[T]:
+    """The same ``batches``, counted on a terminal from the first second on."""
     console = _console(sys.stderr)
     if console is None:
         yield from batches
         return
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total, visible=False)
+    counted = TextColumn("{task.completed:,} batches")
+    columns = (TextColumn("{task.description}"), BarColumn(), counted)
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(what, total=None, visible=False)
         for batch in batches:
             yield batch
             late = (bar.tasks[0].elapsed or 0.0) > 1.0

@@ -93,7 +93,7 @@ class DataMixin(_Base):
             self.normalizer = getattr(network, "normalizer", None)
         elif not self._fitted and "train" in self.parts:
             # in the order of the examples: what is learned depends on no seed
-            self.normalizer.fit(self.parts["train"].loader(1024))
+            self.normalizer.fit(self.parts["train"].loader(self.batch_size))
             self._fitted = True
         if network is not None and self.normalizer is not None:
             network.normalizer = self.normalizer

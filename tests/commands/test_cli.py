@@ -8,7 +8,7 @@ import torch
 
 import dl4py
 from dl4py.commands.cli import main
-from dl4py.commands.found import Found, answer
+from dl4py.commands.found import Found, answer, progress
 from dl4py.config import Convolution2D, Dense, InputType, Output
 from dl4py.table import Table
 from tests.resources import MLP, changed
@@ -187,3 +187,9 @@ class TestEveryCommand:
         with pytest.raises(SystemExit) as stop:
             main(["env", "--loud"])
         assert stop.value.code == 2 and "--loud" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_a_bar_changes_no_batch(self, terminal, monkeypatch, capsys):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+        assert list(progress(iter(range(5)), "predict")) == [0, 1, 2, 3, 4]
+        assert bool(capsys.readouterr().err) == terminal

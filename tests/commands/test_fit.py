@@ -88,7 +88,7 @@ class TestFit:
             (["--data.read.labels", "specie"], "did you mean 'species'"),
             (["--data.reed.labels", "a"], "unrecognized arguments: --data.reed"),
             (["--trainer.max_epochs", "x"], "trainer.max_epochs"),
-            (["--model.network", "iris.csv"], "iris.csv: $: expected an object"),
+            (["--model.network", "iris.csv"], "iris.csv: not a zip file"),
             (
                 ["--trainer.logger", "true", "--trainer.default_root_dir", "iris.csv"],
                 "cannot write to iris.csv/lightning_logs/version_0: ",
@@ -215,3 +215,53 @@ def test_sequences_are_rows_of_steps(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["evaluate", "m.zip", "x", *words]) == 0
     assert "MSE" in capsys.readouterr().out
+
+
+class TestSummary:
+    def test_of_a_configuration_before_it_is_trained(self, capsys):
+        assert main(["summary", str(EXAMPLE), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["parameters"] == 83 and found["iteration"] == 0
+
+    def test_a_fault_names_file_and_place(self, capsys, tmp_path):
+        (tmp_path / "a.yaml").write_text("layers: [{dens: {n_in: 2}}]")
+        line = refused(capsys, "summary", tmp_path / "a.yaml")
+        assert "a.yaml: layers[0]: unknown layer 'dens': did you mean" in line
+
+
+def test_images_from_fit_to_predictions(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for i in range(12):
+        kind = ("dark", "light")[i % 2]
+        (tmp_path / "pictures" / kind).mkdir(parents=True, exist_ok=True)
+        colour = (i % 2 * 200 + i, 20, 30)
+        Image.new("RGB", (9, 7), colour).save(f"pictures/{kind}/{i}.png")
+    (tmp_path / "a.yaml").write_text("""
+model:
+  dl4j_exact: true
+  network:
+    seed: 1
+    updater: {adam: {lr: 0.02}}
+    input_type: {convolutional: [6, 6, 3]}
+    layers:
+      - convolution2d: {n_out: 2, kernel_size: 3, activation: tanh}
+      - output: {n_out: 2, loss: mcxent, activation: softmax}
+data:
+  train: pictures
+  read: {height: 6, width: 6, classes: [dark, light]}
+  normalizer: image_scaler
+  batch_size: 4
+trainer: {max_epochs: 5, accelerator: cpu, logger: false, enable_checkpointing: false}
+""")
+    assert main(["fit", "--config", "a.yaml", "--out", "m.zip"]) == 0
+    capsys.readouterr()
+    words = ["m.zip", "pictures", "--config", "a.yaml"]
+    assert main(["evaluate", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["accuracy"] == 1
+    assert main(["predict", *words, "--out", "p.csv", "--batch-size", "5"]) == 0
+    with open("p.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["file", "class", "dark", "light"] and len(rows) == 12
+    assert all(Path(row[0]).parent.name == row[1] for row in rows)
