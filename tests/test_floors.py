@@ -25,6 +25,7 @@ BESIDE = {
     ("losses", "activations"),
     ("updaters", "schedules"),
     ("solvers", "updaters"),
+    ("commands", "formats"),
     ("data", "normalizers"),
     ("lightning", "data"),
     ("lightning", "training"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +196,13 @@ def _inspect(options: argparse.Namespace) -> Found:
     from dl4py.network import summary
 
     net = models.opened(options.model)
-    found, shown = summary.describe(net), [summary.table(net)]
+    found, table = summary.describe(net), summary.table(net)
     if not models.is_zip(options.model):
-        return Found(found, shown)
+        return Found(found, [table])
     file = inspection.origin(options.model)
-    return Found({**found, "file": file}, [*shown, inspection.origin_lines(file)])
+    lines = inspection.origin_lines(file).splitlines()
+    table = replace(table, notes=[*table.notes, *lines])
+    return Found({**found, "file": file}, [table])
 
 
 def _list(options: argparse.Namespace) -> Found:

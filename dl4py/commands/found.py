@@ -98,13 +98,12 @@ def _finite(data: Any) -> Any:
 @contextlib.contextmanager
 def _warning(name: str) -> Iterator[None]:
     """Warnings as one line each, without the line of code that gave them."""
-
-    def show(message: Warning | str, *_: Any) -> None:
-        print(f"dl4py {name}: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"dl4py {name}: {message}\n"
+    try:
         yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _line(error: Exception) -> str:

@@ -89,7 +89,7 @@ def test_verify(model, capsys):
 def test_files_that_are_no_models(tmp_path, capsys):
     (tmp_path / "a.zip").write_bytes(b"nothing")
     assert main(["inspect", str(tmp_path / "a.zip")]) == 2
-    assert "a.zip: not a zip file" in capsys.readouterr().err
+    assert "a.zip: expected a zip of DL4J's, a Lightning ch" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "b.zip")]) == 2
     assert "b.zip" in capsys.readouterr().err
 

@@ -88,7 +88,10 @@ class TestFit:
             (["--data.read.labels", "specie"], "did you mean 'species'"),
             (["--data.reed.labels", "a"], "unrecognized arguments: --data.reed"),
             (["--trainer.max_epochs", "x"], "trainer.max_epochs"),
-            (["--model.network", "iris.csv"], "iris.csv: not a zip file"),
+            (
+                ["--model.network", "iris.csv"],
+                "iris.csv: expected a zip of DL4J's, a Lightning",
+            ),
             (
                 ["--trainer.logger", "true", "--trainer.default_root_dir", "iris.csv"],
                 "cannot write to iris.csv/lightning_logs/version_0: ",
