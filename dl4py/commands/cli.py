@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +199,7 @@ def _inspect(options: argparse.Namespace) -> Found:
     if not models.is_zip(options.model):
         return Found(found, [table])
     file = inspection.origin(options.model)
-    lines = inspection.origin_lines(file).splitlines()
-    table = replace(table, notes=[*table.notes, *lines])
-    return Found({**found, "file": file}, [table])
+    return Found({**found, "file": file}, [table, inspection.origin_lines(file)])
 
 
 def _list(options: argparse.Namespace) -> Found:

@@ -1,6 +1,8 @@
 """``dl4py inspect`` and ``dl4py verify``; the demo is in test_package.py."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,7 +47,6 @@ def test_inspect_prints_a_table(model, capsys):
     ]
 
 
-@pytest.mark.filterwarnings("default::UserWarning")
 def test_inspect_names_the_era_of_an_old_file(tmp_path, capsys):
     def change(content):
         content["confs"][0].update(learningRatePolicy="Step", lrPolicyDecayRate=0.5)
@@ -53,10 +54,9 @@ def test_inspect_names_the_era_of_an_old_file(tmp_path, capsys):
 
     file = changed(MLP, change, **{"updater.bin": b"\xac\xed"})
     (tmp_path / "old.zip").write_bytes(file.getvalue())
-    assert main(["inspect", str(tmp_path / "old.zip")]) == 0
-    told, warned = capsys.readouterr()
-    assert "left out: updater.bin (training goes on" in warned
-    lines = told.splitlines()
+    with pytest.warns(UserWarning, match=r"left out: updater.bin \(training goes on"):
+        assert main(["inspect", str(tmp_path / "old.zip")]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert lines[-5].startswith("written by DL4J 0.8.0: $.confs[0].layer has a layer")
     assert lines[-4] == "coefficients.bin: JAVACPP FLOAT [1, 41]"
     assert "learning-rate policy 'Step' became a schedule" in lines[-2]
@@ -193,3 +193,15 @@ class TestEveryCommand:
         monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
         assert list(progress(iter(range(5)), "predict")) == [0, 1, 2, 3, 4]
         assert bool(capsys.readouterr().err) == terminal
+
+    def test_a_warning_is_one_line_without_code(self, capsys):
+        """In a process of its own: pytest takes warnings before they are shown."""
+        code = (
+            "import warnings\nfrom dl4py.commands.found import Found, answer\n"
+            "run = lambda: Found({}, [str(warnings.warn('mind the gap'))])\n"
+            "answer(run, 'some', as_json=False, debug=False)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True
+        )
+        assert done.stderr == "dl4py some: mind the gap\n"
