@@ -34,8 +34,11 @@ def reading(config: Path | None, given: Mapping[str, Any]) -> Reading:
     """
     found: dict[str, Any] = {}
     if config is not None:
-        content = load(config.read_text(encoding="utf-8"))
-        found = dict((content.get("data") or {}).get("read") or {})
+        try:
+            content = load(config.read_text(encoding="utf-8"))
+            found = dict(dict(content.get("data") or {}).get("read") or {})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{config}: data.read: {error}") from error
         known = {f.name for f in fields(Reading)}
         for name in found:
             if name not in known:

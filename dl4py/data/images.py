@@ -122,11 +122,10 @@ def _endings() -> str:
 
 
 def _opened(file: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
-            image.load()
-            return image
+            return ImageOps.exif_transpose(image)  # upright, as OpenCV reads it
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{file}: not an image that can be read: {error}") from error

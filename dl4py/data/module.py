@@ -31,7 +31,8 @@ class DataMixin(_Base):
             the same from each class; 0 for none.
         predict: what ``trainer.predict`` reads.
         read: what of the files becomes what.
-        normalizer: one of :mod:`dl4py.normalizers` or its name.
+        normalizer: one of :mod:`dl4py.normalizers`, or its name; default: the one that
+            the network brings. Without ``train`` one with a name is the network's too.
         batch_size: examples in each batch but the last.
         shuffle: whether each epoch has an order of its own.
         seed: of that order and of the shares.
@@ -59,6 +60,7 @@ class DataMixin(_Base):
             raise ValueError(
                 f"batch_size must be a whole number >= 1, got {batch_size}"
             )
+        self._named = isinstance(normalizer, str)
         if isinstance(normalizer, str):
             normalizer = NORMALIZERS[normalizer]()
         self.sources: dict[str, float | str] = {
@@ -86,15 +88,20 @@ class DataMixin(_Base):
         """Read what there is, and let the normalizer learn; the second call is free."""
         if not self.parts:
             self.parts = self._read()
-        network = getattr(
-            getattr(self.trainer, "lightning_module", None), "network", None
-        )
-        if self.normalizer is None:
-            self.normalizer = getattr(network, "normalizer", None)
-        elif not self._fitted and "train" in self.parts:
+        model = getattr(self.trainer, "lightning_module", None)
+        network = getattr(model, "network", None)
+        if self.normalizer is not None and "train" in self.parts and not self._fitted:
             # in the order of the examples: what is learned depends on no seed
             self.normalizer.fit(self.parts["train"].loader(self.batch_size))
             self._fitted = True
+        known = getattr(network, "normalizer", None)
+        if self.normalizer is None or (self._named and not self._fitted):
+            if self._named and known is None:
+                raise ValueError(
+                    "normalizer: has nothing to learn from, since train names no file, "
+                    "and the network brings none"
+                )
+            self.normalizer = known
         if network is not None and self.normalizer is not None:
             network.normalizer = self.normalizer
 

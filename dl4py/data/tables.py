@@ -122,7 +122,8 @@ class Csv(Table):
         self.delimiter = self.options.delimiter or ending
         lines = 0
         cells: list[str] = []
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
+        text = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
+        with open(self.path, **text) as file:  # type: ignore[call-overload]
             for line in file:
                 lines += 1
                 if lines > self.options.skip and line.strip():

@@ -77,6 +77,20 @@ def test_fit_hands_the_normalizer_on(iris, package):
     torch.testing.assert_close(predicted, model.network.predict(x))
 
 
+def test_without_training_data_the_networks_normalizer_counts(iris):
+    read = Reading(labels="species")
+    net = network().module()
+    x, y = data.read(iris, labels="species").batch(torch.arange(150))
+    module = dl4py.lightning.DataModule(test=iris, read=read, normalizer="standardize")
+    trainer = lightning.Trainer(**QUIET)
+    with pytest.raises(ValueError, match="normalizer: has nothing to learn from"):
+        trainer.test(net.lightning("lightning"), module, verbose=False)
+    net.normalizer = Standardize().fit(x)
+    (found,) = trainer.test(net.lightning("lightning"), module, verbose=False)
+    expected = float((net.predict(x).argmax(1) == y.argmax(1)).float().mean())
+    assert found["test_accuracy"] == pytest.approx(expected)
+
+
 def test_the_order_is_that_of_the_seed(iris):
     def first(seed):
         module = dl4py.lightning.DataModule(

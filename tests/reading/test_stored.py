@@ -164,6 +164,14 @@ class TestImages:
         x, y = data.read(tmp_path, height=2, width=4, channels=1).batch(torch.arange(1))
         assert x[0, 0, 0].tolist() == [5, 25, 45, 65] and y is None
 
+    def test_a_turned_picture_is_set_upright(self, tmp_path):
+        exif = Image.Exif()
+        exif[274] = 6  # to be turned by a quarter, clockwise
+        pixels = np.array([[10, 20, 30]], np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+        x, _ = data.read(tmp_path, channels=1).batch(torch.arange(1))
+        assert x[0, 0].tolist() == [[10], [20], [30]]
+
     def test_what_does_not_fit(self, folder):
         with pytest.raises(ValueError, match="expected a folder of one of the classes"):
             data.read(folder, classes=["cat", "emu"])

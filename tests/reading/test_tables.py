@@ -176,6 +176,12 @@ class TestCsv:
         with pytest.raises(ValueError, match="a.csv: "):
             data.read(path)
 
+    def test_bytes_that_are_no_text(self, tmp_path):
+        path = tmp_path / "a.csv"
+        path.write_bytes(b"a,b\n1,\xff\n")
+        with pytest.raises(ValueError, match="a.csv: .*UTF8"):
+            data.read(path)
+
     def test_tabs_and_what_float32_cannot_hold(self, tmp_path):
         path = tmp_path / "a.tsv"
         path.write_text("a\tb\n1e300\t2\n")
