@@ -130,6 +130,15 @@ def test_all_files_are_counted():
         assert place.exists()
 
 
+@pytest.mark.parametrize("folder", ["071", "080"])
+def test_files_that_contradict_themselves(folder):
+    """They load; as in DL4J, there is no image that their layers take."""
+    resources.folder()
+    place = f"{REGRESSION}/{folder}/{folder}_ModelSerializer_Regression_CNN_1.zip"
+    with pytest.raises(ValueError, match=r"expects \[n, 2028\], got \[2, 2352\]"):
+        restored(place).output(torch.zeros(2, 3, 28, 28))
+
+
 class TestRecordedOutputs:
     @pytest.mark.parametrize(
         "case",
