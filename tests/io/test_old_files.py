@@ -15,9 +15,11 @@ import torch
 
 import dl4py
 from dl4py import evaluation
+from dl4py.activations.base import Activation
 from dl4py.config.codec import is_real
 from dl4py.io.arrays import read_ndarray
-from dl4py.registry import LAYERS, MODULES
+from dl4py.losses.base import Loss
+from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES
 from tests import resources
 from tests.resources import MLP, START, array, changed, data
 
@@ -374,6 +376,37 @@ class TestCustomClasses:
         message = rf"unknown {kind} '(com.acme.)?Own': .* register it with @\w+.add"
         with pytest.raises(dl4py.DL4JFormatError, match=message):
             dl4py.restore(changed(MLP, change))
+
+    def test_their_twins(self, monkeypatch):
+        """By the simple name in wrapped files, and written back with the whole one."""
+        for registry in (ACTIVATIONS, LOSSES):
+            for name in ("_entries", "_java"):
+                monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+
+        @ACTIVATIONS.add("own", java="com.acme.Own")
+        class Own(Activation):
+            def forward(self, x):
+                return x.square()
+
+        @LOSSES.add("fourth", java="com.acme.Fourth")
+        class Fourth(Loss):
+            def scores(self, output, labels):
+                return (output - labels).pow(4)
+
+        def change(content):
+            (layer,) = content["confs"][1]["layer"].values()
+            layer.update(activationFn={"Own": {}}, lossFn={"Fourth": {}})
+
+        net = dl4py.restore(changed(MLP, change))
+        x, y = torch.ones(2, 3) / 100, torch.zeros(2, 5)
+        before, last = net.feed_forward(x)
+        w, b = (view.array for view in list(net.views())[2:])
+        torch.testing.assert_close(last, (before @ w + b).square().detach())
+        score = net.score(x, y) - net.penalty().item()
+        assert score == pytest.approx(last.pow(4).sum(1).mean().item(), rel=1e-5)
+        layer = net.conf.to_dict()["confs"][1]["layer"]
+        assert layer["activationFn"]["@class"] == "com.acme.Own"
+        assert layer["lossFn"]["@class"] == "com.acme.Fourth"
 
 
 def per_parameter(net):
