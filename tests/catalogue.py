@@ -69,11 +69,18 @@ def copied() -> list[str]:
         return sorted({name.split("/")[0] for name in archive.namelist()})
 
 
+def model(name: str) -> tuple[str, bytes]:
+    """The configuration and the coefficients of a case before training."""
+    with zipfile.ZipFile(io.BytesIO(_need(name, "model.zip"))) as archive:
+        entries = ("configuration.json", "coefficients.bin")
+        text, numbers = map(archive.read, entries)
+    return text.decode(), numbers
+
+
 @functools.lru_cache(maxsize=4)
 def load(name: str) -> Case:
     """A case by name."""
-    with zipfile.ZipFile(io.BytesIO(_need(name, "model.zip"))) as model:
-        conf = model.read("configuration.json").decode()
+    conf, _ = model(name)
     content = dict(np.load(io.BytesIO(_need(name, "case.npz"))))
     return Case(name, conf, json.loads(_need(name, "meta.json")), content)
 

@@ -14,7 +14,7 @@ import pathlib
 import sys
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -69,14 +69,19 @@ def copied() -> list[str]:
         return archive.namelist()
 
 
+def missing(name: str) -> NoReturn:
+    """Skip the test that needs it; in CI it must be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} must be at hand in CI: set DL4PY_SHARED")
+    pytest.skip(f"{name} is not at hand")
+
+
 def data(name: str) -> io.BytesIO:
     """The bytes of a file; a test that needs one that is not at hand is skipped."""
     if RESOURCES.is_dir():
         return io.BytesIO((RESOURCES / name).read_bytes())
     if name not in copied():
-        if os.environ.get("CI"):
-            pytest.fail("old files must be at hand in CI: set DL4PY_SHARED")
-        pytest.skip(f"{name} is not at hand")
+        missing(name)
     with zipfile.ZipFile(COPY) as archive:
         return io.BytesIO(archive.read(name))
 
@@ -108,7 +113,7 @@ def array(name: str) -> Tensor:
 def folder() -> pathlib.Path:
     """All of the files, or a skipped test."""
     if not RESOURCES.is_dir():
-        data("all files")
+        missing("the collection of old files")
     return RESOURCES
 
 
@@ -116,7 +121,7 @@ def recovered(name: str) -> Any:
     """Inputs of recorded cases whose originals are lost."""
     path = SHARED / "reference" / "recovered" / name
     if not path.is_file():
-        pytest.skip(f"{name} is not at hand")
+        missing(name)
     return np.load(path) if name.endswith(".npy") else path.read_text()
 
 

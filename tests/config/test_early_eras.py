@@ -128,6 +128,23 @@ class TestPolicies:
         ]
         assert not recognise(content("0.7.1")).notes
 
+    def test_that_no_schedule_follows(self):
+        (note,) = recognise(content("0.7.1", {"learningRatePolicy": "Score"})).notes
+        assert "policy 'Score' is left out, the rate stays" in note
+
+    def test_with_updaters_of_their_own(self):
+        """0.9.0 and 0.9.1: both forms of an updater, of which the object counts."""
+        own = {"@class": "org.nd4j.linalg.learning.config.Sgd", "learningRate": 0.2}
+        around = {**self.AROUND, "learningRatePolicy": "Step"}
+        given = content("0.8.0", around)
+        for conf in given["confs"]:
+            (inside,) = conf["layer"].values()
+            inside["iupdater"] = own
+        assert recognise(given).releases == "0.9.0 to 0.9.1"
+        found = NeuralNetConfiguration.from_dict(given).layers[0]
+        assert found.updater.name == "sgd" and found.dropout.p == 0.6
+        assert [found.updater.kwargs["lr"](i) for i in (0, 4)] == [0.2, 0.1]
+
 
 class TestPenalties:
     @pytest.mark.parametrize("release", FILES)

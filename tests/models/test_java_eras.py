@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import re
+import warnings
 import zipfile
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 import dl4py
-from tests import resources
+from tests import backdated, catalogue, resources
 from tests.models.test_java import assert_close, go_on_in_java
 from tests.resources import MLP, array, changed, data
 
@@ -38,7 +40,10 @@ FREE = (
     "cachemode",
     "gradientnormalizationthreshold",
     "rnndataformat",  # null, with which DL4J cannot train
+    ".datatype",  # the arrays decide
+    ".mode",  # of Convolution3D, which has a convolutionMode too
 )
+LOST = ("regularization", "weightInitFn")  # in graphs, and of layers inside layers
 
 
 def apart(ours, theirs):
@@ -53,6 +58,7 @@ def apart(ours, theirs):
         if values[0] != values[1]
         and not path.lower().endswith(FREE)
         and ".cudnn" not in path
+        and not (values[1] in (None, "absent") and any(w in path for w in LOST))
         and not path.endswith(".helperAllowFallback")
     }
 
@@ -64,10 +70,13 @@ def read_by_java(oracle, file, folder):
     return json.loads((folder / "new.json").read_text())
 
 
-def assert_read_alike(oracle, file, folder):
+def read_apart(oracle, file, folder):
+    """Where DL4J makes another configuration of a file."""
     theirs = read_by_java(oracle, file, folder)
-    ours = json.loads(json.dumps(dl4py.restore(file).conf.to_dict()))
-    assert not apart(ours, theirs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows of kernels of series tell no release
+        ours = dl4py.restore(file).conf.to_dict()
+    return apart(json.loads(json.dumps(ours)), theirs)
 
 
 @pytest.mark.parametrize("name", SIMPLE)
@@ -159,7 +168,7 @@ def without_state(name, change):
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_every_word_is_read_as_java_reads_it(oracle, variation, tmp_path):
     file = without_state(MLP, VARIATIONS[variation])
-    assert_read_alike(oracle, file, tmp_path)
+    assert not read_apart(oracle, file, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,43 @@ def test_every_word_is_read_as_java_reads_it(oracle, variation, tmp_path):
 )
 def test_names_of_losses(oracle, name, tmp_path):
     file = without_state(NAMED, in_layer(1, lossFunction=name))
-    assert_read_alike(oracle, file, tmp_path)
+    assert not read_apart(oracle, file, tmp_path)
+
+
+@pytest.mark.parametrize("era", ["alpha", "beta3"])
+def test_every_layer_is_read_as_java_reads_it(oracle, era, tmp_path):
+    """Today's networks, one for each class in them, as an older release wrote them."""
+    seen, count, wrong = set(), 0, {}
+    for name in catalogue.copied():
+        text, numbers = catalogue.model(name)
+        kinds = set(re.findall(r"org\.deeplearning4j\.[\w.]+", text)) - seen
+        if not kinds:
+            continue
+        try:
+            content = getattr(backdated, f"as_{era}")(json.loads(text))
+        except backdated.Impossible:
+            continue
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr("configuration.json", json.dumps(content))
+            archive.writestr("coefficients.bin", numbers)
+        seen |= kinds
+        count += 1
+        try:
+            found = read_apart(oracle, out, tmp_path)
+        except RuntimeError as error:  # DL4J reads no such file
+            found = {} if (era, name) in JAVA_CANNOT else {"refused": error}
+        if found:
+            wrong[name] = found
+    assert not wrong and count > 40
+
+
+# what 1.0.0-alpha's reader in M2.1 has no word for
+JAVA_CANNOT = {
+    ("alpha", "pretrain_vae_composite"),
+    ("alpha", "pretrain_vae_loss_wrapper"),
+    ("alpha", "yolo2"),
+}
 
 
 def inputs(net, name):

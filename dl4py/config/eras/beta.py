@@ -97,7 +97,8 @@ def _uniform(bound: float) -> Part:
 _UNCLIPPED = {"LossMCXENT": "softmaxClipEps", "LossBinaryXENT": "clipEps"}
 _IMAGES = (
     "ConvolutionLayer Deconvolution2D DepthwiseConvolution2D SeparableConvolution2D "
-    "SubsamplingLayer Subsampling1DLayer Convolution1DLayer Convolution3D"
+    "SubsamplingLayer Subsampling1DLayer Convolution1DLayer Convolution3D "
+    "Deconvolution3D"
 )
 _SERIES = (
     "Convolution1DLayer GravesBidirectionalLSTM GravesLSTM LSTM RnnLossLayer "
@@ -108,8 +109,10 @@ _FORMATS = (  # layers that stated no data format up to beta6
     # DL4J leaves it null, takes that for NWC, and cannot train
     (_SERIES.split(), "rnnDataFormat", "NCW"),
     (["BatchNormalization"], "cnn2DFormat", "NCHW"),
-    (["CnnLossLayer", "Upsampling2D"], "format", "NCHW"),
+    (["CnnLossLayer", "Upsampling2D", "SpaceToBatchLayer"], "format", "NCHW"),
+    (["LocallyConnected2D"], "format", "NCHW"),
     (["Cropping2D", "ZeroPaddingLayer"], "dataFormat", "NCHW"),
+    (["LocalResponseNormalization"], "dataFormat", "NCHW"),
 )
 
 

@@ -62,7 +62,8 @@ def wrapped(value: object) -> bool:
     if not isinstance(value, Mapping) or len(value) != 1:
         return False
     ((name, inside),) = value.items()
-    return not name.startswith("@") and isinstance(inside, Mapping)
+    named = isinstance(name, str) and not name.startswith("@")
+    return named and isinstance(inside, Mapping)
 
 
 def layers(content: Mapping[str, Any]) -> Iterator[tuple[str, Part, Part]]:

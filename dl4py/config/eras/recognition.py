@@ -192,7 +192,12 @@ SINCE_BETA7 = {
 def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     for path, layer, conf in layers(content):
         policy = conf.get("learningRatePolicy")
-        if policy not in (None, "None"):
+        if policy == "Score":
+            yield (
+                f"{path}: learning-rate policy 'Score' is left out, the rate stays: no "
+                "schedule follows scores; DL4J 1.0.0-M2.1 drops it too"
+            )
+        elif policy not in (None, "None"):
             yield (
                 f"{path}: learning-rate policy {shown(policy)} became a schedule; old "
                 "releases applied it to the rate of the step before, DL4J 1.0.0-M2.1 "
