@@ -34,6 +34,7 @@ BESIDE = {
     ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
     ("commands", "serving"),
+    ("commands", "formats"),
 }
 LAZY = {
     ("config", "network"),  # .module() and .lightning()
