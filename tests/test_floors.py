@@ -25,6 +25,7 @@ BESIDE = {
     ("losses", "activations"),
     ("updaters", "schedules"),
     ("solvers", "updaters"),
+    ("commands", "formats"),
     ("data", "normalizers"),
     ("lightning", "data"),
     ("lightning", "training"),
@@ -34,7 +35,6 @@ BESIDE = {
     ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
     ("commands", "serving"),
-    ("commands", "formats"),
 }
 LAZY = {
     ("config", "network"),  # .module() and .lightning()
