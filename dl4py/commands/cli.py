@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dl4py
-from dl4py.commands import serving
+from dl4py.commands import converting, serving, verifying
 from dl4py.commands.found import Found, answer
 from dl4py.data.options import words
 
@@ -114,18 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="default: report.html in the run")
     report.add_argument("--force", action="store_true", help="replace a file")
 
-    verify = commands.add("verify", _verify, "whether a model zip predicts this")
-    verify.add_argument("model", type=Path)
-    for word, file in (("--inputs", "x.npy"), ("--outputs", "y.npy")):
-        verify.add_argument(
-            word,
-            type=Path,
-            required=True,
-            action="extend",
-            nargs="+",
-            metavar=file,
-            help="of a graph with several one for each, in order",
-        )
+    verify = commands.add("verify", verifying.run, "whether a model predicts this")
+    verifying.arguments(verify)
+
+    convert = commands.add("convert", converting.run, "a model file as another kind")
+    converting.arguments(convert)
 
     serve = commands.add("serve", serving.run, "answer requests for predictions (HTTP)")
     serving.arguments(serve)
@@ -220,16 +213,6 @@ def _report(options: argparse.Namespace) -> Found:
 
     written = report(options.folder, options.out, options.force)
     return Found({"out": str(written)}, [str(written)])
-
-
-def _verify(options: argparse.Namespace) -> Found:
-    from dl4py.commands import inspection
-
-    error, allowed = inspection.verify(options.model, options.inputs, options.outputs)
-    fits = error <= allowed
-    line = f"{'ok' if fits else 'DIFFERS'}: off by {error:.1e}, allowed {allowed:.1e}"
-    data = {"fits": fits, "error": error, "allowed": allowed}
-    return Found(data, [line], int(not fits))
 
 
 if __name__ == "__main__":

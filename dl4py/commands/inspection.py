@@ -1,106 +1,20 @@
-"""Whether a model zip predicts what it should, and how two of them differ."""
+"""What wrote a model zip, and how two of them differ."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from dl4py.config.codec import DL4JFormatError, brief, parse, printable
+from dl4py.config.codec import DL4JFormatError, parse, printable
 from dl4py.config.eras import recognise
 from dl4py.io.archive import COEFFICIENTS, CONFIGURATION, UPDATER_STATE, ModelReader
-from dl4py.layers import Embedding
 from dl4py.network import Network
 from dl4py.network.summary import normalizer_of
 from dl4py.normalizers import write_normalizer
 from dl4py.serializer import restore
-
-# how far outputs may be off, as a share of the largest entry
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
-LOOSE = 2e-3  # half types
-
-
-def _numbers(argument: str, file: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
-    array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{argument}: {os.fspath(file)} must hold one array of real numbers (.npy)"
-        )
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def verify(
-    path: str | os.PathLike[str],
-    inputs: Sequence[str | os.PathLike[str]],
-    outputs: Sequence[str | os.PathLike[str]],
-) -> tuple[float, float]:
-    """(largest error, largest one allowed) of a model's outputs against recorded ones.
-
-    Args:
-        path: a model zip.
-        inputs, outputs: ``.npy`` files of a batch and of what DL4J predicted for it,
-            one for each input and output of a graph, in order.
-
-    The output with the worst ratio of the two counts.
-    """
-    net = restore(path)
-    for word, files, names in (
-        ("inputs", inputs, net.plan.inputs),
-        ("outputs", outputs, net.plan.outputs),
-    ):
-        if len(files) != len(names):
-            raise ValueError(
-                f"{word}: expected {len(names)} files ({', '.join(names)}), got "
-                f"{len(files)}; give --{word} once for each, in this order"
-            )
-    first = next(net.parameters(), None)
-    dtype = torch.float32 if first is None else first.dtype
-    looked_up = {
-        name
-        for node in net.nodes
-        if isinstance(node.layer, Embedding)
-        for name in node.step.inputs
-    }
-    arrays = [_numbers("inputs", file) for file in inputs]
-    batch = []
-    for name, array in zip(net.plan.inputs, arrays, strict=True):
-        x = torch.from_numpy(array)
-        indices = name in looked_up and not x.is_floating_point()
-        batch.append(x if indices else x.to(dtype))
-    try:
-        found = net.output(tuple(batch))
-    except (ValueError, RuntimeError) as error:
-        shapes = ", ".join(
-            f"{os.fspath(file)} of shape {array.shape}"
-            for file, array in zip(inputs, arrays, strict=True)
-        )
-        raise ValueError(
-            f"inputs: {shapes} does not fit the network: {brief(error)}"
-        ) from error
-    ours = found if isinstance(found, tuple) else (found,)
-    share = TOLERANCES.get(dtype, LOOSE)
-    pairs = [
-        _compared(t.double().numpy(), file, share)
-        for t, file in zip(ours, outputs, strict=True)
-    ]
-    return max(pairs, key=lambda pair: pair[0] / pair[1])
-
-
-def _compared(
-    ours: np.ndarray[Any, Any], file: str | os.PathLike[str], share: float
-) -> tuple[float, float]:
-    """(error, allowed) of one output."""
-    y = _numbers("outputs", file)
-    if ours.shape != y.shape:
-        raise ValueError(
-            f"outputs: the network gives {ours.shape} for this batch, "
-            f"{os.fspath(file)} holds {y.shape}"
-        )
-    allowed = share * max(float(np.abs(y).max(initial=0.0)), 1e-30)
-    return float(np.abs(ours - y).max(initial=0.0)), allowed
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:

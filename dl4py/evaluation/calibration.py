@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from dl4py.evaluation.rows import RowMetric, binary_rows, names
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+BLOCK = 1 << 17  # numbers that are counted at once: they stay in a core's cache
 
 
 class EvaluationCalibration(RowMetric):
@@ -121,25 +125,44 @@ class EvaluationCalibration(RowMetric):
                 f"predictions {list(predictions.shape)} have {k} classes, this "
                 f"EvaluationCalibration counts {self.num_classes()}"
             )
-        on = torch.ones_like(y) if keep is None else keep
-        best = torch.nn.functional.one_hot(p.argmax(1), k).bool()
-        bins = _bins(p, self.reliability_bins)
-        residual = _bins((y.to(p.dtype) - p).abs(), self.histogram_bins)
-        height = _bins(p, self.histogram_bins)
-        size, large = self.reliability_bins, self.histogram_bins
-        added = {
-            "positives": _counted(bins, on & y, size),
-            "totals": _counted(bins, on, size),
-            "sums": _counted(bins, on, size, p.double()),
-            "label_counts": (on & y).sum(0),
-            "prediction_counts": (on & best).sum(0),
-            "residuals": _counted(residual, on, large),
-            "residuals_of_class": _counted(residual, on & y, large),
-            "probabilities": _counted(height, on, large),
-            "probabilities_of_class": _counted(height, on & y, large),
+        rows = max(1, BLOCK // k)
+        added = [
+            self._counts(p[at], y[at], None if keep is None else keep[at])
+            for at in (slice(i, i + rows) for i in range(0, max(1, len(p)), rows))
+        ]
+        for name in added[0]:
+            total = sum(counts[name] for counts in added)
+            setattr(self, name, getattr(self, name) + total)
+
+    def _counts(self, p: Tensor, y: Tensor, keep: Tensor | None) -> dict[str, Tensor]:
+        """What rows add to the states."""
+        k, size, large = p.shape[1], self.reliability_bins, self.histogram_bins
+        hits = y if keep is None else y & keep
+        at = hits.flatten().nonzero().squeeze(1)
+        mine, column = p.flatten()[at], at % k
+        # residuals are p where the label is 0: only those of the class are others
+        residuals = _tallied(1 - mine, column, large, k)
+        of_class = _tallied(mine, column, large, k)
+        heights, sums = _counted(p, keep, large)
+        if _nested(p, size, large):  # the diagram's bins are some of the histogram's
+            positives, totals, sums = (
+                x.reshape(size, -1, k).sum(1) for x in (of_class, heights, sums)
+            )
+        else:
+            positives = _tallied(mine, column, size, k)
+            totals, sums = _counted(p, keep, size)
+        best = p.max(1).indices  # as argmax, in less time
+        return {
+            "positives": positives,
+            "totals": totals,
+            "sums": sums,
+            "label_counts": positives.sum(0),
+            "prediction_counts": _predicted(best, keep, k),
+            "residuals": heights - of_class + residuals,
+            "residuals_of_class": residuals,
+            "probabilities": heights,
+            "probabilities_of_class": of_class,
         }
-        for name, value in added.items():
-            setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> Any:
         """The class-wise expected calibration error; NaN without data."""
@@ -259,18 +282,69 @@ class EvaluationCalibration(RowMetric):
         )
 
 
+def _edges(x: Tensor, count: int) -> Tensor:
+    """The bounds between bins of [0, 1]."""
+    return x.new_tensor([i * (1.0 / count) for i in range(1, count)])
+
+
+def _nested(x: Tensor, few: int, many: int) -> bool:
+    """Whether the bounds of few bins are among those of many."""
+    step = many // few
+    if many % few:
+        return False
+    return torch.equal(_edges(x, few), _edges(x, many)[step - 1 :: step])
+
+
+@functools.lru_cache(64)
+def _factor(count: int) -> float | None:
+    """What takes every float32 in [0, 1] to its bin, cut to a whole number.
+
+    ``None``: nothing does, at each bound and at the number before it.
+    """
+    x = torch.zeros((), dtype=torch.float32, device="cpu")
+    bounds = _edges(x, count)
+    at, before = bounds.double(), bounds.nextafter(x).double()
+    bins = torch.arange(1, count, dtype=torch.float64, device="cpu")
+    factor = float(torch.cat([bins / at, bins.new_full((1,), count)]).max())
+    fits = bool((at * factor >= bins).all() and (before * factor < bins).all())
+    return factor if fits else None
+
+
 def _bins(x: Tensor, count: int) -> Tensor:
     """The bin of each number in [0, 1]."""
-    edges = [i * (1.0 / count) for i in range(1, count)]
-    return torch.bucketize(x.contiguous(), x.new_tensor(edges), right=True)
+    factor = _factor(count) if x.dtype == torch.float32 else None
+    if factor is not None:
+        return x.double().mul_(factor).int().clamp_(max=count - 1)
+    edges = _edges(x, count)
+    return torch.bucketize(x.contiguous(), edges, right=True, out_int32=True)
 
 
-def _counted(
-    bins: Tensor, on: Tensor, size: int, weights: Tensor | None = None
-) -> Tensor:
-    """How many rows, or what sum of weights, each bin has, ``[size, columns]``."""
-    columns = bins.shape[1]
-    cells = bins * columns + torch.arange(columns, device=bins.device)
-    chosen = None if weights is None else weights[on]
-    found = torch.bincount(cells[on], chosen, minlength=size * columns)
-    return found.reshape(size, columns)
+def _cells(x: Tensor, column: Tensor, size: int, columns: int) -> Tensor:
+    """One number for each bin and column."""
+    return _bins(x, size).mul_(columns).add_(column.int()).flatten()
+
+
+def _counted(x: Tensor, keep: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+    """How many rows each bin has, and the sum of their numbers, ``[size, columns]``."""
+    columns = x.shape[1]
+    column = torch.arange(columns, device=x.device, dtype=torch.int32)
+    cells = _cells(x, column, size, columns)
+    if keep is not None:
+        cells = cells.masked_fill(~keep.flatten(), size * columns)
+    most = size * columns + 1
+    counts = torch.bincount(cells, minlength=most)
+    sums = torch.bincount(cells, x.double().flatten(), minlength=most)
+    return counts[:-1].reshape(size, columns), sums[:-1].reshape(size, columns)
+
+
+def _tallied(x: Tensor, column: Tensor, size: int, columns: int) -> Tensor:
+    """How many of single numbers each bin of their columns has."""
+    cells = _cells(x, column, size, columns)
+    return torch.bincount(cells, minlength=size * columns).reshape(size, columns)
+
+
+def _predicted(best: Tensor, keep: Tensor | None, k: int) -> Tensor:
+    """How often each class is the most probable, where its column counts."""
+    if keep is not None:
+        best = best[keep.gather(1, best.unsqueeze(1)).squeeze(1)]
+    return torch.bincount(best, minlength=k)

@@ -192,7 +192,7 @@ class Evaluation(Report, RowMetric):
             return (p[:, -1] > threshold).long()
         if self.cost_array is not None:
             p = p * p.new_tensor(self.cost_array)
-        return p.argmax(1)
+        return p.max(1).indices  # as argmax, in less time
 
     def _check_arguments(self, num_classes: int | None) -> int | None:
         """The number of classes, if the arguments tell it."""
@@ -259,14 +259,24 @@ def _rows(
             )
         p, y = p[keep[:, 0]], y[keep[:, 0]]
     for name, value in {"predictions": p, "labels": y}.items():
-        if value.isnan().any():
+        if _has_nan(value):
             raise ValueError(f"{name} must not hold NaN where the mask is not 0")
     return p, y
 
 
+def _has_nan(x: Tensor) -> bool:
+    if not x.is_floating_point():
+        return False
+    # one NaN makes a sum NaN; so do infinities, which are looked at again
+    return bool(x.sum().isnan()) and bool(x.isnan().any())
+
+
 def _between(name: str, x: Tensor, low: int, high: int) -> Tensor:
-    outside = x[(x < low) | (x > high)]
-    if len(outside):
+    if not x.numel():
+        return x
+    least, most = x.aminmax()
+    if least < low or most > high:
+        outside = x[(x < low) | (x > high)]
         raise ValueError(
             f"{name} must be in [{low}, {high}], got {outside[0].item()}: mask rows "
             "that do not count"
@@ -276,6 +286,6 @@ def _between(name: str, x: Tensor, low: int, high: int) -> Tensor:
 
 def _indices(name: str, x: Tensor, k: int) -> Tensor:
     index = _between(name, x, 0, k - 1)[:, 0].long()
-    if (index != x[:, 0]).any():
+    if x.is_floating_point() and (index != x[:, 0]).any():
         raise ValueError(f"{name} must be whole class indices, got fractions")
     return index

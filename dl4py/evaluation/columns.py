@@ -94,7 +94,12 @@ class Curves(RowMetric):
         marks = y.to(torch.uint8)
         if keep is not None:
             marks = marks.masked_fill(~keep, 2)
-        present = torch.stack([(marks == i).sum(0) for i in (0, 1)])
+        found = (
+            torch.stack([y.logical_not(), y])
+            if keep is None
+            else torch.stack([marks == 0, marks == 1])
+        )
+        present = found.sum(1)
         if self.threshold_steps == 0:
             assert isinstance(self.scores, list) and isinstance(self.actual, list)
             self.scores = [*self.scores, p]
@@ -145,8 +150,10 @@ class Curves(RowMetric):
                 "(exact) or more"
             )
         scores, actual = (_joined(x)[:, column] for x in (self.scores, self.actual))
-        keep = actual != 2
-        return exact_curves(scores[keep], actual[keep], self.remove_redundant)
+        if negatives + positives < len(actual):
+            keep = actual != 2
+            scores, actual = scores[keep], actual[keep]
+        return exact_curves(scores, actual, self.remove_redundant)
 
     def _column(self, column: int) -> int:
         columns = self.num_columns()

@@ -184,6 +184,21 @@ def binary_rows(
     return *checked(p, y, keep, bounded), keep
 
 
+def _within(p: Tensor, low: float, high: float) -> bool:
+    least, most = p.aminmax()  # NaN, where there is one
+    return bool(least >= low) and bool(most <= high)
+
+
+def _all_bits(y: Tensor) -> bool:
+    """Whether all are 0 or 1."""
+    if y.is_floating_point() or y.is_complex():
+        return not bool(((y != 0) & (y != 1)).any())
+    if not y.numel():
+        return True
+    low, high = y.aminmax()  # of whole numbers these two say it
+    return bool(low >= 0) and bool(high <= 1)
+
+
 def checked(
     p: Tensor, y: Tensor, keep: Tensor | None, bounded: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -194,13 +209,13 @@ def checked(
     if keep is not None:
         p, y = p.masked_fill(~keep, 0), y.masked_fill(~keep, 0)
     low, high = (0.0, 1.0) if bounded else (-math.inf, math.inf)
-    if p.numel() and not (p.amin() >= low and p.amax() <= high):
+    if p.numel() and not _within(p, low, high):
         wrong = p[~((p >= low) & (p <= high))][0].item()
         raise ValueError(
             f"predictions must be probabilities in [0, 1] where the mask is not 0, got "
             f"{wrong}"
         )
-    if y.dtype != torch.bool and ((y != 0) & (y != 1)).any():
+    if y.dtype != torch.bool and not _all_bits(y):
         wrong = y[(y != 0) & (y != 1)][0].item()
         raise ValueError(f"labels must be 0 or 1 where the mask is not 0, got {wrong}")
     return p, y == 1

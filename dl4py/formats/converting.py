@@ -160,7 +160,7 @@ def convert(
             f"{ending or 'no ending'!r}"
         )
     if not force and os.path.lexists(target):
-        raise FileExistsError(f"{target} is there already; --force replaces it")
+        raise FileExistsError(f"{target} exists; --force replaces it")
     options = Options(tuple(shapes), tuple(labels), allow_difference)
     kind = kind_of(os.fspath(old))
     net = load(old)

@@ -76,4 +76,4 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 FLOORS = (Floor("torchmetrics", 1 / 1.5, lambda row: row.size >= 10**7),)
-TABLE = Table("Evaluations", cases, FLOORS)
+TABLE = Table("Evaluations", cases, FLOORS, computes=True)

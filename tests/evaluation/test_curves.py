@@ -21,6 +21,8 @@ from dl4py.evaluation import (
     EvaluationCalibration,
     ROCBinary,
     ROCMultiClass,
+    calibration,
+    curves,
 )
 from dl4py.evaluation.curves import Histogram, PrecisionRecallCurve
 from dl4py.io.arrays import read_ndarray
@@ -397,3 +399,30 @@ def plain(value: Any) -> dict[str, float]:
     """A result of compute() as numbers."""
     pairs = value.items() if isinstance(value, dict) else [("value", value)]
     return {k: float(v) for k, v in pairs}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_bins_end_at_their_bounds(dtype: torch.dtype) -> None:
+    """As comparing with every bound, which is DL4J's way, at and around them."""
+    for count in (1, 2, 3, 7, 10, 11, 50, 64, 100):
+        bounds = torch.tensor([i * (1.0 / count) for i in range(1, count)], dtype=dtype)
+        around = [bounds, torch.rand(500).to(dtype), torch.tensor([0.0, 1.0]).to(dtype)]
+        if dtype != torch.float16:  # which has no neighbours in ATen
+            ends = torch.zeros(()).to(dtype), torch.ones(()).to(dtype)
+            around += [bounds.nextafter(end) for end in ends]
+        x = torch.cat(around)
+        expected = (x[:, None] >= bounds).sum(1)
+        assert torch.equal(calibration._bins(x, count).long(), expected), count
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+)
+def test_equal_scores_keep_their_order(dtype: torch.dtype) -> None:
+    scores = torch.tensor([0.0, -0.0, 1, -2, float("inf"), -float("inf"), 0.5, 1e-30])
+    scores = scores.to(dtype).repeat(40)
+    labels = torch.randint(2, scores.shape, dtype=torch.uint8)
+    order = scores.sort(descending=True, stable=True).indices
+    found, marks = curves._falling(scores, labels)
+    assert torch.equal(found, scores[order]) and torch.equal(marks, labels[order])
+    assert found.dtype == dtype and marks.dtype == labels.dtype

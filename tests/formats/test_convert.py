@@ -172,7 +172,7 @@ class TestRefused:
         assert {p.name for p in tmp_path.iterdir()} == {"old.safetensors", "new.zip"}
 
     def test_a_file_that_is_there(self, tmp_path: pathlib.Path) -> None:
-        with pytest.raises(FileExistsError, match=r"new.zip is there already; --force"):
+        with pytest.raises(FileExistsError, match=r"new.zip exists; --force"):
             convert(self.old, tmp_path / "new.zip")
 
     def test_endings(self, tmp_path: pathlib.Path) -> None:
