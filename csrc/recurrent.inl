@@ -69,7 +69,12 @@ template <class T> struct Step {
   int64_t n, k;
   Named act, gate;
   int32_t device;
+  // What a mask does to errors. 0: what it does to h and c. 1, as DL4J: nothing, but the slope of
+  // act(c) is that behind the mask. 2: the same, and those of the gates are multiplied by it.
+  int64_t errors;
 
+  HD T mask_errors(int64_t row) const { return errors ? T(1) : mask(row); }
+  HD T mask_gates(int64_t row) const { return errors == 2 ? mask(row) : T(1); }
   HD T mask(int64_t row) const { return m ? m[row] : T(1); }
   HD T mask_before(int64_t row) const { return m_before ? m_before[row] : T(1); }
 };
@@ -120,7 +125,8 @@ template <class T> HD void lstm_row(const Step<T>& a, int64_t row) {
 template <class T> HD void lstm_row_d(const Step<T>& a, int64_t row) {
   alignas(64) T x[kUnits], f[kUnits], o[kUnits], i[kUnits], y[kUnits];
   alignas(64) T dx[kUnits], df[kUnits], do_[kUnits], di[kUnits], dy[kUnits];
-  const T m = a.mask(row), m_before = a.mask_before(row);
+  const T m = a.mask_errors(row), m_gates = a.mask_gates(row), m_before = a.mask_before(row);
+  const T behind = a.errors ? a.mask(row) : T(1);
   for (int64_t j = 0; j < a.k; j += kUnits) {
     const int64_t n = std::min(kUnits, a.k - j);
     const T* s = a.s + row * 4 * a.k + j;
@@ -130,7 +136,13 @@ template <class T> HD void lstm_row_d(const Step<T>& a, int64_t row) {
     T* __restrict ds = a.ds + row * 4 * a.k + j;
     slopes(a.act, s, x, dx, n), slopes(a.gate, s + a.k, f, df, n);
     slopes(a.gate, s + 2 * a.k, o, do_, n), slopes(a.gate, s + 3 * a.k, i, di, n);
-    slopes(a.act, a.c + row * a.k + j, y, dy, n);
+    const T* __restrict c = a.c + row * a.k + j;
+    slopes(a.act, c, y, dy, n);
+    if (behind != 1) {
+      alignas(64) T seen[kUnits], unused[kUnits];
+      for (int64_t l = 0; l < n; ++l) seen[l] = behind * c[l];
+      slopes(a.act, seen, unused, dy, n);
+    }
     T *ds_f = ds + a.k, *ds_o = ds + 2 * a.k, *ds_i = ds + 3 * a.k;
     for (int64_t l = 0; l < n; ++l) {
       const T error = m * dh[l];
@@ -140,9 +152,11 @@ template <class T> HD void lstm_row_d(const Step<T>& a, int64_t row) {
     if (const T* p = a.p ? a.p + a.k + j : nullptr)
       for (int64_t l = 0; l < n; ++l) dc[l] += p[l] * ds_o[l];
     for (int64_t l = 0; l < n; ++l) {
-      ds[l] = dc[l] * i[l] * dx[l];
-      ds_f[l] = dc[l] * (m_before * before[l]) * df[l];
-      ds_i[l] = dc[l] * x[l] * di[l];
+      const T error = m_gates * dc[l];
+      ds[l] = error * i[l] * dx[l];
+      ds_f[l] = error * (m_before * before[l]) * df[l];
+      ds_i[l] = error * x[l] * di[l];
+      ds_o[l] *= m_gates;
       dc[l] *= f[l];
     }
     if (const T* p = a.p ? a.p + j : nullptr)
@@ -212,15 +226,17 @@ template <class T> __device__ void lstm_row_d(const Step<T>& a, int64_t row, int
   const T* s = a.s + row * 4 * a.k + j;
   T* ds = a.ds + row * 4 * a.k + j;
   const int64_t at = row * a.k + j;
-  const T m = a.mask(row), was = a.mask_before(row) * a.before[at], c = a.c[at];
-  const T error = m * a.dh[at], o = s[2 * a.k];
+  const T m = a.mask_errors(row), m_gates = a.mask_gates(row);
+  const T was = a.mask_before(row) * a.before[at], c = a.c[at];
+  const T error = m * a.dh[at], o = s[2 * a.k], seen = a.errors ? a.mask(row) * c : c;
   const T d_o = error * value(a.act, c) * slope(a.gate, o);
-  T dc = m * a.dc[at] + error * value(a.gate, o) * slope(a.act, c);
+  T dc = m * a.dc[at] + error * value(a.gate, o) * slope(a.act, seen);
   if (a.p) dc += a.p[a.k + j] * d_o;
-  const T df = dc * was * slope(a.gate, s[a.k]);
-  const T di = dc * value(a.act, s[0]) * slope(a.gate, s[3 * a.k]);
-  ds[0] = dc * value(a.gate, s[3 * a.k]) * slope(a.act, s[0]);
-  ds[a.k] = df, ds[2 * a.k] = d_o, ds[3 * a.k] = di;
+  const T d = m_gates * dc;
+  const T df = d * was * slope(a.gate, s[a.k]);
+  const T di = d * value(a.act, s[0]) * slope(a.gate, s[3 * a.k]);
+  ds[0] = d * value(a.gate, s[3 * a.k]) * slope(a.act, s[0]);
+  ds[a.k] = df, ds[2 * a.k] = m_gates * d_o, ds[3 * a.k] = di;
   dc *= value(a.gate, s[a.k]);
   if (a.p) dc += a.p[j] * df + a.p[2 * a.k + j] * di;
   a.dc[at] = dc;
@@ -338,10 +354,11 @@ void lstm(const Series& all, const Tensor& z, const Tensor& h0, const Tensor& c0
 template <class T>
 void lstm_d(const Series& all, const Tensor& gh, const Tensor& s, const Tensor& c,
             const Tensor& c0, const Tensor& ds, const Tensor& dh, const Tensor& dc,
-            const Named& act, const Named& gate) {
+            const Named& act, const Named& gate, int64_t errors) {
   const int64_t size = all.n * all.k;
   const Tensor r = all.recurrent(false);
   Step<T> a = all.step<T>(s, act, gate);
+  a.errors = errors;
   a.dh = place<T>(dh), a.dc = place<T>(dc);
   for (int64_t t = all.steps - 1; t >= 0; --t) {
     const Tensor g = all.at(gh, t, all.k);
@@ -375,9 +392,9 @@ std::tuple<Tensor, Tensor, Tensor> lstm_op(const Tensor& z_in, const Tensor& h0,
 
 std::tuple<Tensor, Tensor, Tensor> lstm_d_op(const Tensor& gh_in, const Tensor& gc,
                                              const Tensor& s, const Tensor& cell, const Tensor& c0,
-                                             const Tensor& rw, Maybe mask, std::string act,
-                                             double a, double b, double c, std::string gate,
-                                             double d, double e, double f) {
+                                             const Tensor& rw, Maybe mask, int64_t errors,
+                                             std::string act, double a, double b, double c,
+                                             std::string gate, double d, double e, double f) {
   const Series all(s, rw, mask, 4);
   const Tensor gh = contiguous(gh_in);
   all.fits(gh, s, all.steps), all.fits(cell, s, all.steps), all.fits(c0, s, 1);
@@ -388,8 +405,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_d_op(const Tensor& gh_in, const Tensor& 
   copy_(dc, gc);
   if (s.numel() == 0) return {ds, zero_(dh), dc};
   if (s.scalar_type() == ScalarType::Float)
-    lstm_d<float>(all, gh, s, cell, c0, ds, dh, dc, inner, outer);
-  else lstm_d<double>(all, gh, s, cell, c0, ds, dh, dc, inner, outer);
+    lstm_d<float>(all, gh, s, cell, c0, ds, dh, dc, inner, outer, errors);
+  else lstm_d<double>(all, gh, s, cell, c0, ds, dh, dc, inner, outer, errors);
   return {ds, dh, dc};
 }
 

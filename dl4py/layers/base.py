@@ -137,6 +137,17 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
     return mask
 
 
+def places_shown(mask: Tensor, x: Tensor) -> Tensor:
+    """Which rows, steps or places of ``x``, channels first, count, ``[n, 1, …]``."""
+    m = spread(mask, x)
+    if m.shape[1] != 1:
+        raise ValueError(
+            f"a mask {list(mask.shape)} does not fit an array {list(x.shape)}: "
+            "expected one entry for all features"
+        )
+    return (m != 0).expand(-1, 1, *x.shape[2:])
+
+
 def masked(y: Tensor, mask: Tensor | None, format: str | None = None) -> Tensor:
     """``y`` times its mask; whatever stands where that is 0, 0 comes out and goes back.
 

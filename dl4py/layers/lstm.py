@@ -28,10 +28,12 @@ class Gated(Recurrent):
 
     Attributes:
         peepholes: rows of the recurrent weight after those of the four gates.
+        masks_errors: in exact mode, whether masks multiply the errors of gates.
     """
 
     states = ("prevAct", "prevMem")
     peepholes = 0
+    masks_errors = False  # DL4J: in both directions together
 
     def build(self) -> None:
         conf = self.conf
@@ -66,8 +68,8 @@ class Gated(Recurrent):
     ) -> tuple[Tensor, State] | None:
         act = step_kernel(self.activation, z)
         gate, rw = step_kernel(self.gate_activation, z), weights["recurrent_weight"]
-        as_dl4j = self.dl4j_exact and mask is not None  # a gradient of its own
-        if act is None or gate is None or as_dl4j or not serves(mask, z, *state, rw):
+        errors = self.dl4j_exact and (2 if self.masks_errors else 1)
+        if act is None or gate is None or not serves(mask, z, *state, rw):
             return None
 
         def compose(z: Tensor, h: Tensor, c: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
@@ -75,7 +77,7 @@ class Gated(Recurrent):
             return y, c
 
         def steps(z: Tensor, h: Tensor, c: Tensor, rw: Tensor) -> Any:
-            return lstm_steps(z, h, c, rw, mask, act, gate, compose)
+            return lstm_steps(z, h, c, rw, mask, act, gate, compose, int(errors))
 
         y, c = self.product(steps, z, *state, rw)
         return y, (y[-1], c)
@@ -190,7 +192,6 @@ class GravesLSTM(Gated):
     )
 
     peepholes = 3
-    masks_errors = False  # DL4J: those of gates, in both directions together
 
     def memory(
         self, x: Tensor, state: State, weights: Weights, mask: Tensor | None = None

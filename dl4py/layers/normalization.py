@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
-from dl4py.layers.base import Layer, spread
+from dl4py.layers.base import Layer, places_shown
 from dl4py.layers.part import View, implements
 
 
@@ -68,7 +68,7 @@ class BatchNormalization(Layer):
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None or self.dl4j_exact:
             return self._normal(x, None)
-        shown = (spread(mask, x) != 0).expand(-1, 1, *x.shape[2:])
+        shown = places_shown(mask, x)
         y = self._normal(x.masked_fill(~shown, 0), shown)
         return y.masked_fill(~shown, 0)
 

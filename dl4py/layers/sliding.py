@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dl4py.config.windows import Window
-from dl4py.layers.base import Layer, spread
+from dl4py.layers.base import Layer, places_shown
 
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -46,6 +47,24 @@ class Sliding(Spatial):
         window: Window = self.conf.window
         return window
 
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        if torch.compiler.is_compiling():
+            return super().forward(x, mask, state)
+        try:
+            return super().forward(x, mask, state)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            if x.dim() == self.window.rank + 2:  # then ATen's words are on windows
+                self._check_sizes(tuple(self.spatial(x.shape)))
+            raise
+
+    def _check_sizes(self, sizes: tuple[int, ...]) -> None:
+        try:
+            self.conf.sizes(sizes)
+        except ValueError as error:
+            raise ValueError(str(error)) from error  # which networks put a name before
+
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         window = self.window
         stays = window.moves_by_one and window.mode in ("Same", "Causal")
@@ -58,7 +77,7 @@ class Sliding(Spatial):
         """Which places of ``x``, channels first, count, ``[n, 1, …]``; none: all."""
         if mask is None or self.dl4j_exact:
             return None
-        return (spread(mask, x) != 0).expand(-1, 1, *x.shape[2:])
+        return places_shown(mask, x)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         line = "DL4J reads masked pixels too; by default they are as padding"

@@ -41,7 +41,8 @@ def collect(tracks: Iterable[Track]) -> None:
         view = track.view
         if track.is_statistic:
             track.grad = view.pending
-        elif view.trained == "still":  # DL4J: a gradient of 0, and then its penalties
+        elif view.trained == "still" and not view.behind:
+            # DL4J: a gradient of 0, and then its penalties
             track.grad = torch.zeros_like(track.tensor) if view.exact else None
         else:
             track.grad = None if track.group is None else track.tensor.grad
@@ -60,7 +61,8 @@ def fill(tracks: Sequence[Track], clock: Clock) -> None:
         view = track.view
         if track.grad is not None or track.group is None or not view.exact:
             continue
-        if view.trained != "always" or not track.tensor.requires_grad:
+        trained = view.trained == "always" and track.tensor.requires_grad
+        if not trained and view.trained != "still":
             continue
         if track.left is None:
             track.grad = torch.zeros_like(track.tensor)

@@ -44,7 +44,7 @@ _lstm_op = register.define(
 )
 _lstm_d_op = register.define(
     "lstm_steps_d(Tensor gh, Tensor gc, Tensor s, Tensor cells, Tensor c0, Tensor rw, "
-    f"Tensor? mask, {_ACT}, {_GATE}) -> (Tensor, Tensor, Tensor)",
+    f"Tensor? mask, int errors, {_ACT}, {_GATE}) -> (Tensor, Tensor, Tensor)",
     _no_kernel,
     lambda gh, gc, s, cells, c0, *_: (
         torch.empty_like(s),
@@ -130,31 +130,34 @@ class _Lstm(_Steps):
         mask: Maybe,
         names: tuple[Any, ...],
         compose: Compose,
+        errors: int,
     ) -> Any:
         with below_autograd():
             h, c, s = _lstm_op(z, h0, c0, rw, mask, *names)
         ctx.save_for_backward(z, h0, c0, rw, mask, h, c, s)
-        ctx.names, ctx.compose = names, compose
+        ctx.names, ctx.compose, ctx.errors = names, compose, errors
         return h, _covered(c[-1], mask, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _Lstm.gradients(ctx, *grads)
+        return *_Lstm.gradients(ctx, *grads), None
 
     @classmethod
     def slopes(cls, ctx: Any, saved: Any, *grads: Tensor) -> Any:
         z, h0, c0, rw, mask, h, c, s = saved
-        ds, dh, dc = _lstm_d_op(*grads, s, c, c0, rw, mask, *ctx.names)
+        errors = ctx.errors
+        ds, dh, dc = _lstm_d_op(*grads, s, c, c0, rw, mask, errors, *ctx.names)
         drw = None
         if ctx.needs_input_grad[3]:
             flat = ds.view(-1, ds.shape[2])
             drw = flat.t() @ _before(h0, h)
             n = h0.shape[1]
             if len(rw) > 4 * n:
-                seen = c if mask is None else c * mask.unsqueeze(2)
-                seen = _before(c0, seen)
+                covered = c if mask is None else c * mask.unsqueeze(2)
+                seen = _before(c0, covered)
                 f, o, i = (flat[:, k * n : (k + 1) * n] for k in (1, 2, 3))
-                pairs = (f, seen), (o, c.flatten(0, 1)), (i, seen)
+                now = covered if errors == 1 else c
+                pairs = (f, seen), (o, now.flatten(0, 1)), (i, seen)
                 drw = torch.cat([drw, torch.stack([(d * x).sum(0) for d, x in pairs])])
         return ds, dh, dc, drw
 
@@ -231,6 +234,7 @@ def lstm_steps(
     act: Act,
     gate: Act,
     compose: Compose,
+    errors: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """(h of all steps, c of the last one), where a kernel :func:`serves`.
 
@@ -241,6 +245,8 @@ def lstm_steps(
         mask: one number per example and step, which h and c are multiplied by.
         act, gate: names in ``csrc/recurrent.inl`` with their numbers.
         compose: the same of (z, h0, c0, rw) in differentiable torch ops.
+        errors: what a mask does to errors: 0 what it does to h and c; 1 nothing, as
+            DL4J's; 2 it multiplies those of the gates, as in DL4J's two directions.
 
     Shape:
         z ``[time, n, 4·units]``, h0 and c0 ``[n, units]``, rw ``[4·units (+ 3),
@@ -249,7 +255,7 @@ def lstm_steps(
     names = (*_numbers(act), *_numbers(gate))
     state = h0.contiguous(), c0.contiguous()
     found: tuple[Tensor, Tensor] = _lstm(
-        z, *state, rw, _by_time(mask, z), names, compose
+        z, *state, rw, _by_time(mask, z), names, compose, errors
     )
     return found
 

@@ -115,15 +115,19 @@ def resnet(updater: str) -> Network:
         .seed(1)
         .updater(updater, lr=RATES[updater])
         .activation("identity")
-        .convolution_mode("Same")
         .graph_builder()
         .add_inputs("x")
         .set_input_types(InputType.convolutional(32, 32, 3))
     )
 
     def conv(name: str, of: str, n_out: int, stride: int, kernel: int = 3) -> str:
+        # not "Same", which pads one side of even images: torch's user pads both
         bare = Convolution2D(
-            kernel_size=kernel, stride=stride, n_out=n_out, has_bias=False
+            kernel_size=kernel,
+            stride=stride,
+            padding=kernel // 2,
+            n_out=n_out,
+            has_bias=False,
         )
         graph.add_layer(f"{name}_c", bare, of)
         graph.add_layer(name, BatchNormalization(), f"{name}_c")

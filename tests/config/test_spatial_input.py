@@ -185,6 +185,54 @@ def test_used_alone():
         layers.SpaceToDepth(2)(torch.zeros(1, 3, 4, 5))
 
 
+@pytest.mark.parametrize(
+    "layer, shape, message",
+    [
+        (layers.Convolution2D(2, 3, kernel_size=7), (2, 6, 9), "of 7 does not fit"),
+        (layers.Subsampling(kernel_size=7), (2, 9, 6), "of 7 does not fit"),
+        (layers.Convolution1D(3, 2, 9), (3, 5), "a window of 9 does not fit .* of 5"),
+        (
+            layers.Convolution1D(3, 2, 3, dilation=4, format="NWC"),
+            (5, 3),
+            "of 9 .* of 5",
+        ),
+        (layers.Subsampling1D("MAX", 9), (3, 5), "a window of 9 does not fit"),
+        (
+            layers.Subsampling3D("AVG", 4, convolution_mode="Truncate"),
+            (1, 5, 3, 5),
+            "a window of 4 .* of 3",
+        ),
+        (layers.Convolution3D(2, 2, 5), (2, 6, 6, 3), "a window of 5 .* of 3"),
+        (
+            layers.DepthwiseConvolution2D(2, kernel_size=7),
+            (2, 6, 6),
+            "a window of 7 .* of 6",
+        ),
+        (layers.SeparableConvolution2D(2, 3, 7), (2, 6, 6), "a window of 7 .* of 6"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_windows_of_layers_alone(layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer(torch.zeros(1, *shape))
+
+
+def test_a_window_in_a_network_of_any_length():
+    conv = c.Convolution1D(n_out=2, kernel_size=9, convolution_mode="Truncate")
+    net = built(InputType.recurrent(3), conv, c.RnnOutput(n_out=2)).module()
+    with pytest.raises(ValueError, match="'layer0' .*: kernel_size: a window of 9"):
+        net.output(torch.zeros(2, 3, 5))
+
+
+def test_masks_of_features():
+    for layer, shape in (
+        (layers.BatchNormalization(4), (2, 4)),
+        (layers.Convolution2D(2, 3, 1), (2, 2, 3, 3)),
+    ):
+        with pytest.raises(ValueError, match="expected one entry for all features"):
+            layer(torch.zeros(shape), torch.ones(shape))
+
+
 def test_masks():
     net = built(VOLUME, c.Convolution3D(n_out=2), c.GlobalPooling(), c.Output(n_out=2))
     x = torch.zeros(2, 2, 4, 3, 5)

@@ -11,6 +11,7 @@ from dl4py.config import (
     Dense,
     Dropout,
     Frozen,
+    FrozenWithBackprop,
     MaxNorm,
     MinMaxNorm,
     NeuralNetConfiguration,
@@ -164,10 +165,11 @@ def test_what_stands_behind_a_frozen_layer():
 
 @pytest.mark.parametrize("rule", ["None", "RenormalizeL2PerLayer"])
 def test_java_behind_a_frozen_layer(rule, oracle, tmp_path):
-    """Penalties, updater, statistics of the batch."""
+    """Penalties, updater, statistics of the batch, and what is still itself."""
     chain = NeuralNetConfiguration.builder().seed(1).data_type("double").l1(0.01)
     chain.gradient_normalization(rule).updater("adam", lr=0.01).list()
     chain.layer(Dense(n_in=3, n_out=4)).layer(BatchNormalization(n_out=4))
+    chain.layer(FrozenWithBackprop(underlying=Dense(n_in=4, n_out=4)))
     chain.layer(Frozen(underlying=Dense(n_in=4, n_out=4))).layer(Output(n_out=2))
     net = chain.build().module(dl4j_exact=True)
     x, y = torch.randn(5, 3).double(), torch.eye(2).double()[torch.arange(5) % 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -81,6 +82,17 @@ def test_equals_the_loop(kind: Any, activation: str) -> None:
     compare(made(kind, activation, "sigmoid", torch.float32), masks()[1], 2e-5)
 
 
+@pytest.mark.parametrize(
+    "kind, twice", [(layers.LSTM, False), *((layers.GravesLSTM, b) for b in (0, 1))]
+)
+def test_masks_as_dl4j_sees_them(kind: Any, twice: bool) -> None:
+    """Behind wrappers; errors of gates are masked in both directions together."""
+    for activation, mask in itertools.product(("softsign", "elu"), masks()):
+        layer = made(kind, activation, "sigmoid", torch.float64, dl4j_exact=True)
+        layer.sees_mask, layer.masks_errors = True, bool(twice)
+        compare(layer, mask, 1e-12)
+
+
 @pytest.mark.parametrize("gate", WITH_KERNEL)
 def test_gates(gate: str) -> None:
     compare(made(layers.GravesLSTM, "tanh", gate, torch.float64), masks()[2], 1e-12)
@@ -109,6 +121,9 @@ def test_a_kernel_is_what_runs(kind: Any, monkeypatch: pytest.MonkeyPatch) -> No
     for activation in WITH_KERNEL:
         layer = made(kind, activation, "sigmoid", torch.float32)
         everything(layer, *batch(layer, 0.1), masks()[1])
+    exact = made(kind, "tanh", "sigmoid", torch.float32, dl4j_exact=True)
+    exact.sees_mask = True
+    everything(exact, *batch(exact, 0.1), masks()[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
