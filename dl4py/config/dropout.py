@@ -108,7 +108,8 @@ class SpatialDropout(InputNoise):
                 f"the channels, got shape {tuple(x.shape)}; use Dropout for rows"
             )
         p = self.now(clock)
-        kept = noise.keep(x.flatten(2)[..., 0], p)
+        # ND4J: as an array of its own, whatever the order of x
+        kept = noise.ordered("c").bernoulli(x.flatten(2)[..., 0], p)
         return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
 
 
@@ -138,7 +139,7 @@ class AlphaDropout(InputNoise):
         alpha = -self.scale * self.alpha
         a = 1 / math.sqrt(p + alpha**2 * p * (1 - p))
         b = -a * (1 - p) * alpha
-        d = noise.keep(x, p)
+        d = noise.bernoulli(x, p)
         return a * (x * d + alpha * (1 - d)) + b
 
 
