@@ -274,12 +274,13 @@ class Network(TimeSteps, LayerWise):
     @contextlib.contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
         """Everything in one mode, and afterwards each module in its own again."""
-        flags = [(m, m.training) for m in self.modules() if m.training != training]
+        modules = list(self.modules())
+        flags = [(m, m.training) for m in modules if m.training != training]
         for module, _ in flags:  # as train(), which walks the modules once more
             vars(module)["training"] = training
-        for module, _ in flags:
+        for module in modules if flags else ():
             if type(module).train is not nn.Module.train:
-                module.train(training)
+                module.train(training)  # a frozen layer's inside stays as it was
         try:
             yield
         finally:
