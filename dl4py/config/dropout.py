@@ -45,7 +45,21 @@ class Scheduled(Checked):
     def now(self, clock: Clock) -> float:
         """The present rate."""
         schedule = getattr(self, f"{self.rate_field}_schedule")
-        return clock.at(schedule or getattr(self, self.rate_field))
+        rate = clock.at(schedule or getattr(self, self.rate_field))
+        if schedule is not None:
+            self._check(rate, clock)
+        return rate
+
+    def _check(self, rate: float, clock: Clock) -> None:
+        """Refuse what a schedule gives, where no number could be given."""
+        what = f"{type(self).__name__}({self.rate_field}=...): the schedule's value"
+        when = f"at iteration {clock.iteration}, epoch {clock.epoch}"
+        try:
+            if rate != rate:
+                raise ValueError(f"must be a number, got {rate}")
+            self.__dataclass_fields__[self.rate_field].metadata["kind"](rate)
+        except ValueError as error:
+            raise ValueError(f"{what} {when} {error}") from None
 
 
 @dataclass(frozen=True)
