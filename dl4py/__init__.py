@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from dl4py.lightning import StatsCallback
     from dl4py.network import Network
     from dl4py.noise import NativeRandom
+    from dl4py.plain import regularize, with_dropout, with_weight_noise
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
 
@@ -72,12 +73,15 @@ __all__ = [
     "normalizers",
     "ops",
     "registry",
+    "regularize",
     "restore",
     "save",
     "schedules",
     "solvers",
     "updaters",
     "weight_init",
+    "with_dropout",
+    "with_weight_noise",
 ]
 
 # Imported when they are asked for: who takes an activation needs no layers. Programs of
@@ -95,8 +99,11 @@ _HOMES = {
     "StatsCallback": "training",
     "from_torch": "translation",
     "load": "formats",
+    "regularize": "plain",
     "restore": "serializer",
     "save": "serializer",
+    "with_dropout": "plain",
+    "with_weight_noise": "plain",
 }
 
 

@@ -12,7 +12,7 @@ FLOORS = {
         "solvers"},
     2: {"io", "layers"},
     3: {"network"},
-    4: {"data", "evaluation", "lightning", "normalizers", "pytorch_lightning",
+    4: {"data", "evaluation", "lightning", "normalizers", "plain", "pytorch_lightning",
         "serializer", "sklearn", "training", "translation"},
     5: {"__init__", "commands", "formats", "serving"},
 }  # fmt: skip

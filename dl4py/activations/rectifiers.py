@@ -312,6 +312,8 @@ class RReLU(Activation):
                 alpha = self.noise.uniform(x, self.l, self.u)
                 return gradient_of(x, torch.where(x >= 0, x, alpha * x))
             return gradient_of(x, x.clamp(min=mean))
+        if self.training and self.noise.native:
+            return torch.where(x >= 0, x, self.noise.uniform(x, self.l, self.u) * x)
         if self.training:
             return ops.rrelu(x, self.noise.seed(x), self.l, self.u)
         return ops.leakyrelu(x, mean)

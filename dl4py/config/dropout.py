@@ -45,7 +45,21 @@ class Scheduled(Checked):
     def now(self, clock: Clock) -> float:
         """The present rate."""
         schedule = getattr(self, f"{self.rate_field}_schedule")
-        return clock.at(schedule or getattr(self, self.rate_field))
+        rate = clock.at(schedule or getattr(self, self.rate_field))
+        if schedule is not None:
+            self._check(rate, clock)
+        return rate
+
+    def _check(self, rate: float, clock: Clock) -> None:
+        """Refuse what a schedule gives, where no number could be given."""
+        what = f"{type(self).__name__}({self.rate_field}=...): the schedule's value"
+        when = f"at iteration {clock.iteration}, epoch {clock.epoch}"
+        try:
+            if rate != rate:
+                raise ValueError(f"must be a number, got {rate}")
+            self.__dataclass_fields__[self.rate_field].metadata["kind"](rate)
+        except ValueError as error:
+            raise ValueError(f"{what} {when} {error}") from None
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,8 @@ class SpatialDropout(InputNoise):
                 f"the channels, got shape {tuple(x.shape)}; use Dropout for rows"
             )
         p = self.now(clock)
-        kept = noise.keep(x.flatten(2)[..., 0], p)
+        # ND4J: as an array of its own, whatever the order of x
+        kept = noise.ordered("c").bernoulli(x.flatten(2)[..., 0], p)
         return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
 
 
@@ -138,7 +153,7 @@ class AlphaDropout(InputNoise):
         alpha = -self.scale * self.alpha
         a = 1 / math.sqrt(p + alpha**2 * p * (1 - p))
         b = -a * (1 - p) * alpha
-        d = noise.keep(x, p)
+        d = noise.bernoulli(x, p)
         return a * (x * d + alpha * (1 - d)) + b
 
 

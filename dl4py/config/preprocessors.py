@@ -38,6 +38,13 @@ class Preprocessor(Checked):
         """The mask for what :meth:`apply` returns."""
         return mask
 
+    def memory(self, order: str, x: Tensor) -> str:
+        """The order of ND4J's array of :meth:`apply` where ``x`` has one of ``order``.
+
+        ``"c"`` is row by row and ``"f"`` column by column; random numbers follow it.
+        """
+        return "c"
+
     def output(self, given: InputType) -> InputType:
         """What comes out when ``given`` goes in."""
         raise NotImplementedError
@@ -214,6 +221,14 @@ def of_examples(mask: Tensor, what: str) -> Tensor:
     return mask
 
 
+def order_of_rows(order: str, x: Tensor, format: str | None) -> str:
+    """The order of ND4J's ``[time·n, size]`` of a series that it holds in ``order``."""
+    n, time = x.shape[0], x.shape[1 if format == "NWC" else 2]
+    if n == 1:
+        return "f" if order == "c" else "c"
+    return order if time == 1 else "f"
+
+
 @PREPROCESSORS.add("rnn_to_feed_forward", java="RnnToFeedForwardPreProcessor")
 @dataclass(frozen=True, kw_only=True)
 class RnnToFeedForward(Preprocessor):
@@ -230,6 +245,9 @@ class RnnToFeedForward(Preprocessor):
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 2 else rows(x, self.format)
+
+    def memory(self, order: str, x: Tensor) -> str:
+        return order if x.dim() == 2 else order_of_rows(order, x, self.format)
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
         return mask.t().reshape(-1)
@@ -254,6 +272,9 @@ class FeedForwardToRnn(Preprocessor):
 
     def apply(self, x: Tensor, n: int) -> Tensor:
         return x if x.dim() == 3 else series(x, n, self.format)
+
+    def memory(self, order: str, x: Tensor) -> str:
+        return order if x.dim() == 3 else "c"
 
     def feed_mask(self, mask: Tensor, n: int) -> Tensor:
         series = mask.dim() == 2 and mask.shape[1] > 1  # as what passes through

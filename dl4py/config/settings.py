@@ -24,6 +24,7 @@ from dl4py.registry import canonical, json_key
 
 if TYPE_CHECKING:
     from dl4py.network import Network
+    from dl4py.noise import Source
 
 DATA_TYPES = Choice("FLOAT", "DOUBLE", "HALF", "BFLOAT16")
 _TORCH_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
@@ -129,17 +130,21 @@ class NetworkConfiguration:
         """Whether training cuts series into windows."""
         return self.backprop_type != "Standard"
 
-    def module(self, dl4j_exact: bool = False) -> Network:
+    def module(self, dl4j_exact: bool = False, noise: Source = None) -> Network:
         """The network as a ``torch.nn.Module`` with freshly drawn parameters.
 
         Args:
             dl4j_exact: whether DL4J's faults are reproduced too.
+            noise: where all random numbers come from, parameters first: with
+                ``dl4py.NativeRandom(seed)`` of the configuration's seed they are those
+                of DL4J. Default: torch's generators, of which the parameters take a
+                new one with that seed.
         """
         from dl4py.network.build import (
             build,
         )  # the builder stands above the configuration
 
-        return build(self, dl4j_exact)
+        return build(self, dl4j_exact, noise=noise)
 
     def lightning(self, dl4j_exact: bool = False, package: str | None = None) -> Any:
         """The network as a LightningModule, ready for a ``Trainer``.

@@ -126,6 +126,8 @@ class VariationalAutoencoder(Pretrained):
         torch.Size([3])
     """
 
+    leaves = "f"
+
     neighbour = ("—", "the mean of z; decoder and probabilities by methods")
 
     distribution: Reconstruction

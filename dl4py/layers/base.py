@@ -27,11 +27,17 @@ class Layer(Part):
         recurrent: whether it returns (activations, state) in place of activations.
         takes_indices: whether integers may come in.
         noisy: whether ``dropout`` disturbs its input while training.
+        order: of ND4J's array of the input, ``"c"`` or ``"f"``: of its random numbers.
+        back_through_noise: whether DL4J multiplies the gradient by the input's noise.
+        weights_noisy: whether DL4J knows weight noise here.
     """
 
     recurrent = False
     takes_indices = False
     noisy = True
+    order = "c"
+    back_through_noise = True
+    weights_noisy = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         x = self.arrange(self.disturb(x))
@@ -42,8 +48,13 @@ class Layer(Part):
         dropout = self.conf.dropout
         if not self.training or dropout is None or not self.noisy:
             return x
-        noisy: Tensor = dropout.apply(x, self.noise, self.clock)
-        return noisy
+        noisy: Tensor = dropout.apply(x, self.noise.ordered(self.order), self.clock)
+        by = self.dl4j_exact and not self.back_through_noise
+        return gradient_of(x, noisy) if by else noisy
+
+    def follow(self, order: str) -> str:
+        self.order = order
+        return super().follow(order)
 
     def arrange(self, x: Tensor) -> Tensor:
         """``x`` with its channels on axis 1, a view."""
@@ -81,16 +92,26 @@ class Layer(Part):
         noise = getattr(self.conf, "weight_noise", None)
         if noise is None or value is None:
             return value
+        if self.dl4j_exact and not self.weights_noisy:
+            return value
         view = next(v for v in self.views() if v.attribute == attribute)
         tests = self.dl4j_exact and view.kind == "bias"  # DL4J: in testing too
         if not noise.hits(view.kind) or not (self.training or tests):
             return value
         with torch.no_grad():
-            like = view.shaped(value).contiguous()
+            like, source = view.shaped(value), self.noise.ordered(view.order)
             drawn = torch.empty_like(value)
-            view.shaped(drawn).copy_(noise.draw(like, self.noise, self.clock))
+            view.shaped(drawn).copy_(noise.draw(like, source, self.clock))
         noisy: Tensor = noise.apply(value, drawn)
         return gradient_of(value, noisy) if self.dl4j_exact else noisy
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        name, found = type(self).__name__, super().differs(dtype)
+        if not self.back_through_noise and self.conf.dropout is not None:
+            found.append(f"{name}: DL4J's gradient passes dropout by")
+        if not self.weights_noisy and getattr(self.conf, "weight_noise", None):
+            found.append(f"{name}: DL4J ignores weight noise here")
+        return found
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
         """The mask that goes on when ``mask`` and an input of ``shape`` come in."""

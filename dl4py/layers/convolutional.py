@@ -103,6 +103,8 @@ class Convolution1D(Convolution):
     """
 
     neighbour = ("Conv1d", "an activation; `Same` and `Causal` padding; masks")
+    back_through_noise = False
+    weights_noisy = False
 
     @property
     def counted(self) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class PReLU(Layer):
         tensor([[ 3., -2.]])
     """
 
+    leaves = "same"
+    weights_noisy = False
     neighbour = ("PReLU", "a slope for every value unless axes share one; at 0 it is 1")
 
     def build(self) -> None:
@@ -65,6 +67,7 @@ class ElementWiseMultiplication(Layer):
         tensor([[ 3., -2.]])
     """
 
+    weights_noisy = False
     neighbour = ("—", "one weight and one bias per feature, an activation")
 
     def build(self) -> None:

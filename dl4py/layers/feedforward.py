@@ -105,6 +105,8 @@ class ActivationLayer(Layer):
         tensor([-1.,  8.])
     """
 
+    leaves = "same"
+
     neighbour = ("Tanh, ReLU …", "any activation, by name")
 
     noisy = False
@@ -129,6 +131,8 @@ class DropoutLayer(Layer):
         >>> DropoutLayer(dropout=0.8).eval()(torch.ones(2))
         tensor([1., 1.])
     """
+
+    leaves = "same"
 
     neighbour = (
         "Dropout",

@@ -19,6 +19,7 @@ class Flow:
         state: of a recurrent layer, what the next piece of the series starts from.
         score: of an output whose labels are known, a sum over examples; ``x`` is empty
             then unless another step reads it.
+        order: of ND4J's array of ``x``, ``"c"`` or ``"f"``: that of random numbers.
     """
 
     x: Tensor
@@ -26,3 +27,4 @@ class Flow:
     n: int
     state: Any = None
     score: Tensor | None = None
+    order: str = "c"

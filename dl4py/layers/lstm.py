@@ -230,6 +230,8 @@ class GravesBidirectionalLSTM(Layer):
         torch.Size([4, 2, 5])
     """
 
+    leaves = "f"
+
     neighbour = ("LSTM(bidirectional=True)", "peepholes; both ways are added")
 
     recurrent = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dl4py import activations, config, losses
+from dl4py.config.preprocessors import order_of_rows
 from dl4py.layers.base import Layer, masked
 from dl4py.layers.feedforward import Affine
 from dl4py.layers.part import implements
@@ -209,6 +210,41 @@ class RnnOutput(ScoredSeries, Affine):
     """
 
     neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: Any = None,
+        labels: Tensor | None = None,
+        labels_mask: Tensor | None = None,
+    ) -> Tensor:
+        found = super().forward(x, mask, state, labels, labels_mask)
+        if labels is None or not (self.dl4j_exact and self.training and self._noise):
+            return found
+        self.noisy = False
+        try:  # DL4J reads the score of a step once more, where nothing is dropped
+            again = super().forward(x, mask, state, labels, labels_mask)
+        finally:
+            del self.noisy
+        return activations.gradient_of(found, again)
+
+    @property
+    def _noise(self) -> bool:
+        return self.conf.dropout is not None or self.conf.weight_noise is not None
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        line = "RnnOutput: DL4J's score of a step is without dropout, by other noise"
+        return super().differs(dtype) + [line] * self._noise
+
+    def disturb(self, x: Tensor) -> Tensor:
+        if not self.noise.native or x.dim() != 3:
+            return super().disturb(x)
+        before = self.order
+        self.order = order_of_rows(before, x, self.conf.format)  # DL4J: of rows
+        x = self.steps(super().disturb(self.steps(x)))
+        self.order = before
+        return x
 
     def loss_mask(self, mask: Tensor | None) -> Tensor | None:
         return None  # DL4J: the features mask of a series ends before a loss

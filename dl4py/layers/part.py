@@ -318,12 +318,15 @@ class Part(nn.Module):
         neighbour: torch's nearest module, and what differs from it.
         scores_penalties: whether DL4J's score counts penalties on its parameters.
         stops: whether no gradient comes through to what it reads.
+        leaves: the order of ND4J's array that leaves, ``"c"`` or ``"f"``, or ``"same"``
+            as the one that comes in.
     """
 
     configuration: ClassVar[type[Any]]
     neighbour: ClassVar[tuple[str, str]] = ("—", "")
     scores_penalties: ClassVar[bool] = True
     stops: ClassVar[bool] = False
+    leaves: ClassVar[str] = "c"
     pending_divisor: int = 1  # of what is in ``pending``: a number of examples
     noise: Noise = TORCH
 
@@ -352,6 +355,10 @@ class Part(nn.Module):
     def views(self) -> Iterator[View]:
         """The parameters and statistics in the order of DL4J's flat vector."""
         return iter(())
+
+    def follow(self, order: str) -> str:
+        """The order of ND4J's array that leaves where one of ``order`` comes in."""
+        return order if self.leaves == "same" else self.leaves
 
     def reset_parameters(self) -> None:
         """Give all parameters their first values, in DL4J's order."""

@@ -31,6 +31,8 @@ class Recurrent(Layer):
             through all of it. Exact mode does not heed it.
     """
 
+    leaves = "f"
+
     recurrent = True
     states: tuple[str, ...] = ("prevAct",)  # DL4J's names of tensors [n, n_out]
     back_length: int | None = None
@@ -183,6 +185,7 @@ class SimpleRnn(Recurrent):
         (torch.Size([4, 2, 5]), torch.Size([4, 2]))
     """
 
+    uses: tuple[str, ...] = ("weight", "recurrent_weight", "bias")
     neighbour = ("RNN", "`[n, size, time]`, one bias, any activation, masks")
 
     def build(self) -> None:

@@ -113,6 +113,8 @@ class Cropping1D(Bordered):
         tensor([[[2., 3.]]])
     """
 
+    leaves = "same"
+
     neighbour = ("functional.pad", "a layer of it; masks")
 
 

@@ -25,6 +25,7 @@ class RepeatVector(Layer):
                  [2., 2., 2.]]])
     """
 
+    back_through_noise = False
     neighbour = ("Tensor.expand", "a row at every time step")
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -48,6 +49,8 @@ class MaskLayer(Layer):
         >>> MaskLayer()(torch.ones(1, 1, 3), torch.tensor([[1.0, 1.0, 0.0]]))
         tensor([[[1., 1., 0.]]])
     """
+
+    leaves = "same"
 
     neighbour = ("—", "sets what is masked to 0")
 

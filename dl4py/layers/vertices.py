@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dl4py import config
 from dl4py.layers.flow import Flow
 from dl4py.layers.part import Part, View, implements, module_of
+from dl4py.noise import Noise
 
 
 class Vertex(Part):
@@ -58,6 +59,8 @@ class MergeVertex(Vertex):
         torch.Size([2, 4])
     """
 
+    leaves = "same"
+
     def forward(self, *xs: Tensor) -> Tensor:
         return torch.cat(xs, self.conf.merge_axis)
 
@@ -74,6 +77,9 @@ class ElementWiseVertex(Vertex):
         >>> ElementWiseVertex("Max")(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 3.0]))
         tensor([2., 5.])
     """
+
+    def follow(self, order: str) -> str:
+        return order if self.conf.op == "Max" else "c"
 
     def forward(self, *xs: Tensor) -> Tensor:
         op, (first, *rest) = self.conf.op, xs
@@ -101,6 +107,8 @@ class SubsetVertex(Vertex):
         tensor([[1., 2.]])
     """
 
+    leaves = "same"
+
     def forward(self, x: Tensor) -> Tensor:
         return x[:, self.conf.first : self.conf.last + 1]
 
@@ -112,6 +120,8 @@ class StackVertex(Vertex):
         >>> StackVertex()(torch.zeros(2, 3), torch.ones(2, 3)).shape
         torch.Size([4, 3])
     """
+
+    leaves = "same"
 
     def flow(self, given: Sequence[Flow], inputs: Mapping[str, Flow]) -> Flow:
         y = self(*(flow.x for flow in given))
@@ -151,6 +161,8 @@ class UnstackVertex(Vertex):
                 [3.]])
     """
 
+    leaves = "same"
+
     def forward(self, x: Tensor) -> Tensor:
         return self._block(x)
 
@@ -176,6 +188,8 @@ class ScaleVertex(Vertex):
         tensor([[2., 2.]])
     """
 
+    leaves = "same"
+
     def forward(self, x: Tensor) -> Tensor:
         factor: float = self.conf.scale_factor
         return x * factor
@@ -188,6 +202,8 @@ class ShiftVertex(Vertex):
         >>> ShiftVertex(2.0)(torch.ones(1, 2))
         tensor([[3., 3.]])
     """
+
+    leaves = "same"
 
     def forward(self, x: Tensor) -> Tensor:
         shift: float = self.conf.shift_factor
@@ -221,6 +237,8 @@ class L2NormalizeVertex(Vertex):
         >>> L2NormalizeVertex()(torch.tensor([[3.0, 4.0]]))
         tensor([[0.6000, 0.8000]])
     """
+
+    leaves = "same"
 
     def forward(self, x: Tensor) -> Tensor:
         axes = self.conf.dimension or tuple(range(1, x.dim()))
@@ -293,6 +311,8 @@ class PoolHelperVertex(Vertex):
         torch.Size([1, 2, 2, 3])
     """
 
+    leaves = "same"
+
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, 1:, 1:]
 
@@ -322,6 +342,8 @@ class LastTimeStepVertex(_Timed):
         tensor([[1., 4.]])
     """
 
+    leaves = "f"
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return last_step(x, mask)
 
@@ -348,6 +370,8 @@ class DuplicateToTimeSeriesVertex(Vertex):
         torch.Size([2, 3, 5])
     """
 
+    leaves = "f"
+
     def flow(self, given: Sequence[Flow], inputs: Mapping[str, Flow]) -> Flow:
         (g,), like = given, inputs[self.conf.input]
         return Flow(self(g.x, like.x.shape[2]), like.mask, g.n)
@@ -364,6 +388,8 @@ class ReverseTimeSeriesVertex(_Timed):
         >>> ReverseTimeSeriesVertex()(x, torch.tensor([[1, 1, 0]]))
         tensor([[[2., 1., 0.]]])
     """
+
+    leaves = "f"
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
@@ -389,6 +415,12 @@ class FrozenVertex(Vertex):
     def build(self) -> None:
         inner = self.conf.underlying
         self.inner: Vertex = module_of(inner).from_config(inner, self.dl4j_exact)
+
+    def draw(self, noise: Noise) -> None:
+        self.inner.draw(noise)
+
+    def follow(self, order: str) -> str:
+        return self.inner.follow(order)
 
     def views(self) -> Iterator[View]:
         for view in self.inner.views():

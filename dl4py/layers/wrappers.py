@@ -41,6 +41,9 @@ class Wrapper(Layer):
     def draw(self, noise: Noise) -> None:
         self.inner.draw(noise)
 
+    def follow(self, order: str) -> str:
+        return self.inner.follow(order)
+
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         return self.inner(x, mask, state)
 
@@ -94,6 +97,10 @@ class Bidirectional(Wrapper):
             self.fwd.draw(noise)
             self.bwd.draw(noise)
 
+    def follow(self, order: str) -> str:
+        self.bwd.follow("f")  # DL4J: a turned copy
+        return self.fwd.follow(order)
+
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
         time = 1 if self.conf.format == "NWC" else 2
         y, z, state = both_ways(self.fwd, self.bwd, x, mask, state, time)
@@ -129,6 +136,10 @@ class LastTimeStep(Wrapper):
 
     neighbour = ("—", "the last step that is not masked")
 
+    def follow(self, order: str) -> str:
+        self.inner.follow(order)
+        return "f"
+
     def build(self) -> None:
         super().build()
         self.recurrent = False
@@ -157,6 +168,9 @@ class TimeDistributed(Wrapper):
     """
 
     neighbour = ("—", "a layer on rows at every time step")
+
+    def follow(self, order: str) -> str:
+        return self.inner.follow("c")
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
@@ -214,6 +228,10 @@ class _Still(Wrapper):
     """Base of layers that are not trained and always work as in testing."""
 
     trained = "never"
+
+    def build(self) -> None:
+        super().build()
+        self.inner.eval()
 
     def train(self, mode: bool = True) -> _Still:
         super().train(mode)

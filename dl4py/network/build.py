@@ -13,6 +13,7 @@ from dl4py.config.codec import brief
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.layers import Scored, module_of
 from dl4py.network.network import Network
+from dl4py.noise import Noise, Source
 
 DTYPES = {
     "FLOAT": torch.float32,
@@ -23,7 +24,10 @@ DTYPES = {
 
 
 def build(
-    conf: NetworkConfiguration, dl4j_exact: bool = False, draw: bool = True
+    conf: NetworkConfiguration,
+    dl4j_exact: bool = False,
+    draw: bool = True,
+    noise: Source = None,
 ) -> Network:
     """The network that ``conf`` describes, its parameters drawn from ``conf.seed``.
 
@@ -32,7 +36,9 @@ def build(
         dl4j_exact: whether DL4J's faults are reproduced too.
         draw: whether parameters get values; else the network is on the meta device and
             takes no memory until ``to_empty(device=...)``.
+        noise: where all random numbers come from; ``None`` is torch's generators.
     """
+    Noise.of(noise)  # refuses what is none
     if not isinstance(dl4j_exact, bool):
         raise TypeError(f"dl4j_exact must be True or False, got {dl4j_exact!r}")
     modules = []
@@ -51,7 +57,9 @@ def build(
         modules.append(module.to(DTYPES[conf.data_type]))
     network = Network(conf, modules, dl4j_exact)
     if draw:
-        network.reset_parameters()
+        network.reset_parameters(noise)
+    if noise is not None:
+        network.set_noise(noise)
     return network
 
 

@@ -18,6 +18,7 @@ from dl4py.config.plan import unique
 from dl4py.config.settings import SGD, NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
 from dl4py.layers.part import View
+from dl4py.network import drawing
 from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
 from dl4py.network.memory import Memory, TimeSteps
@@ -80,7 +81,6 @@ class Network(TimeSteps, LayerWise):
         self.layers = nn.ModuleDict(_keys(self.nodes))
         self.door = Door(self.plan, modules, dl4j_exact)
         self.clock = Clock(conf.iteration_count, conf.epoch_count, dl4j_exact)
-        self.noise = Noise()
         self.memory = Memory()
         graph = isinstance(conf, ComputationGraphConfiguration)
         for module in self.modules():
@@ -88,9 +88,6 @@ class Network(TimeSteps, LayerWise):
                 module.clock = self.clock
             if isinstance(module, Scored):
                 module.in_graph, module.mini_batch = graph, conf.mini_batch
-            if module is not self and hasattr(module, "noise"):
-                # by name: layers and activations draw, and share no base that says so
-                setattr(module, "noise", self.noise)  # noqa: B010
         self._views = tuple(
             view.renamed(view.name, node=node.name, behind=node.behind)
             for node in self.nodes
@@ -100,6 +97,22 @@ class Network(TimeSteps, LayerWise):
         self._counts = behind and conf.mini_batch
         self.normalizer: Any = None
         self._optimizer: NetworkOptimizer | None = None
+        self.set_noise(None)
+        drawing.keep(self)
+
+    def set_noise(self, noise: Source) -> None:
+        """Take every later draw from ``noise``: DL4J's ``setSeed``.
+
+        With a ``dl4py.NativeRandom`` dropout and whatever else is random is what DL4J
+        draws after ``Nd4j.getRandom().setSeed(seed)``, in its order. Its state is then
+        part of ``state_dict()``, so that a checkpoint goes on as if never left.
+
+        Args:
+            noise: a ``dl4py.NativeRandom``, a generator of torch's, or ``None`` for
+                torch's default ones.
+        """
+        self.noise = Noise() if noise is None else Noise.of(noise)
+        drawing.share(self, self.noise)
 
     def reset_parameters(self, generator: Source = None) -> None:
         """Draw all parameters anew, in DL4J's order.
@@ -111,11 +124,9 @@ class Network(TimeSteps, LayerWise):
         """
         if generator is None:
             generator = torch.Generator().manual_seed(self.conf.seed)
-        noise = Noise.of(generator)
         layers = {node.name: node.layer for node in self.nodes}
-        vertices = getattr(self.conf, "vertices", ())  # a graph's: as they were added
-        for name in dict.fromkeys([*(vertices if noise.native else ()), *layers]):
-            layers[name].draw(noise)
+        vertices = getattr(self.conf, "vertices", {})
+        drawing.draw(layers, vertices, Noise.of(generator))
 
     def _batch(
         self,
@@ -263,12 +274,13 @@ class Network(TimeSteps, LayerWise):
     @contextlib.contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
         """Everything in one mode, and afterwards each module in its own again."""
-        flags = [(m, m.training) for m in self.modules() if m.training != training]
+        modules = list(self.modules())
+        flags = [(m, m.training) for m in modules if m.training != training]
         for module, _ in flags:  # as train(), which walks the modules once more
             vars(module)["training"] = training
-        for module, _ in flags:
+        for module in modules if flags else ():
             if type(module).train is not nn.Module.train:
-                module.train(training)
+                module.train(training)  # a frozen layer's inside stays as it was
         try:
             yield
         finally:

@@ -128,7 +128,10 @@ def _vertex(
     node: Node, vertex: Vertex, read: list[Flow], inputs: Mapping[str, Flow]
 ) -> Flow:
     try:
-        return vertex.flow(read, inputs)
+        flow = vertex.flow(read, inputs)
+        if vertex.noise.native:
+            flow.order = vertex.follow(read[0].order)
+        return flow
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, ValueError) as error:  # torch's words on shapes
@@ -140,15 +143,19 @@ def _vertex(
 
 
 def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Flow:
-    x, mask, n = flow.x, flow.mask, flow.n
+    x, mask, n, order = flow.x, flow.mask, flow.n, flow.order
     before = node.step.preprocessor
     if before is not None:
         check_shape(node.step, x, before=True)
         mask = None if mask is None else before.feed_mask(mask, n)
-        x = before.apply(x, n)
+        order, x = before.memory(order, x), before.apply(x, n)
     check_shape(node.step, x)
+    if layer.noise.native:
+        order = layer.follow(order)
     try:
-        return _called(node, layer, Flow(x, mask, n), batch, state)
+        after = _called(node, layer, Flow(x, mask, n), batch, state)
+        after.order = order
+        return after
     except (ValueError, TypeError) as error:
         raise at(node.step, error) from error
 

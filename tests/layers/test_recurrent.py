@@ -68,7 +68,7 @@ def test_noise_on_a_gain_is_drawn_once_for_all_steps():
     param = layer.param
     layer.param = lambda name: seen.append(name) or param(name)
     layer(torch.randn(2, 3, 5))
-    assert seen == ["recurrent_weight", "weight", "bias", "gain"]
+    assert seen == ["weight", "recurrent_weight", "bias", "gain"]
 
 
 def test_fans_of_attention_are_those_of_dl4j():
