@@ -15,13 +15,14 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @contextlib.contextmanager
-def running(*arguments, token=None, threads="1"):
-    """``dl4py serve`` on a free port: (process, port)."""
-    env = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+def running(*arguments, token=None, module=None):
+    """``dl4py serve`` on a free port, or another server: (process, port)."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     env.pop("DL4PY_TOKEN", None)
     if token is not None:
         env["DL4PY_TOKEN"] = token
-    command = [sys.executable, "-m", "dl4py.commands.cli", "serve", "--port", "0"]
+    served = ["dl4py.commands.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", *([module] if module else served)]
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
         env=env,
