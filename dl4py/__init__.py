@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dl4py.network import Network
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
+    from dl4py.tuning import TransferHelper, transfer
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "Network",
     "NeuralNetConfiguration",
     "RegressionEvaluation",
+    "TransferHelper",
     "activations",
     "config",
     "data",
@@ -70,6 +72,7 @@ __all__ = [
     "save",
     "schedules",
     "solvers",
+    "transfer",
     "updaters",
     "weight_init",
 ]
@@ -85,9 +88,11 @@ _HOMES = {
     "Network": "network",
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",
+    "TransferHelper": "tuning",
     "from_torch": "translation",
     "restore": "serializer",
     "save": "serializer",
+    "transfer": "tuning",
 }
 
 
