@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         normalizers,
         schedules,
         solvers,
+        stopping,
         updaters,
         weight_init,
     )
@@ -72,6 +73,7 @@ __all__ = [
     "save",
     "schedules",
     "solvers",
+    "stopping",
     "transfer",
     "updaters",
     "weight_init",

@@ -6,6 +6,7 @@ import lightning
 
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
+from dl4py.training.stopping import StoppingMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -19,3 +20,7 @@ class Pretraining(PretrainingMixin, lightning.LightningModule):
 
 class QuietTrials(QuietMixin, lightning.Callback):
     """Keeps a solver's trials quiet under ``lightning.Trainer``; see its mixin."""
+
+
+class EarlyStopping(StoppingMixin, lightning.Callback):
+    """DL4J's early stopping under ``lightning.Trainer``; see its mixin."""

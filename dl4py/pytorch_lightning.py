@@ -6,6 +6,7 @@ import pytorch_lightning
 
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
+from dl4py.training.stopping import StoppingMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -20,3 +21,7 @@ class Pretraining(PretrainingMixin, pytorch_lightning.LightningModule):  # type:
 
 class QuietTrials(QuietMixin, pytorch_lightning.Callback):  # type: ignore[misc]
     """Keeps a solver's trials quiet under ``pytorch_lightning.Trainer``."""
+
+
+class EarlyStopping(StoppingMixin, pytorch_lightning.Callback):  # type: ignore[misc]
+    """DL4J's early stopping under ``pytorch_lightning.Trainer``; see its mixin."""

@@ -13,7 +13,7 @@ FLOORS = {
     2: {"io", "layers"},
     3: {"network"},
     4: {"data", "evaluation", "lightning", "normalizers", "pytorch_lightning",
-        "serializer", "sklearn", "training", "translation", "tuning"},
+        "serializer", "sklearn", "stopping", "training", "translation", "tuning"},
     5: {"__init__", "commands"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -25,6 +25,9 @@ BESIDE = {
     ("updaters", "schedules"),
     ("solvers", "updaters"),
     ("lightning", "training"),
+    ("stopping", "evaluation"),
+    ("stopping", "serializer"),
+    ("training", "stopping"),
     ("serializer", "normalizers"),
     ("training", "normalizers"),
     ("pytorch_lightning", "training"),
