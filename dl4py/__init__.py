@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         normalizers,
         schedules,
         solvers,
+        stopping,
         updaters,
         weight_init,
     )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from dl4py.plain import regularize, with_dropout, with_weight_noise
     from dl4py.serializer import restore, save
     from dl4py.translation import from_torch
+    from dl4py.tuning import TransferHelper, transfer
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "NeuralNetConfiguration",
     "RegressionEvaluation",
     "StatsCallback",
+    "TransferHelper",
     "activations",
     "config",
     "data",
@@ -78,6 +81,8 @@ __all__ = [
     "save",
     "schedules",
     "solvers",
+    "stopping",
+    "transfer",
     "updaters",
     "weight_init",
     "with_dropout",
@@ -97,11 +102,13 @@ _HOMES = {
     "NeuralNetConfiguration": "config",
     "RegressionEvaluation": "evaluation",
     "StatsCallback": "training",
+    "TransferHelper": "tuning",
     "from_torch": "translation",
     "load": "formats",
     "regularize": "plain",
     "restore": "serializer",
     "save": "serializer",
+    "transfer": "tuning",
     "with_dropout": "plain",
     "with_weight_noise": "plain",
 }

@@ -8,6 +8,7 @@ from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.stats import StatsMixin
+from dl4py.training.stopping import StoppingMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -29,3 +30,7 @@ class DataModule(DataMixin, lightning.LightningDataModule):
 
 class StatsCallback(StatsMixin, lightning.Callback):
     """DL4J's training UI under ``lightning.Trainer``; see its mixin."""
+
+
+class EarlyStopping(StoppingMixin, lightning.Callback):
+    """DL4J's early stopping under ``lightning.Trainer``; see its mixin."""

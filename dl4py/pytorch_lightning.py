@@ -8,6 +8,7 @@ from dl4py.data.module import DataMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.stats import StatsMixin
+from dl4py.training.stopping import StoppingMixin
 from dl4py.training.trials import QuietMixin
 
 
@@ -30,3 +31,7 @@ class DataModule(DataMixin, pytorch_lightning.LightningDataModule):  # type: ign
 
 class StatsCallback(StatsMixin, pytorch_lightning.Callback):  # type: ignore[misc]
     """DL4J's training UI under ``pytorch_lightning.Trainer``; see its mixin."""
+
+
+class EarlyStopping(StoppingMixin, pytorch_lightning.Callback):  # type: ignore[misc]
+    """DL4J's early stopping under ``pytorch_lightning.Trainer``; see its mixin."""

@@ -13,7 +13,8 @@ FLOORS = {
     2: {"io", "layers"},
     3: {"network"},
     4: {"data", "evaluation", "lightning", "normalizers", "plain", "pytorch_lightning",
-        "serializer", "sklearn", "training", "translation"},
+        "serializer", "sklearn", "stopping", "training", "translation",
+        "tuning"},
     5: {"__init__", "commands", "formats", "serving"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -29,6 +30,9 @@ BESIDE = {
     ("data", "normalizers"),
     ("lightning", "data"),
     ("lightning", "training"),
+    ("stopping", "evaluation"),
+    ("stopping", "serializer"),
+    ("training", "stopping"),
     ("serializer", "normalizers"),
     ("training", "evaluation"),
     ("training", "normalizers"),
