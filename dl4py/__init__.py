@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         solvers,
         updaters,
         weight_init,
+        zoo,
     )
     from dl4py.config import (
         ConfigurationError,
@@ -78,6 +79,7 @@ __all__ = [
     "solvers",
     "updaters",
     "weight_init",
+    "zoo",
 ]
 
 # Imported when they are asked for: who takes an activation needs no layers. Programs of
