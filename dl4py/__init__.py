@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         stopping,
         updaters,
         weight_init,
+        zoo,
     )
     from dl4py.config import (
         ConfigurationError,
@@ -87,6 +88,7 @@ __all__ = [
     "weight_init",
     "with_dropout",
     "with_weight_noise",
+    "zoo",
 ]
 
 # Imported when they are asked for: who takes an activation needs no layers. Programs of

@@ -244,18 +244,26 @@ def load(name: str) -> Case:
     return Case(name, conf, meta, arrays)
 
 
-def ask(folders: list[Path], classes: Path) -> str:
-    """Let DL4J compute each folder's case; what it said."""
+def ask(folders: list[Path], classes: Path, program: str = "Graphs") -> str:
+    """Let DL4J compute each folder's case; what it said.
+
+    Args:
+        folders: the program's arguments.
+        classes: where it is compiled to.
+        program: one of ``tests/java``.
+    """
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     cache = Path(os.environ.get("DL4J_ORACLE_CACHE", home / "dl4j-oracle"))
     jars = f"{SHARED}/oracle/oracle.jar:{cache}/lib/*"
-    source = HERE / "java" / "Graphs.java"
+    source = HERE / "java" / f"{program}.java"
     compiler = ["javac", "-nowarn", "-cp", jars, "-d", classes, source]
     subprocess.run(compiler, check=True)
     memory = ["-Xmx2g", f"-Dorg.bytedeco.javacpp.cachedir={cache}/native"]
-    command = ["java", *memory, "-cp", f"{classes}:{jars}", "oracle.Graphs", *folders]
+    command = ["java", *memory, "-cp", f"{classes}:{jars}", f"oracle.{program}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, *folders], check=True, env=env, stdout=subprocess.PIPE
+    )
     return done.stdout.decode()
 
 

@@ -129,3 +129,10 @@ def test_pinn(run):
 def test_autoencoder(example):
     errors = example("autoencoder").main(["--epochs", "5", "--images", "100"])
     assert errors["before"] > 200 and errors["after"] < 25
+
+
+def test_optuna_search(example):
+    search = example("optuna_search")
+    found = search.main(["--epochs", "6", "--trials", "10"])
+    assert found["score"] < 0.5 and found["pruned"] > 0
+    assert {"lr", "updater", "layers", "width0"} <= set(found["choices"])

@@ -10,7 +10,7 @@ FLOORS = {
     0: {"clock", "extras", "fields", "noise", "ops", "registry", "table"},
     1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
         "solvers"},
-    2: {"io", "layers"},
+    2: {"io", "layers", "zoo"},
     3: {"network"},
     4: {"data", "evaluation", "lightning", "normalizers", "plain", "pytorch_lightning",
         "serializer", "sklearn", "stopping", "training", "translation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from dl4py.commands.migration import concepts
 from dl4py.data import READERS
 from dl4py.registry import REGISTRIES
 from dl4py.table import Table
@@ -17,16 +18,22 @@ def rows(kind: str | None = None) -> list[dict[str, Any]]:
     """One row a part: kind, name, other names, DL4J's class, first line of its help.
 
     Args:
-        kind: as in ``registry.REGISTRIES``, e.g. ``"layer"``; default: all.
+        kind: as in ``registry.REGISTRIES``, e.g. ``"layer"``, or one of what has no
+            registry, e.g. ``"evaluation"``; default: all.
 
     >>> [r["java"] for r in rows("activation") if r["name"] == "cube"]
     ['org.nd4j.linalg.activations.impl.ActivationCube']
     """
-    kinds = [k for k in _KINDS if k not in _INSIDE]
+    beside = concepts()
+    named = [k for k in _KINDS if k not in _INSIDE]
+    kinds = list(dict.fromkeys([*named, *(row["kind"] for row in beside)]))
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
     found = []
     for one in kinds if kind is None else [kind]:
+        found += [row for row in beside if row["kind"] == one]
+        if one not in _KINDS:
+            continue
         registry = _KINDS[one]
         for key in registry:
             entry = registry.entry(key)

@@ -36,7 +36,11 @@ class Journal:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record; what is not finite becomes null."""
-        self._file.write(json.dumps(_finite(record), separators=(",", ":")) + "\n")
+        try:
+            line = json.dumps(record, allow_nan=False)
+        except ValueError:
+            line = json.dumps(_finite(record))
+        self._file.write(line + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ class StatsMixin(_Base):
         folder: str | os.PathLike[str] | None = None,
         histograms: int = 10,
         bins: int = 20,
-        sample: int | None = 2**14,
+        sample: int | None = 2**13,
         evaluation: bool | Mapping[str, Metric] = True,
     ) -> None:
         super().__init__()
@@ -209,8 +209,8 @@ class StatsMixin(_Base):
         score = getattr(pl_module, "last_score", None)
         if score is None:
             score = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(score, Tensor) and score.numel() == 1:
-            self._scores.append((self._step, score.detach().reshape(())))
+        if isinstance(score, Tensor):
+            self._scores.append((self._step, score.detach()))
         watch, self._watch = self._watch, None
         if watch is None:
             return
@@ -453,7 +453,9 @@ class _Watch:
             "mean_magnitude/parameters": statistics.magnitudes(after),
             "mean_magnitude/updates": statistics.magnitudes(updates),
             "std/updates": statistics.moments(updates)[1],
-            "score": torch.stack(scores) if scores else torch.zeros(0),
+            "score": torch.stack([s.reshape(()) for s in scores])
+            if scores
+            else torch.zeros(0),
         }
         if self.activations:
             both = torch.stack(list(self.activations.values()), 1)
@@ -495,11 +497,9 @@ def _examples(batch: Any) -> int:
     """How many examples a batch has, by its first tensor."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.dim() else 1
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
     if isinstance(batch, (tuple, list)):
         return next((n for part in batch if (n := _examples(part))), 0)
-    return 0
+    return _examples(list(batch.values())) if isinstance(batch, Mapping) else 0
 
 
 def _predictions(module: Any, outputs: Any, batch: Any) -> tuple[Any, ...] | None:

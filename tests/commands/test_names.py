@@ -1,11 +1,16 @@
 """``dl4py list``: every registered part, under DL4J's name and ours."""
 
+import importlib
 import json
+import re
 
 import pytest
 
+import dl4py
+from dl4py.commands import migration, names
 from dl4py.commands.cli import main
 from dl4py.registry import REGISTRIES
+from tests import migration as migration_page
 
 
 def test_lists_every_part_that_a_user_names(capsys):
@@ -16,7 +21,7 @@ def test_lists_every_part_that_a_user_names(capsys):
         assert keys == (
             [] if kind == "module" else [registry.entry(k).key for k in registry]
         )
-    assert all(row["what"] for row in found)
+    assert all(row["what"] for row in found if row["kind"] in REGISTRIES)
 
 
 def test_one_kind_as_text(capsys):
@@ -32,3 +37,33 @@ def test_an_unknown_kind_is_one_line(kind, capsys):
     error = capsys.readouterr().err
     assert error.startswith("dl4py list: kind: expected one of activation, ")
     assert error.count("\n") == 1
+
+
+def resolved(name):
+    """What a whole name of dl4py or torch stands for."""
+    module, *rest = name.split(".")
+    found = importlib.import_module(module)
+    for part in rest:
+        found = getattr(found, part)
+    return found
+
+
+def test_what_has_no_registry_is_listed_and_there():
+    rows = migration.concepts()
+    kinds = {row["kind"] for row in rows}
+    assert {"network", "training", "evaluation", "zoo", "not here"} <= kinds
+    for row in rows:
+        assert row["java"]
+        text = f"{row['name']} {row['what']}"
+        for name in re.findall(r"\b(?:dl4py|torch|lightning)(?:\.\w+)+", text):
+            assert resolved(name) is not None
+    here = {row["java"] for row in rows if row["kind"] == "evaluation"}
+    assert len(here) == len(dl4py.evaluation.__all__)
+
+
+def test_the_page_leaves_no_class_of_dl4js_out():
+    text = migration_page.page()
+    assert migration_page.PAGE.read_text() == text, "run python -m tests.migration"
+    for row in names.rows():
+        if row["java"]:
+            assert row["java"].rpartition(".")[2] in text and row["name"] in text
