@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from dl4py.config import InputType, NeuralNetConfiguration
+from dl4py.config.autoencoders import AutoEncoder
 from dl4py.config.feedforward import Dense, Output
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.extras import need
+from dl4py.network import Network
 
 need("sklearn", "dl4py.sklearn makes estimators")
 
 from sklearn.base import (  # noqa: E402
     BaseEstimator,
     ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
     RegressorMixin,
+    TransformerMixin,
 )
 from sklearn.utils import check_random_state  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
@@ -38,7 +42,7 @@ def one_hidden_layer(n_in: int, n_out: int, **output: Any) -> NetworkConfigurati
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]
-    """What classifier and regressor share: a network, trained on rows.
+    """What all share: a network, trained on rows.
 
     Args:
         conf: a configuration, whose sizes must be the data's; or a function of
@@ -71,11 +75,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.shuffle = shuffle
         self.random_state = random_state
 
+    _counts: ClassVar[tuple[str, ...]] = ("epochs", "batch_size")
+
     def _default(self, n_in: int, n_out: int) -> NetworkConfiguration:
         raise NotImplementedError
 
     def _check(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in self._counts:
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if not whole or value < 1:
@@ -84,14 +90,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                     f"got {value!r}"
                 )
 
-    def _train(self, x: np.ndarray, y: np.ndarray) -> None:
-        """A new network, trained on rows and their labels, both [n, width]."""
-        random = check_random_state(self.random_state)
+    def _network(self, n_in: int, n_out: int, random: Any) -> Network:
+        """A new network, all of whose random numbers follow from ``random``."""
         seed = int(random.randint(2**31 - 1))
         conf = self.conf
         if not isinstance(conf, NetworkConfiguration):
             make = self._default if conf is None else conf
-            conf = make(x.shape[1], y.shape[1]) if callable(make) else make
+            conf = make(n_in, n_out) if callable(make) else make
         if not isinstance(conf, NetworkConfiguration):
             raise TypeError(
                 f"{type(self).__name__}(conf=...): expected a configuration, or a "
@@ -100,6 +105,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         net = dataclasses.replace(conf, seed=seed).module()
         net.noise.generator = torch.Generator().manual_seed(seed)
+        return net
+
+    def _train(self, x: np.ndarray, y: np.ndarray) -> None:
+        """A new network, trained on rows and their labels, both [n, width]."""
+        random = check_random_state(self.random_state)
+        net = self._network(x.shape[1], y.shape[1], random)
         dtype = next(net.parameters()).dtype
         features = torch.tensor(x, dtype=dtype)
         width = net.output(features[:1]).shape[-1]
@@ -123,12 +134,14 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             rows = order[start : start + self.batch_size]
             yield x[rows], y[rows]
 
-    def _output(self, x: Any) -> np.ndarray:
+    def _rows(self, x: Any) -> torch.Tensor:
+        """Rows as the fitted network takes them."""
         check_is_fitted(self)
         rows = validate_data(self, x, reset=False)
-        dtype = next(self.net_.parameters()).dtype
-        found = self.net_.output(torch.tensor(rows, dtype=dtype))
-        return np.asarray(found, dtype=np.float64)
+        return torch.tensor(rows, dtype=next(self.net_.parameters()).dtype)
+
+    def _output(self, x: Any) -> np.ndarray:
+        return np.asarray(self.net_.output(self._rows(x)), dtype=np.float64)
 
 
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
@@ -209,3 +222,97 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         """The outputs, in the shape of the labels."""
         found = self._output(X)
         return found.reshape(len(found), *self._shape)
+
+
+class Features(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    Estimator,
+):
+    """Rows to features that a network learned from rows alone.
+
+    The network's AutoEncoder and VariationalAutoencoder layers are trained one after
+    the other, as DL4J's ``pretrain``; what the last of them says are the features: of
+    a VariationalAutoencoder the means of its code.
+
+    Args:
+        conf: as of :class:`Estimator`; a function gets the number of features and
+            ``n_components``. Default: an autoencoder of that width, trained by Adam.
+        n_components: how many features the default makes, >= 1.
+        epochs, batch_size, shuffle, random_state: as of :class:`Estimator`; each layer
+            is trained for so many epochs.
+
+    Attributes:
+        net_: the network.
+        scores_: each trained layer's score on its last batch, by name.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> x = load_digits().data[:100] / 16
+        >>> Features(n_components=5, epochs=2, random_state=0).fit_transform(x).shape
+        (100, 5)
+    """
+
+    def __init__(
+        self,
+        conf: Conf = None,
+        *,
+        n_components: int = 16,
+        epochs: int = 100,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(
+            conf,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            random_state=random_state,
+        )
+        self.n_components = n_components
+
+    _counts = (*Estimator._counts, "n_components")
+
+    def _default(self, n_in: int, n_out: int) -> NetworkConfiguration:
+        chain = NeuralNetConfiguration.builder().data_type("double")
+        chain = chain.updater("adam", lr=0.01).weight_init("xavier")
+        code = AutoEncoder(
+            n_out=n_out, activation="sigmoid", loss="mse", corruption_level=0.1
+        )
+        return chain.layer(code).input_type(InputType.feed_forward(n_in)).build()
+
+    def fit(self, X: Any, y: Any = None) -> Features:
+        """Train a new network; labels are not looked at."""
+        self._check()
+        rows = validate_data(self, X)
+        random = check_random_state(self.random_state)
+        net = self._network(rows.shape[1], self.n_components, random)
+        x = torch.tensor(rows, dtype=next(net.parameters()).dtype)
+        self.scores_ = net.pretrain(_Shuffled(self, x, random), self.epochs)
+        self.net_ = net
+        self._n_features_out = self._codes(x[:1]).shape[1]
+        return self
+
+    def _codes(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.net_.feed_forward(x)
+        names = [step.name for step in self.net_.plan.steps]
+        last = list(self.scores_)[-1]
+        codes = found[last] if isinstance(found, dict) else found[names.index(last)]
+        flat: torch.Tensor = codes.reshape(len(x), -1)
+        return flat
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The features, [n, width of the code]."""
+        return np.asarray(self._codes(self._rows(X)), dtype=np.float64)
+
+
+class _Shuffled:
+    """Batches of rows, in another order each time."""
+
+    def __init__(self, estimator: Estimator, x: torch.Tensor, random: Any) -> None:
+        self.estimator, self.x, self.random = estimator, x, random
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        pairs = self.estimator._batches(self.x, self.x, self.random)
+        return (x for x, _ in pairs)

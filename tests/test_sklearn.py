@@ -12,10 +12,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dl4py import InputType, NeuralNetConfiguration
 from dl4py.config import Dense, Output
-from dl4py.sklearn import Classifier, Regressor
+from dl4py.sklearn import Classifier, Features, Regressor
 
 
-@parametrize_with_checks([Classifier(epochs=30), Regressor(epochs=30)])
+@parametrize_with_checks(
+    [Classifier(epochs=30), Regressor(epochs=30), Features(n_components=2, epochs=3)]
+)
 def test_passes_scikit_learns_checks(estimator, check):
     check(estimator)
 
