@@ -60,6 +60,15 @@ def test_series_of_unequal_length(run):
     assert run("japanese_vowels", epochs=6) > 0.8  # > 0.93 with its default
 
 
+def test_unsupervised(example):
+    found = example("unsupervised").main(["--epochs", "3", "--picture", "codes.png"])
+    picture = pathlib.Path("codes.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    picture.unlink()
+    assert found["ROC of the unseen 7"] > 0.8  # > 0.94 with its default
+    assert abs(found["k-means on codes"] - found["k-means on pixels"]) < 0.2
+
+
 def test_lenet(run):
     assert run("lenet_mnist", epochs=2) > 0.93  # > 0.97 with its default
 
