@@ -4,7 +4,7 @@
 same k-means, and both are compared with the digits (adjusted Rand index, 1: the same
 groups, 0: chance); on images as small as these the codes have little to add. Then a
 variational autoencoder learns all digits but one, and the probability that it gives to
-an image says whether it is of the one that it has never seen (area under the ROC curve).
+an image says whether it is of the one it has never seen (area under the ROC curve).
 
     pip install "dl4py[examples]"
     python examples/unsupervised.py
