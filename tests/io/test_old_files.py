@@ -19,6 +19,7 @@ from dl4py.activations.base import Activation
 from dl4py.config.codec import is_real
 from dl4py.io.arrays import read_ndarray
 from dl4py.losses.base import Loss
+from dl4py.noise import NativeRandom
 from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, MODULES
 from tests import resources
 from tests.resources import MLP, START, array, changed, data
@@ -51,9 +52,6 @@ UNPROVABLE = {
         "its second point is of a text that is lost; the first batch was recovered"
     ),
     f"{CASES}/CNN1dCharacterTestCase/evaluation": "over a text that is lost",
-    f"{CASES}/VAEMnistAnomaly/paramsPostUnsupervised.bin": (
-        "pretraining with ND4J's own noise"
-    ),
     f"{REGRESSION}/eval_100b": "results without their model",
 }
 
@@ -320,8 +318,34 @@ class TestCases:
         self.evaluates(net, "Cnn3dSynthetic", x, y)
 
     def test_codes_of_images(self, mnist):
+        """Pretraining: weights were drawn, then noise, from one stream of ND4J's."""
         x, _ = mnist
-        self.predicts(self.start("VAEMnistAnomaly"), "VAEMnistAnomaly", x, x)
+        net = self.start("VAEMnistAnomaly")
+        self.predicts(net, "VAEMnistAnomaly", x, x)
+        first, noise = net.params(), NativeRandom(12345, bits=32)
+        net.reset_parameters(noise)
+        assert (net.params() - first).abs().max() < 1e-6
+        net.set_params(first)
+        for module in net.modules():
+            if hasattr(module, "noise"):
+                module.noise = noise
+        for part in x[:512].split(16):
+            net.pretrain_layer(0, part)
+        place = f"{CASES}/VAEMnistAnomaly/paramsPostUnsupervised.bin"
+        off = (net.params() - array(place).reshape(-1)).abs()
+        assert off.max() < 2e-4 and (off < 1e-6).double().mean() > 0.99
+        assert (net.params() - first).abs().max() > 0.03
+
+    @pytest.mark.parametrize(
+        "case",
+        ["MLPMnist", "MLPMoon", "LenetMnist", "RnnCsvSequenceClassification1"],
+    )
+    def test_first_weights(self, case):
+        """Those that the seed of a configuration drew in April 2020."""
+        net = self.start(case)
+        first = net.params()
+        net.reset_parameters(NativeRandom(net.conf.seed, bits=32))
+        assert (net.params() - first).abs().max() < 1e-6
 
     def test_characters(self):
         """Kernels of series as they lay up to beta7."""
