@@ -39,6 +39,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write a zip although DL4J would predict something else",
     )
+    parser.add_argument(
+        "--dl4j-exact",
+        action=argparse.BooleanOptionalAction,
+        help="whether DL4J's faults are reproduced; default: as the old file says",
+    )
 
 
 def shape(text: str) -> tuple[int | None, ...]:
@@ -66,6 +71,7 @@ def run(options: argparse.Namespace) -> Found:
         shapes=options.shape,
         labels=options.labels,
         allow_difference=options.allow_difference,
+        dl4j_exact=options.dl4j_exact,
     )
     lines = [f"{options.new}: {done.written}, from a {done.read}"]
     for name, axes in done.about.get("inputs", {}).items():

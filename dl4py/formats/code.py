@@ -34,17 +34,19 @@ def source(conf: NetworkConfiguration) -> str:
             builder's; names the layer.
 
     Example:
-        >>> from dl4py.config import NeuralNetConfiguration, Output
+        >>> from dl4py.config import Dense, NeuralNetConfiguration, Output
         >>> chain = NeuralNetConfiguration.builder().seed(1).updater("adam", lr=0.1)
-        >>> print(source(chain.layer(Output(n_in=4, n_out=3)).build()))
-        from dl4py.config import NeuralNetConfiguration, Output
+        >>> chain = chain.layer(Dense(n_in=4, n_out=5)).layer(Output(n_out=3))
+        >>> print(source(chain.build()))
+        from dl4py.config import Dense, NeuralNetConfiguration, Output
         <BLANKLINE>
         conf = (
             NeuralNetConfiguration.builder()
             .seed(1)
             .updater("adam", lr=0.1)
             .list()
-            .layer(Output.builder().activation("softmax").n_in(4).n_out(3).build())
+            .layer(Dense.builder().n_in(4).n_out(5).build())
+            .layer(Output.builder().n_in(5).n_out(3).build())
             .build()
         )
         <BLANKLINE>

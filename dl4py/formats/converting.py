@@ -131,6 +131,7 @@ def convert(
     shapes: Sequence[tuple[int | None, ...]] = (),
     labels: Sequence[str] = (),
     allow_difference: bool = False,
+    dl4j_exact: bool | None = None,
 ) -> Converted:
     """Write a model file anew, as another kind that the new name's ending says.
 
@@ -145,6 +146,7 @@ def convert(
         new: where to; it holds the old file or the whole new one.
         force: whether a file that is there is replaced.
         shapes, labels, allow_difference: as in :class:`Options`.
+        dl4j_exact: as in :func:`load`.
 
     Raises:
         FileExistsError: where ``new`` is there, unless ``force``.
@@ -163,7 +165,7 @@ def convert(
         raise FileExistsError(f"{target} exists; --force replaces it")
     options = Options(tuple(shapes), tuple(labels), allow_difference)
     kind = kind_of(os.fspath(old))
-    net = load(old)
+    net = load(old, dl4j_exact=dl4j_exact)
     with replacing(target) as file:
         left, about = WRITERS[ending](net, file, options)
     if kind == "ckpt":

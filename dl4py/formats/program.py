@@ -105,11 +105,14 @@ def _exported(net: Network, shapes: Sequence[Shape]) -> tuple[Any, dict[str, Any
     net.eval()
     sizes = _sizes(net, shapes)
     xs = _examples(net, sizes, ROWS)
+    _refuse_noise(net, xs)
     try:
         program = _program(_Predictor(net), xs, sizes)
     except Exception as error:
         place = _culprit(net, xs, sizes)
-        raise ValueError(f"{place} cannot be exported: {brief(error)}") from error
+        free = any(None in size for size in sizes)
+        hint = "; give its lengths in place of any" * free
+        raise ValueError(f"{place} cannot be exported{hint}: {brief(error)}") from error
     alike = program.module()
     for rows in (ROWS, 2 * ROWS):
         given = _examples(net, sizes, rows)
@@ -120,6 +123,27 @@ def _exported(net: Network, shapes: Sequence[Shape]) -> tuple[Any, dict[str, Any
         "outputs": list(net.plan.outputs),
     }
     return program, about
+
+
+def _refuse_noise(net: Network, xs: tuple[Tensor, ...]) -> None:
+    """Refuse what draws in test mode too, as one of DL4J's faults is."""
+    x = xs if len(xs) > 1 else xs[0]
+    try:
+        first, again = (net.feed_forward(x) for _ in range(2))
+    except (ValueError, RuntimeError) as error:
+        shapes = ", ".join(str(list(x.shape)) for x in xs)
+        raise ValueError(
+            f"shape: {shapes} does not fit the network: {brief(error)}"
+        ) from error
+    if not isinstance(first, dict):
+        first, again = (dict(enumerate(found)) for found in (first, again))
+    for node, a, b in zip(net.nodes, first.values(), again.values(), strict=True):
+        if not torch.equal(a.nan_to_num(), b.nan_to_num()):
+            raise ValueError(
+                f"layer {node.name!r} ({type(node.conf).__name__}) cannot be exported: "
+                "it draws noise in test mode too, as DL4J does; --no-dl4j-exact, or "
+                "dl4j_exact=False, is without"
+            )
 
 
 def _program(model: nn.Module, xs: tuple[Tensor, ...], sizes: Sequence[Shape]) -> Any:

@@ -17,6 +17,7 @@ import dl4py
 from dl4py import InputType, NeuralNetConfiguration
 from dl4py.config import (
     BatchNormalization,
+    Convolution1D,
     Convolution2D,
     Dense,
     GlobalPooling,
@@ -25,11 +26,13 @@ from dl4py.config import (
     Output,
     RnnOutput,
     SimpleRnn,
+    WeightNoise,
 )
 from dl4py.formats import convert
 from dl4py.formats.converting import WRITERS, Options
 from dl4py.network import Network
 from dl4py.normalizers import MultiStandardize, Standardize
+from dl4py.weight_init import NormalDistribution
 from tests.formats.test_load import assert_same, fitted
 
 WHOLE = ("zip", "ckpt", "safetensors")
@@ -203,8 +206,33 @@ class TestRefused:
             convert(self.old, tmp_path / "new.pt2")
         with pytest.raises(ValueError, match=r"shape: expected 1, one for each of inp"):
             convert(self.old, tmp_path / "new.pt2", shapes=[(1,), (2,)])
-        with pytest.raises(ValueError, match=r"shape \[2, 3, 3, 3\]|\[n, 2, height"):
+        with pytest.raises(ValueError, match=r"shape: \[6, 3, 3, 3\] does not fit"):
             convert(self.old, tmp_path / "new.pt2", shapes=[(3, 3, 3)])
+
+    def test_noise_in_test_mode(self, tmp_path: pathlib.Path) -> None:
+        """One of DL4J's faults: the other mode has a graph."""
+        noise = WeightNoise(distribution=NormalDistribution(0, 1), apply_to_bias=True)
+        chain = NeuralNetConfiguration.builder().seed(1)
+        chain = chain.layer(Dense(n_in=3, n_out=4, weight_noise=noise))
+        conf = chain.layer(Output(n_out=2)).build()
+        saved(conf.module(dl4j_exact=True), self.old)
+        new = tmp_path / "new.pt2"
+        with pytest.raises(
+            ValueError, match=r"layer 'layer0' \(Dense\) .* draws noise"
+        ):
+            convert(self.old, new)
+        convert(self.old, new, dl4j_exact=False)
+        new.unlink()
+
+    def test_a_length_that_is_not_free(self, tmp_path: pathlib.Path) -> None:
+        chain = NeuralNetConfiguration.builder().seed(1)
+        chain = chain.layer(Convolution1D(kernel_size=2, n_in=3, n_out=4))
+        chain = chain.layer(SimpleRnn(n_out=2)).layer(RnnOutput(n_out=2))
+        conf = chain.input_type(InputType.recurrent(3, 6)).build()
+        saved(conf.module(), self.old)
+        says = r"layer 'layer1' \(SimpleRnn\) cannot be exported; give its lengths in"
+        with pytest.raises(ValueError, match=says):
+            convert(self.old, tmp_path / "new.pt2", shapes=[(3, None)])
 
     def test_a_custom_normalizer(self, tmp_path: pathlib.Path) -> None:
         net = fitted()
@@ -218,3 +246,16 @@ def test_force(tmp_path: pathlib.Path) -> None:
     old = saved(fitted(), tmp_path / "a.safetensors")
     convert(old, old, force=True)
     assert_same(dl4py.load(old), fitted())
+
+
+def test_lengths_that_are_free(tmp_path: pathlib.Path) -> None:
+    chain = NeuralNetConfiguration.builder().seed(1)
+    chain = chain.layer(Convolution1D(kernel_size=2, n_in=3, n_out=4))
+    conf = chain.layer(GlobalPooling()).layer(Output(n_out=2))
+    net = conf.input_type(InputType.recurrent(3, 6)).build().module()
+    told = convert(saved(net, tmp_path / "a.b"), tmp_path / "a.pt2", shapes=[(3, None)])
+    assert told.about["inputs"] == {"input": ["n", 3, "any"]}
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    for length in (4, 9):
+        x = torch.randn(2, 3, length)
+        torch.testing.assert_close(program(x), net.output(x))
