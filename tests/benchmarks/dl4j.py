@@ -1,9 +1,10 @@
 """Networks of real size beside hand-written torch and beside DL4J itself.
 
-DL4J writes the zips (``oracle zoo``) and times its own ``fit`` and ``output`` with as
-many threads, right before the same zips are timed here; a quick run times it with one
-thread only, where the floors are. Where DL4J is not at hand there is nothing to
-measure.
+DL4J writes the first zips (``oracle zoo``), dl4py the others; DL4J times its own
+``fit`` and ``output`` with as many threads, right before the same zips are timed here;
+a quick run times it with one thread only, where the floors are. Where DL4J is not at
+hand there is nothing to measure. GravesLSTM stands beside torch's LSTM, which has no
+peepholes.
 """
 
 from __future__ import annotations
@@ -20,17 +21,57 @@ import torch
 from torch import Tensor, nn
 
 import dl4py
+from dl4py.config import GravesLSTM, InputType, NeuralNetConfiguration, RnnOutput
+from dl4py.network import Network
 from tests import oracle
 from tests.benchmarks.harness import Case, Floor, Row, Table
-from tests.benchmarks.training import TorchLstm, step, torch_lenet, torch_mlp
+from tests.benchmarks.training import (
+    TorchLstm,
+    TorchSeries,
+    characters,
+    classes,
+    series,
+    step,
+    torch_lenet,
+    torch_mlp,
+)
 
 TWINS: dict[str, tuple[Callable[[], nn.Module], type[torch.optim.Optimizer]]] = {
     "mlp": (torch_mlp, torch.optim.Adam),
     "lenet": (torch_lenet, torch.optim.Adam),
     "lstm": (TorchLstm, torch.optim.RMSprop),
+    "graves": (TorchLstm, torch.optim.Adam),
+    "conv1d": (TorchSeries, torch.optim.Adam),
 }
 # times DL4J, measured once for plain torch on 1 thread: 2.2, 1.15; 6.8, 7.7; 3.3, 3.2
-FASTER = {"mlp": (2.0, 1.0), "lenet": (6.0, 6.0), "lstm": (3.0, 3.0)}
+FASTER = {
+    "mlp": (2.0, 1.0),
+    "lenet": (6.0, 6.0),
+    "lstm": (3.0, 3.0),
+    "graves": (3.0, 3.0),
+    "conv1d": (3.0, 3.0),
+}
+
+
+def graves() -> Network:
+    chain = NeuralNetConfiguration.builder().seed(1).updater("adam", lr=1e-3)
+    chain.input_type(InputType.recurrent(77, 50))
+    for _ in range(2):
+        chain.layer(GravesLSTM(n_out=200, activation="tanh"))
+    return chain.layer(RnnOutput(n_out=77)).build().module()
+
+
+def write(folder: pathlib.Path) -> None:
+    """The zips that are not in DL4J's zoo, with a batch each."""
+    for name, net, x, y in (
+        ("graves", graves(), characters(32), characters(32)),
+        ("conv1d", series("adam"), torch.rand(64, 8, 128), classes(64)),
+    ):
+        (folder / name).mkdir()
+        exact = net.conf.module(dl4j_exact=True)  # no word then on what differs
+        dl4py.save(exact, folder / name / "model.zip")
+        for key, t in (("in", x), ("labels", y)):
+            np.save(folder / name / f"{key}_0.npy", t.numpy())
 
 
 def java(folder: pathlib.Path, calls: int) -> tuple[float, float]:
@@ -90,6 +131,7 @@ def cases(quick: bool) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(oracle.PROGRAM), "zoo", folder]
         subprocess.run(command, check=True, capture_output=True)
+        write(pathlib.Path(folder))
         for name in TWINS:
             yield from pair(pathlib.Path(folder, name), name, quick)
 
