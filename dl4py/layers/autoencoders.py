@@ -89,7 +89,9 @@ class AutoEncoder(Pretrained, Affine):
 
     def pretraining_score(self, x: Tensor) -> Tensor:
         level = self.conf.corruption_level
-        seen = x * self.noise.keep(x, 1 - level) if level else x
+        seen = x
+        if level:
+            seen = x * self.noise.binomial_(self.noise.empty(x), 1, 1 - level)
         z = self.linear(seen)
         y = self.activation(z)
         if not self.dl4j_exact:

@@ -25,6 +25,7 @@ from dl4py.config.vertices import FrozenVertex, MergeVertex, TrainedVertex, Vert
 from dl4py.config.words import Settings, Words, built, fitted
 from dl4py.config.wrappers import Wrapper
 from dl4py.network import Network
+from dl4py.noise import Source
 
 _LISTS = {  # what is given by name, and the field where it ends
     **dict.fromkeys(("l1", "l2", "weight_decay"), "regularization"),
@@ -379,8 +380,14 @@ class Transfer:
                 found[name] = now
         return found
 
-    def build(self) -> Network:
+    def build(self, noise: Source = None) -> Network:
         """The new network, in exact mode if the old one is.
+
+        Args:
+            noise: where random numbers come from, as in ``conf.module(noise=...)``. A
+                ``dl4py.NativeRandom`` gives DL4J's own parameters: for graphs one of
+                the seed, for chains the one that the old network was drawn from, which
+                DL4J goes on with.
 
         Raises:
             ValueError: where an output would be frozen, or where sizes do not fit.
@@ -388,11 +395,18 @@ class Transfer:
         conf, parts = self._made()
         network = conf.module(self._network.dl4j_exact)
         steps = network.plan.steps
+        nodes = {node.name: node for node in network.nodes}
         names = {step.name: step.name for step in steps}
         if not self._graph:
             names = dict(zip(parts, (step.name for step in steps), strict=True))
+        if noise is not None:
+            if self._graph:
+                network.reset_parameters(noise)
+            network.set_noise(noise)
         for name, part in parts.items():
             if part.source is None or part.drawn:
+                if noise is not None and not self._graph:
+                    nodes[names[name]].layer.draw(network.noise)
                 continue
             theirs = _views(self._network, part.source)
             for view, old in zip(_views(network, names[name]), theirs, strict=True):
