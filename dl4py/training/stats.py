@@ -287,7 +287,7 @@ class StatsMixin(_Base):
                 continue
             high = middle > HIGH
             self.advice[name] = said[name] = (
-                f"{name}: log10 of update over parameter is {middle:.1f}, "
+                f"{name}: log10 of update over parameter is {middle:.2f}, "
                 f"{'above -2' if high else 'below -4'}: "
                 + (
                     "updates are large for it; try a lower learning rate, another "
