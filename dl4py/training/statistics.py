@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from dl4py.config import MultiLayerConfiguration
 from dl4py.network import Network
 from dl4py.network.summary import layers
 
-SMALL = 2**12  # up to here deviations are Welford's; beyond that takes 14 times as long
+LINE = 16  # numbers that lie in one line of a processor's cache
 
 
 @dataclass(frozen=True)
@@ -108,18 +107,22 @@ def table(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def chosen(t: Tensor, limit: int | None) -> Tensor:
-    """The numbers of a tensor that count, without its graph, as a vector.
+    """The numbers of a tensor that count, without its graph, a copy as a vector.
 
     Args:
-        limit: of more numbers than twice that every so many-th counts; ``None``: all.
-            Of a sharded tensor those that are here.
+        limit: of more numbers than twice that, blocks of 16 in equal distances count,
+            since memory is read in such lines; ``None``: all. Of a sharded tensor
+            those that are here.
     """
     t = t.detach()
     shard = getattr(t, "to_local", None)
     flat = (t if shard is None else shard()).reshape(-1)
     step = 1 if limit is None else flat.numel() // limit
-    # odd, so that it visits all columns of a matrix whose width is a power of two
-    return flat[:: step | 1].contiguous() if step > 1 else flat
+    if step <= 1:
+        return flat.clone()
+    step |= 1  # odd, so that it comes to all columns of a matrix of a power of two
+    count = flat.numel() // (LINE * step)
+    return flat[: count * LINE * step].view(count, -1)[:, :LINE].reshape(-1)
 
 
 def magnitudes(tensors: Sequence[Tensor]) -> Tensor:
@@ -135,22 +138,13 @@ def moments(tensors: Sequence[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(2, 0)
     wide = _wide(tensors)
-    large = [t for t in wide if t.numel() > SMALL]
-    squares = iter(torch._foreach_norm(large, 2) if large else ())
-    found = []
-    for t in wide:
-        n = t.numel()
-        if n > SMALL:
-            mean = t.mean()
-            rest = next(squares).square() / n - mean.square()
-            found.append(
-                torch.stack([mean, (rest * (n / (n - 1))).clamp_min(0).sqrt()])
-            )
-        elif n > 1:
-            found.append(torch.stack(torch.std_mean(t)).flip(0))
-        else:
-            found.append(torch.stack([t.sum(), t.sum() * math.nan]))
-    return torch.stack(found, 1)
+    means = [t.mean() for t in wide]
+    # twice as fast as torch.std_mean, and no less exact
+    rests = torch._foreach_norm(torch._foreach_sub(wide, means), 2)
+    norms, centres = torch.stack(rests), torch.stack(means)
+    return torch.stack(
+        [centres, norms / norms.new_tensor([t.numel() - 1 for t in wide]).sqrt()]
+    )
 
 
 def _wide(tensors: Sequence[Tensor]) -> list[Tensor]:

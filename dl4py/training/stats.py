@@ -8,7 +8,7 @@ import os
 import statistics as numbers
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,8 @@ class StatsMixin(_Base):
         bins: of a histogram; DL4J's 20.
         sample: of a tensor with more than twice that many numbers every so many-th
             counts: then means and deviations are off by about 1 %, a ratio's log10 by
-            0.005, and a report takes no longer for a larger network. ``None``: all
-            numbers count.
+            0.005, and a report takes no longer for larger layers. ``None``: all count,
+            and copies of all activations are kept during an iteration that is reported.
         evaluation: whether validation batches are evaluated for the report, or the
             metrics to do it with, by name. Predictions and labels are those that
             ``validation_step`` returns in a dict under ``"predictions"`` and
@@ -230,7 +230,7 @@ class StatsMixin(_Base):
                 zip(
                     watch.activations if "activations" in family else names,
                     values,
-                    strict=True,
+                    strict=False,  # no gradients, where no hook was called
                 )
             )
             for family, values in found.items()
@@ -287,7 +287,7 @@ class StatsMixin(_Base):
                 continue
             high = middle > HIGH
             self.advice[name] = said[name] = (
-                f"{name}: log10 of update over parameter is {middle:.1f}, "
+                f"{name}: log10 of update over parameter is {middle:.2f}, "
                 f"{'above -2' if high else 'below -4'}: "
                 + (
                     "updates are large for it; try a lower learning rate, another "
@@ -385,10 +385,9 @@ class _Watch:
         self.whole, self.limit = whole, limit
         self.watched = list(statistics.parameters(module))
         self.weights = {one.name for one in self.watched if one.weight}
-        self.before = [t.clone() for t in self._chosen()]
-        self.activations: dict[str, Tensor] = {}  # name → mean and deviation
-        self.vectors: dict[str, Tensor] = {}
-        self.samples: dict[tuple[str, str], Tensor] = {}
+        self.before = self._chosen()
+        self.gradients: list[Tensor] = []
+        self.activations: dict[str, Tensor] = {}
         self._hooks = [
             part.register_forward_hook(self._hook(name), with_kwargs=True)
             for name, part in statistics.layers_of(module)
@@ -412,29 +411,21 @@ class _Watch:
                 if kwargs.get("labels") is not None and isinstance(part, Scored):
                     output = _activations(part, args)
                 y = _first(output)
-                if y is None or not y.numel():
-                    return
-                y = statistics.chosen(y, self.limit)
-                self.activations[name] = statistics.moments([y])[:, 0]
-                if self.whole:  # what comes after may change it in place
-                    self.samples["activations", name] = y.clone()
+                if y is not None and y.numel():
+                    self.activations[name] = statistics.chosen(y, self.limit)
 
         return hook
 
-    @torch.no_grad()
     def look_at_gradients(self) -> None:
         """Of the first evaluation; a solver has several."""
-        if "std/gradients" in self.vectors:
-            return
-        grads = [one.tensor.grad for one in self.watched]
-        found = [
-            t.new_zeros(1) if g is None else statistics.chosen(g, self.limit)
-            for g, t in zip(grads, self.before, strict=True)
-        ]
-        self.vectors["std/gradients"] = statistics.moments(found)[1]
-        if self.whole:
-            for name, g in zip(self.names, found, strict=True):
-                self.samples["gradients", name] = g.clone()
+        if not self.gradients:
+            self.gradients = [
+                t.new_zeros(1) if g is None else statistics.chosen(g, self.limit)
+                for g, t in (
+                    (one.tensor.grad, t)
+                    for one, t in zip(self.watched, self.before, strict=True)
+                )
+            ]
 
     def end(self) -> None:
         """Look at no activations any more."""
@@ -449,27 +440,32 @@ class _Watch:
         """Numbers by family, in the order of the names; histograms by kind and name."""
         after = self._chosen()
         updates = torch._foreach_sub(self.before, after) if after else []
-        self.vectors |= {
-            "mean_magnitude/parameters": statistics.magnitudes(after),
-            "mean_magnitude/updates": statistics.magnitudes(updates),
-            "std/updates": statistics.moments(updates)[1],
+        acts, count = list(self.activations.values()), len(updates)
+        sizes = statistics.magnitudes([*after, *updates])
+        means, deviations = statistics.moments([*updates, *self.gradients, *acts])
+        rest = count + len(self.gradients)
+        vectors = {
+            "mean_magnitude/parameters": sizes[:count],
+            "mean_magnitude/updates": sizes[count:],
+            "std/updates": deviations[:count],
+            "std/gradients": deviations[count:rest],
+            "mean/activations": means[rest:],
+            "std/activations": deviations[rest:],
             "score": torch.stack([s.reshape(()) for s in scores])
             if scores
-            else torch.zeros(0),
+            else means.new_zeros(0),
         }
-        if self.activations:
-            both = torch.stack(list(self.activations.values()), 1)
-            self.vectors |= {"mean/activations": both[0], "std/activations": both[1]}
-        if self.whole:
-            for name, t, u in zip(self.names, after, updates, strict=True):
-                self.samples["parameters", name] = t
-                self.samples["updates", name] = u
         shapes: dict[str, dict[str, Any]] = {}
-        flat = {f"{kind}/{name}": s for (kind, name), s in self.samples.items()}
-        for key, one in statistics.histograms(flat, bins).items():
-            kind, _, name = key.partition("/")
-            shapes.setdefault(kind, {})[name] = one
-        return statistics.fetched(self.vectors), shapes
+        kinds: dict[str, tuple[Any, Sequence[Tensor]]] = {
+            "parameters": (self.names, after),
+            "updates": (self.names, updates),
+            "gradients": (self.names, self.gradients),
+            "activations": (self.activations, acts),
+        }
+        for kind, (names, tensors) in kinds.items() if self.whole else ():
+            samples = dict(zip(names, tensors, strict=False))
+            shapes[kind] = statistics.histograms(samples, bins)
+        return statistics.fetched(vectors), shapes
 
 
 def _activations(part: Scored, args: Any) -> Any:
