@@ -87,7 +87,10 @@ class Service:
     def _runners(self, path: str) -> list[Runner]:
         if not self.workers:
             return [Here(path)]
-        threads = max(1, len(os.sched_getaffinity(0)) // self.workers)
+        # a core is left to this process; threads that share one wait for each other
+        threads = max(1, (len(os.sched_getaffinity(0)) - 1) // self.workers)
+        if "OMP_NUM_THREADS" in os.environ:
+            threads = 0
         return [Worker(path, threads, self.patience) for _ in range(self.workers)]
 
     async def stop(self) -> None:
