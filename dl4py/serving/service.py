@@ -94,11 +94,11 @@ class Service:
         return [Worker(path, threads, self.patience) for _ in range(self.workers)]
 
     async def stop(self) -> None:
-        """End all that runs, once what was accepted is answered."""
-        for line in (*self.old, self.line):
-            if line is not None:
-                await line.drained()
-                await line.stop()
+        """End what runs, once a reload has ended and what was accepted is answered."""
+        async with self.turn:
+            if self.line is not None:
+                await self.line.drained()
+                await self.line.stop()
 
     def check_room(self) -> None:
         """Refuse with 429 where no more requests are accepted."""
