@@ -39,6 +39,7 @@ BESIDE = {
     ("pytorch_lightning", "data"),
     ("pytorch_lightning", "training"),
     ("commands", "serving"),
+    ("serving", "formats"),
 }
 LAZY = {
     ("config", "network"),  # .module() and .lightning()

@@ -6,13 +6,14 @@ import contextlib
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import dl4py
+import dl4py.ops  # noqa: F401  # a program of torch's may call them
+from dl4py.formats import load
 from dl4py.network import Network
 from dl4py.network.summary import normalizer_of
 from dl4py.serving.spec import Array, Arrays, Input, Refused, Spec, carried
@@ -34,7 +35,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
         OSError, ValueError: where there is no such file, or it is damaged.
 
     Example:
-        >>> import os, tempfile
+        >>> import os, tempfile, dl4py
         >>> from dl4py.config import NeuralNetConfiguration, Output
         >>> chain = NeuralNetConfiguration.builder().layer(Output(n_in=4, n_out=3))
         >>> path = os.path.join(tempfile.mkdtemp(), "model.zip")
@@ -44,7 +45,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     """
     if _is_exported(path):
         return Exported(path)
-    return Served(_opened(path))
+    return Served(load(path))
 
 
 def answers(
@@ -128,8 +129,6 @@ class Exported:
     """A program of ``torch.export``'s, run as it is."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        import dl4py.ops  # noqa: F401  # the program may call them
-
         try:
             program = torch.export.load(path)
             self.module = program.module()
@@ -206,10 +205,3 @@ def _is_exported(path: str | os.PathLike[str]) -> bool:
             for name in archive.namelist()
         )
     return False
-
-
-def _opened(path: str | os.PathLike[str]) -> Network:
-    opened: Any = getattr(dl4py, "load", dl4py.restore)
-    net = opened(path)
-    assert isinstance(net, Network)
-    return net

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import os
 import re
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any
 
 from dl4py.extras import need
 from dl4py.serving.app import Application
@@ -99,7 +101,24 @@ def serve(
             for name, path in models.items()
         }
         app = Application(services, _token(host), limit)
-        asyncio.run(_live(app, services, sock, grace))
+        _run(_live(app, services, sock, grace))
+
+
+def _run(life: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.run``, on uvloop where it is installed."""
+    try:
+        loop: asyncio.AbstractEventLoop = importlib.import_module(
+            "uvloop"
+        ).new_event_loop()
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(life)
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 async def _live(
@@ -191,7 +210,8 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         )[0]
     except socket.gaierror as error:
         raise ValueError(f"serve(host=...): {host!r} is no address: {error}") from None
-    with socket.socket(family, kind) as sock:
+    # with its protocol told, or asyncio leaves small answers waiting for 40 ms (Nagle)
+    with socket.socket(family, kind, socket.IPPROTO_TCP) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(address)

@@ -87,15 +87,18 @@ class Service:
     def _runners(self, path: str) -> list[Runner]:
         if not self.workers:
             return [Here(path)]
-        threads = max(1, len(os.sched_getaffinity(0)) // self.workers)
+        # a core is left to this process; threads that share one wait for each other
+        threads = max(1, (len(os.sched_getaffinity(0)) - 1) // self.workers)
+        if "OMP_NUM_THREADS" in os.environ:
+            threads = 0
         return [Worker(path, threads, self.patience) for _ in range(self.workers)]
 
     async def stop(self) -> None:
-        """End all that runs, once what was accepted is answered."""
-        for line in (*self.old, self.line):
-            if line is not None:
-                await line.drained()
-                await line.stop()
+        """End what runs, once a reload has ended and what was accepted is answered."""
+        async with self.turn:
+            if self.line is not None:
+                await self.line.drained()
+                await self.line.stop()
 
     def check_room(self) -> None:
         """Refuse with 429 where no more requests are accepted."""

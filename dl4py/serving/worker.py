@@ -69,7 +69,7 @@ class Worker:
 
     Args:
         path: of the model file.
-        threads: of torch's in the process.
+        threads: of torch's in the process; 0: as many as torch takes by itself.
         patience: seconds after which a worker that does not answer is ended.
     """
 
@@ -140,7 +140,8 @@ def main(number: int) -> None:
     line = Connection(number)
     with contextlib.suppress(EOFError, OSError):
         path, threads = line.recv()
-        torch.set_num_threads(threads)
+        if threads:
+            torch.set_num_threads(threads)
         try:
             model = open_model(path)
         except Exception as error:

@@ -57,7 +57,7 @@ def bodies_of(net, n, seed=0):
 
 def throughput(folder):
     """Iris and LeNet beside a bare FastAPI handler."""
-    for name, n in (("iris", 2000), ("lenet", 1000)):
+    for name, n in (("iris", 2000), ("lenet", 600)):
         path = folder / f"{name}.zip"
         _, bodies = bodies_of(name, n)
         for clients in (1, 64):

@@ -1,6 +1,5 @@
 """What ``dl4py serve`` is measured beside: FastAPI and the same network, no more."""
 
-import asyncio
 import socket
 import sys
 
@@ -24,10 +23,12 @@ def main(path):
     async def predict(given: Given):
         return {"outputs": net.predict(torch.tensor(given.inputs)).tolist()}
 
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
     print(f"serving on :{sock.getsockname()[1]}", flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False)
-    asyncio.run(uvicorn.Server(config).serve([sock]))
+    uvicorn.Server(config).run([sock])
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ class Connection:
             self.reader, self.writer = await asyncio.open_connection(
                 "127.0.0.1", self.port
             )
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{self.more}"
+        kind = "Content-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{kind}{self.more}"
         self.writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
