@@ -89,7 +89,8 @@ class AutoEncoder(Pretrained, Affine):
 
     def pretraining_score(self, x: Tensor) -> Tensor:
         level = self.conf.corruption_level
-        seen = x * self.noise.keep(x, 1 - level) if level else x
+        # DL4J: counts of one trial
+        seen = x * self.noise.binomial(x, 1, 1 - level) if level else x
         z = self.linear(seen)
         y = self.activation(z)
         if not self.dl4j_exact:
