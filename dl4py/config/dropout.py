@@ -93,7 +93,7 @@ class Dropout(InputNoise):
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
         p = self.now(clock)
-        return x * noise.keep(x, p) / p
+        return x * noise.keep(x, p).div_(p)
 
 
 @DROPOUTS.add("spatial_dropout", java="SpatialDropout")
@@ -124,7 +124,7 @@ class SpatialDropout(InputNoise):
         p = self.now(clock)
         # ND4J: as an array of its own, whatever the order of x
         kept = noise.ordered("c").bernoulli(x.flatten(2)[..., 0], p)
-        return x * kept.reshape(*kept.shape, *(1,) * (x.dim() - 2)) / p
+        return x * kept.div_(p).reshape(*kept.shape, *(1,) * (x.dim() - 2))
 
 
 @DROPOUTS.add("alpha_dropout", java="AlphaDropout")

@@ -89,9 +89,8 @@ class AutoEncoder(Pretrained, Affine):
 
     def pretraining_score(self, x: Tensor) -> Tensor:
         level = self.conf.corruption_level
-        seen = x
-        if level:
-            seen = x * self.noise.binomial_(self.noise.empty(x), 1, 1 - level)
+        # DL4J: counts of one trial
+        seen = x * self.noise.binomial(x, 1, 1 - level) if level else x
         z = self.linear(seen)
         y = self.activation(z)
         if not self.dl4j_exact:

@@ -115,6 +115,20 @@ class Noise:
         """N(mean, std²)."""
         return self.normal_(self.empty(like), mean, std)
 
+    def truncated_normal(
+        self, like: Like, mean: float = 0.0, std: float = 1.0
+    ) -> Tensor:
+        """N(mean, std²) cut off at mean ± 2·std."""
+        return self.truncated_normal_(self.empty(like), mean, std)
+
+    def log_normal(self, like: Like, mean: float = 0.0, std: float = 1.0) -> Tensor:
+        """exp of N(mean, std²)."""
+        return self.log_normal_(self.empty(like), mean, std)
+
+    def binomial(self, like: Like, trials: int, p: float) -> Tensor:
+        """How many of ``trials`` of probability ``p`` succeed."""
+        return self.binomial_(self.empty(like), trials, p)
+
     def keep(self, like: Like, p: float) -> Tensor:
         """1 with probability ``p``, else 0: what dropout multiplies by."""
         return self.keep_(self.empty(like), p)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +15,22 @@ from dl4py.noise.shuffles import permutation
 from dl4py.ops.native import DTYPES, bits_at, draw, native_draw_op, unit_at
 from dl4py.ops.register import uncompiled
 
+F = TypeVar("F", bound=Callable[..., Any])
+_compiling = torch.compiler.is_compiling
 _HALF, _WORD = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 _NEVER = 0xDEADBEEF  # an advance by it leaves the new node as it is
 _STATE = "int64 tensor [root, node, bits] of get_state()"
+
+
+def _eager(method: F) -> F:
+    """``method`` as it is also under ``torch.compile``, which goes on around it."""
+    apart = uncompiled(method)
+
+    @functools.wraps(method)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (apart if _compiling() else method)(*args, **kwargs)
+
+    return either  # type: ignore[return-value]
 
 
 def _signed(word: int) -> int:
@@ -168,39 +184,39 @@ class NativeRandom(Noise):
         self.advance(n)
         return t
 
-    @uncompiled
+    @_eager
     def uniform_(self, t: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
         """low + u·(high - low)."""
         return self._fill(t, "uniform", low, high)
 
-    @uncompiled
+    @_eager
     def normal_(self, t: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
         """Box and Muller's: √(-2·ln r₀)·cos(2π·r₁), the second half with sin."""
         return self._fill(t, "normal", mean, std)
 
-    @uncompiled
+    @_eager
     def truncated_normal_(
         self, t: Tensor, mean: float = 0.0, std: float = 1.0
     ) -> Tensor:
         """Normal; what lies beyond 2·std is drawn once more, and then the mean."""
         return self._fill(t, "truncated", mean, std)
 
-    @uncompiled
+    @_eager
     def log_normal_(self, t: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
         """exp of a normal."""
         return self._fill(t, "log_normal", mean, std)
 
-    @uncompiled
+    @_eager
     def keep_(self, t: Tensor, p: float) -> Tensor:
         """1 where u < p, else 0."""
         return self._fill(t, "keep", p)
 
-    @uncompiled
+    @_eager
     def bernoulli_(self, t: Tensor, p: float) -> Tensor:
         """1 where u <= p, else 0."""
         return self._fill(t, "bernoulli", p)
 
-    @uncompiled
+    @_eager
     def binomial_(self, t: Tensor, trials: int, p: float) -> Tensor:
         """How often u < p, for u at places k, 2k, 3k, …, k up to ``trials``.
 
@@ -217,7 +233,7 @@ class NativeRandom(Noise):
             self.advance(n)
         return t
 
-    @uncompiled
+    @_eager
     def orthogonal_(self, t: Tensor, gain: float = 1.0) -> Tensor:
         """Left vectors of a normal matrix, or leading rows of the right ones if wide.
 
@@ -229,20 +245,6 @@ class NativeRandom(Noise):
         rows, columns = t.shape
         q = u[:, :columns] if rows >= columns else vh.t()[:rows]
         return t.copy_(gain * q)
-
-    def truncated_normal(
-        self, like: Like, mean: float = 0.0, std: float = 1.0
-    ) -> Tensor:
-        """:meth:`truncated_normal_` in a new tensor."""
-        return self.truncated_normal_(self.empty(like), mean, std)
-
-    def log_normal(self, like: Like, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        """:meth:`log_normal_` in a new tensor."""
-        return self.log_normal_(self.empty(like), mean, std)
-
-    def binomial(self, like: Like, trials: int, p: float) -> Tensor:
-        """:meth:`binomial_` in a new tensor."""
-        return self.binomial_(self.empty(like), trials, p)
 
     def orthogonal(self, shape: Like, gain: float = 1.0) -> Tensor:
         """:meth:`orthogonal_` in a new tensor of two axes."""

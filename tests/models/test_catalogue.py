@@ -73,26 +73,14 @@ NOT_COMPARED = {
 }
 
 
-def reason(name, part, seeded):
+def reason(name, part):
     parts, why = NOT_COMPARED.get(name, (set(), ""))
-    if part in parts or "all" in parts:
-        return why
-    if part == "initial":
-        return ""
-    return ""
+    return why if part in parts or "all" in parts else ""
 
 
 def listed(name):
     """Whether a part of the case is not compared, for a reason given here."""
-    seeded = catalogue.load(name).meta["seed"] is not None
-    parts = [
-        "initial",
-        "out",
-        "layers",
-        "steps",
-        *["pretraining"] * name.startswith("pretrain"),
-    ]
-    return any(reason(name, part, seeded) for part in parts)
+    return bool(NOT_COMPARED.get(name))
 
 
 def needs(case):
@@ -189,7 +177,7 @@ class Run:
         if isinstance(ours, dict):  # a graph's: DL4J's order is its own
             ours = [ours[key.partition("_")[2]] for key in keys]
         for key, activations in zip(keys, ours, strict=True):
-            listed = reason(self.case.name, key, False)
+            listed = reason(self.case.name, key)
             if not listed and key[: len("layers/00")] not in without:
                 self.check(key, activations, tolerance)
 
@@ -276,7 +264,6 @@ def test_equals_dl4j(name):
     ours, theirs = json.loads(conf.to_json()), json.loads(case.json)
     assert ours == theirs and json.dumps(ours) == json.dumps(theirs)  # keys' order
     run = Run(case, conf)
-    seeded = case.meta["seed"] is not None
     parts = {
         "initial": run.initial,
         "out": run.outputs,
@@ -289,9 +276,9 @@ def test_equals_dl4j(name):
     if case.meta["trains"]:
         parts["steps"] = run.steps
     for part, check in parts.items():
-        if not reason(name, part, seeded):
+        if not reason(name, part):
             check()
-    assert run.compared or reason(name, "all", seeded) or seeded
+    assert run.compared or reason(name, "all")
 
 
 def test_nothing_is_left_out_unseen():
