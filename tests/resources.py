@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import dl4py
 from dl4py import activations
 from dl4py.config import FeedForwardLayer, field
 from dl4py.config.kinds import Item
@@ -123,6 +124,24 @@ def recovered(name: str) -> Any:
     if not path.is_file():
         missing(name)
     return np.load(path) if name.endswith(".npy") else path.read_text()
+
+
+def restored(name, **options):
+    return dl4py.restore(data(name), **options)
+
+
+def error(ours, theirs):
+    """The largest error as a share of the largest entry."""
+    theirs = theirs.double().reshape(ours.shape)
+    return float((ours.double() - theirs).abs().max() / theirs.abs().max())
+
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3}
+
+
+def assert_predicts(net, x, expected):
+    found = net.output(x)
+    assert error(found, expected) < TOLERANCES[found.dtype]
 
 
 CUSTOM = "org.deeplearning4j.regressiontest.customlayer100a.CustomLayer"
