@@ -18,8 +18,10 @@ from dl4py.config import (
     NeuralNetConfiguration,
 )
 from dl4py.config.codec import replace
+from dl4py.config.feedforward import HasLoss
 from dl4py.config.inputs import FeedForward, InputType, Recurrent
 from dl4py.config.layer import DEFAULTS, ConfigurationError, Layer
+from dl4py.config.regularization import WeightDecay
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.config.vertices import FrozenVertex, MergeVertex, TrainedVertex, Vertex
 from dl4py.config.words import Settings, Words, built, fitted
@@ -56,7 +58,9 @@ class Transfer:
     """Steps from a trained network to a new one; :func:`transfer` begins them.
 
     The old network stays as it is. What is kept has its parameters, everything else is
-    drawn from the seed; updaters begin anew, and so do iterations and epochs.
+    drawn from the seed; updaters begin anew, and so do iterations and epochs. In exact
+    mode weight decay given to :meth:`fine_tune` acts twice, and a chain forgets
+    truncated back-propagation, as in DL4J.
 
     DL4J: org.deeplearning4j.nn.transferlearning.TransferLearning.Builder and
         TransferLearning.GraphBuilder
@@ -279,11 +283,17 @@ class Transfer:
             rule = {n: getattr(inside, n) for n in names if hasattr(inside, n)}
             return replace(changed, **rule)
         given = self._words._settings
-        if not isinstance(conf, Layer) or not given:
+        if not given or not isinstance(conf, Layer):
             return conf
+        if not conf.parameters and not isinstance(conf, HasLoss):
+            return conf  # DL4J: also of what every layer has, as dropout
         whole = Settings(**given).resolved(DEFAULTS)
         changes = {_LISTS.get(n, n): getattr(whole, _LISTS.get(n, n)) for n in given}
         known = {f.name for f in dataclasses.fields(conf)}
+        if "weight_decay" in given and self._network.dl4j_exact:
+            terms = changes["regularization"]  # DL4J has it twice
+            twice = tuple(r for r in terms if isinstance(r, WeightDecay))
+            changes["regularization"] = (*terms, *twice)
         if "constraints" in changes:
             changes["constraints"] = tuple(conf._constrained(given["constraints"]))
         return replace(conf, **{n: v for n, v in changes.items() if n in known})
@@ -323,6 +333,10 @@ class Transfer:
         names = {f.name for f in dataclasses.fields(NetworkConfiguration)}
         values = {n: getattr(self._conf, n) for n in names}
         given = self._words._for_network()
+        if exact and not self._graph:  # DL4J forgets how a chain was trained
+            for f in dataclasses.fields(NetworkConfiguration):
+                if f.name in ("backprop_type", "tbptt_fwd_length", "tbptt_back_length"):
+                    values[f.name] = f.default
         values.update({n: given[n] for n in self._words._network})
         values.update(iteration_count=0, epoch_count=0)
         own = values["data_type"]

@@ -170,6 +170,23 @@ def test_graphs():
     assert kept.plan.outputs == ("o", "p") and kept.output((x, x))[0].shape == (12, 3)
 
 
+def test_what_dl4j_does_besides():
+    """As its TransferLearning wrote it for the same networks."""
+    made = NeuralNetConfiguration.builder().seed(5).backprop_type("TruncatedBPTT")
+    made.tbptt_length(7).layer(LSTM(n_in=4, n_out=5)).layer(
+        ActivationLayer(activation="relu")
+    )
+    conf = made.layer(RnnOutput(n_in=5, n_out=3)).build()
+    words = NeuralNetConfiguration.builder().l1(0.1).weight_decay(0.2).dropout(0.8)
+    for exact in (False, True):
+        net = conf.module(dl4j_exact=exact)
+        new = dl4py.transfer(net).fine_tune(words).freeze_until(0).configuration()
+        kinds = [type(r).__name__ for r in new.layers[0].underlying.regularization]
+        assert kinds == ["L1", "WeightDecay", *["WeightDecay"] * exact]
+        assert new.layers[1].dropout is None and new.layers[2].dropout.p == 0.8
+        assert new.truncated != exact and new.tbptt_fwd_length == (20 if exact else 7)
+
+
 class TestHelper:
     @pytest.mark.parametrize("until", [0, "layer1"])
     def test_training_on_features_is_training(self, until):
