@@ -15,7 +15,7 @@ FLOORS = {
     4: {"data", "evaluation", "lightning", "normalizers", "plain", "pytorch_lightning",
         "serializer", "sklearn", "stopping", "training", "translation",
         "tuning"},
-    5: {"__init__", "commands", "formats", "serving"},
+    5: {"__init__", "commands", "formats", "serving", "spark"},
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 # every import that stays on a floor, and those inside a function that go up
