@@ -1,6 +1,7 @@
 """Training and scoring on Spark with two tasks of one machine."""
 
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -130,6 +131,40 @@ def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path, monkeypatch):
         x = torch.tensor([row[:4] for row in rows], dtype=torch.float64)
         expected = found.predict(x).numpy()
         np.testing.assert_allclose([r[4] for r in rows], expected, rtol=0, atol=1e-12)
+
+
+def test_an_executor_without_the_package_is_told_of():
+    """The question goes there by value: it is answered where dl4py is not."""
+    from pyspark import cloudpickle
+
+    from dl4py.spark.training import _check_executors
+
+    class Context:
+        sparkContext = property(lambda self: self)
+
+        def parallelize(self, rows, _):
+            self.rows = rows
+            return self
+
+        def map(self, function):
+            sent = cloudpickle.dumps(function)
+            code = (
+                "import sys, pickle; sys.modules['dl4py'] = None\n"
+                f"print(pickle.loads({sent!r})(0))"
+            )
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            self.told = [done.stdout.strip()] * len(self.rows)
+            return self
+
+        def collect(self):
+            return self.told
+
+    with pytest.raises(
+        RuntimeError, match="no dl4py in the Python of .*PYSPARK_PYTHON"
+    ):
+        _check_executors(Context(), 2)
 
 
 def set_state(net, flat):
