@@ -109,6 +109,10 @@ class Convolution1D(Convolving):
     family: ClassVar[str] = "rnn"
     axes: ClassVar[int] = 1
 
+    def json_extra(self) -> dict[str, Any]:
+        """What DL4J writes of the two-dimensional layer that this one extends there."""
+        return {"cnn2dDataFormat": "NCHW"}
+
 
 @LAYERS.add("convolution3d", java="Convolution3D")
 @dataclass(frozen=True, kw_only=True)
@@ -133,4 +137,8 @@ class Convolution3D(Convolving):
     format: str | None = field(None, NCDHW, json="dataFormat")
 
     family: ClassVar[str] = "cnn3d"
+
+    def json_extra(self) -> dict[str, Any]:
+        """What DL4J writes of the two-dimensional layer that this one extends there."""
+        return {"cnn2dDataFormat": "NCHW"}
     axes: ClassVar[int] = 3
