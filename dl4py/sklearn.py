@@ -104,7 +104,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 f"got {type(conf).__name__}"
             )
         net = dataclasses.replace(conf, seed=seed).module()
-        net.noise.generator = torch.Generator().manual_seed(seed)
+        net.set_noise(torch.Generator().manual_seed(seed))
         return net
 
     def _train(self, x: np.ndarray, y: np.ndarray) -> None:
