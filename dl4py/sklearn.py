@@ -141,7 +141,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         return torch.tensor(rows, dtype=next(self.net_.parameters()).dtype)
 
     def _output(self, x: Any) -> np.ndarray:
-        return np.asarray(self.net_.output(self._rows(x)), dtype=np.float64)
+        rows = self._rows(x)  # which needs to be fitted
+        return np.asarray(self.net_.output(rows), dtype=np.float64)
 
 
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
