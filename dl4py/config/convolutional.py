@@ -141,4 +141,5 @@ class Convolution3D(Convolving):
     def json_extra(self) -> dict[str, Any]:
         """What DL4J writes of the two-dimensional layer that this one extends there."""
         return {"cnn2dDataFormat": "NCHW"}
+
     axes: ClassVar[int] = 3

@@ -48,15 +48,17 @@ def _pieces(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
     On other devices, where nothing is gained, and where there are none: the tensors.
     """
     if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
-        return list(zip(*(t.view(-1).split(PIECE) for t in tensors), strict=True))
+        return list(zip(*(torch.split(t.view(-1), PIECE) for t in tensors), strict=True))
     return [tensors]
 
 
 def _squares(w: Tensor) -> Tensor:
     """Σw²; by norms of rows, which nothing is written for, where none is derived."""
-    if w.requires_grad or w.dim() < 2 or w.numel() < 64 * w.shape[0]:
+    derived = w.requires_grad and torch.is_grad_enabled()
+    if derived or w.dim() < 2 or w.numel() < 64 * w.shape[0]:
         return w.square().sum()
-    return w.flatten(1).norm(dim=1).square().sum()
+    by_rows: Tensor = torch.linalg.vector_norm(w.flatten(1), dim=1)
+    return by_rows.square().sum()
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class Constraint(Checked):
                 f"{tuple(w.shape)} has only axes 0 to {w.dim() - 1}"
             )
         length = max(1, PIECE * w.shape[axes[0]] // max(1, w.numel()))
-        parts = w.split(length, axes[0]) if w.is_cpu else (w,)
+        parts = torch.split(w, length, axes[0]) if w.is_cpu else (w,)
         sums = [part.square().sum(axes, keepdim=True) for part in parts]
         total = sums[0]
         for more in sums[1:]:

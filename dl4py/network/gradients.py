@@ -22,10 +22,11 @@ def norm(g: Tensor) -> Tensor:
     rows = g.dim() > 1 and g.numel() >= 64 * g.shape[0]
     if rows and g.dtype == torch.float32 and g.is_cpu:
         by_rows = torch.linalg.vector_norm(g.flatten(1), dim=1)
-        found = torch.linalg.vector_norm(by_rows, dtype=torch.float64)
+        found: Tensor = torch.linalg.vector_norm(by_rows, dtype=torch.float64)
         if 1e-15 < float(found) < 1e18:
             return found
-    return g.double().norm()
+    whole: Tensor = torch.linalg.vector_norm(g, dtype=torch.float64)
+    return whole
 
 
 def normalised(

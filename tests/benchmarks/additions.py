@@ -1,7 +1,7 @@
 """What masks, constraints, penalties and normalisation add to a training step.
 
-Ours: ``fit`` on a batch of the network with one of them. "without": the same network and
-batch without it. Each may cost a tenth of a step.
+Ours: ``fit`` on a batch of the network with one of them. "without": the same network
+and batch without it. Each may cost a tenth of a step.
 """
 
 from __future__ import annotations

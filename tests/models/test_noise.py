@@ -54,7 +54,7 @@ RECORDED = SHARED / "dl4j-test-resources" / "dl4j-integration-tests"
 @pytest.mark.parametrize("name", ["MLPMoon", "Cnn3dSynthetic", "MLPMnist"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_parameters_of_april_2020(name: str) -> None:
-    """From the configuration's seed alone, in 98 of 100 numbers to the last bit, else by 2 ulp."""
+    """From the seed alone; 98 of 100 numbers to the last bit, the others by 2 ulp."""
     path = RECORDED / name / "Model_RANDOM_INIT_UNTRAINED.zip"
     if not path.exists():
         pytest.skip("the recorded runs of April 2020 are not at hand")
