@@ -214,7 +214,7 @@ class Rules:
                 if isinstance(r, WeightDecay):
                     p.mul_(1 - r.factor(p, rates[p], self.clock))
                 else:
-                    p.grad = p.grad + r.gradient(p, self.clock)
+                    r.add(p.grad, p, self.clock, p.grad)
 
     @torch.no_grad()
     def after(self, *_: Any) -> None:
@@ -227,7 +227,7 @@ class Rules:
                 # DL4J's axes: its weight of a dense layer is [n_in, n_out]
                 array = p.t() if isinstance(module, nn.Linear) else p
                 for c in self._constraints:
-                    array.copy_(c.apply(array))
+                    c.apply_(array)
 
 
 def regularize(

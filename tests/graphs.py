@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def load(name: str) -> Case:
     return Case(name, conf, meta, arrays)
 
 
-def ask(folders: list[Path], classes: Path, program: str = "Graphs") -> str:
+def ask(folders: Sequence[str | Path], classes: Path, program: str = "Graphs") -> str:
     """Let DL4J compute each folder's case; what it said.
 
     Args:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from dl4py.config.kinds import (
     Checked,
     Data,
@@ -23,9 +26,9 @@ from dl4py.config.kinds import (
 from dl4py.registry import CONSTRAINTS, REGULARIZATIONS, SCHEDULES
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dl4py.clock import Clock
+
+PIECE = 2**16  # numbers
 
 
 class _Coefficient:
@@ -37,6 +40,25 @@ class _Coefficient:
 
     def from_json(self, value: Any) -> Any:
         return Data(SCHEDULES).from_json(value)
+
+
+def _pieces(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
+    """Flat views so short that what is made of them stays in a processor's cache.
+
+    On other devices, where nothing is gained, and where there are none: the tensors.
+    """
+    if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
+        return list(zip(*(torch.split(t.view(-1), PIECE) for t in tensors), strict=True))
+    return [tensors]
+
+
+def _squares(w: Tensor) -> Tensor:
+    """Σw²; by norms of rows, which nothing is written for, where none is derived."""
+    derived = w.requires_grad and torch.is_grad_enabled()
+    if derived or w.dim() < 2 or w.numel() < 64 * w.shape[0]:
+        return w.square().sum()
+    by_rows: Tensor = torch.linalg.vector_norm(w.flatten(1), dim=1)
+    return by_rows.square().sum()
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,10 @@ class Regularization(Checked):
         """What it adds: to the gradient before the updater, else to the update."""
         raise NotImplementedError
 
+    def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
+        """Write g + :meth:`gradient` to ``out``, which may be g."""
+        out.copy_(g + self.gradient(w, clock))
+
 
 @REGULARIZATIONS.add("l1", java="L1Regularization")
 @dataclass(frozen=True)
@@ -68,10 +94,16 @@ class L1(Regularization):
     l1: Any = field(kind=_Coefficient())
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        return clock.at(self.l1) * w.abs().sum()
+        sums = [piece.abs().sum() for (piece,) in _pieces(w)]
+        return clock.at(self.l1) * (torch.stack(sums).sum() if sums[1:] else sums[0])
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l1) * w.sign()
+
+    def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
+        c = clock.at(self.l1)
+        for o, a, b in _pieces(out, g, w):
+            torch.add(a, b.sign(), alpha=c, out=o)
 
 
 @REGULARIZATIONS.add("l2", java="L2Regularization")
@@ -88,10 +120,13 @@ class L2(Regularization):
     l2: Any = field(kind=_Coefficient())
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        return 0.5 * clock.at(self.l2) * w.square().sum()
+        return 0.5 * clock.at(self.l2) * _squares(w)
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l2) * w
+
+    def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
+        torch.add(g, w, alpha=clock.at(self.l2), out=out)
 
 
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")
@@ -120,7 +155,7 @@ class WeightDecay(Regularization):
         return clock.at(self.coeff) * (rate if self.apply_lr else 1.0)
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        return 0.5 * clock.at(self.coeff) * w.square().sum()
+        return 0.5 * clock.at(self.coeff) * _squares(w)
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.coeff) * w
@@ -165,6 +200,10 @@ class Constraint(Checked):
         """The constrained value of ``w``, an array in DL4J's shape."""
         raise NotImplementedError
 
+    def apply_(self, w: Tensor, dl4j_exact: bool = False) -> None:
+        """Constrain ``w`` in place."""
+        w.copy_(self.apply(w, dl4j_exact))
+
     def differs(self) -> str | None:
         """What ``dl4j_exact`` changes, in one line."""
         return None
@@ -177,12 +216,32 @@ class Constraint(Checked):
                 f"{type(self).__name__}(dimensions={axes}): a parameter of shape "
                 f"{tuple(w.shape)} has only axes 0 to {w.dim() - 1}"
             )
-        return w.square().sum(axes, keepdim=True).sqrt()
+        length = max(1, PIECE * w.shape[axes[0]] // max(1, w.numel()))
+        parts = torch.split(w, length, axes[0]) if w.is_cpu else (w,)
+        sums = [part.square().sum(axes, keepdim=True) for part in parts]
+        total = sums[0]
+        for more in sums[1:]:
+            total = total + more
+        return total.sqrt()
+
+
+class Scaling(Constraint):
+    """A constraint that multiplies every vector by one number."""
+
+    def scale(self, n: Tensor, dl4j_exact: bool) -> Tensor:
+        """The numbers, from the vectors' norms."""
+        raise NotImplementedError
+
+    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
+        return w * self.scale(self.norm(w), dl4j_exact)
+
+    def apply_(self, w: Tensor, dl4j_exact: bool = False) -> None:
+        w.mul_(self.scale(self.norm(w), dl4j_exact))
 
 
 @CONSTRAINTS.add("max_norm", java="MaxNormConstraint")
 @dataclass(frozen=True)
-class MaxNorm(Constraint):
+class MaxNorm(Scaling):
     """Norms of at most c: w ← w · min(‖w‖, c) / (‖w‖ + ε).
 
     DL4J applies it twice per step, which shrinks weights that are already inside the
@@ -197,9 +256,8 @@ class MaxNorm(Constraint):
 
     max_norm: float = field(1.0, Real(0.0))
 
-    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
-        n = self.norm(w)
-        return w * (n.clamp(max=self.max_norm) / (n + self.epsilon))
+    def scale(self, n: Tensor, dl4j_exact: bool) -> Tensor:
+        return n.clamp(max=self.max_norm) / (n + self.epsilon)
 
     def differs(self) -> str:
         return "MaxNorm: DL4J applies it twice a step, which shrinks weights in bounds"
@@ -207,7 +265,7 @@ class MaxNorm(Constraint):
 
 @CONSTRAINTS.add("min_max_norm", java="MinMaxNormConstraint")
 @dataclass(frozen=True)
-class MinMaxNorm(Constraint):
+class MinMaxNorm(Scaling):
     """Norms between ``min`` and ``max``, approached by ``rate``.
 
     w ← w · (rate · clip(‖w‖, min, max) + (1 - rate) · ‖w‖) / (‖w‖ + ε)
@@ -226,14 +284,13 @@ class MinMaxNorm(Constraint):
     max: float = field(1.0, Real(0.0))
     rate: float = field(1.0, Real(0.0, 1.0))
 
-    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
-        n = self.norm(w)
+    def scale(self, n: Tensor, dl4j_exact: bool) -> Tensor:
         clipped, m = n.clamp(self.min, self.max), n + self.epsilon
         if self.rate == 1:
-            return w * (clipped / m)
+            return clipped / m
         if dl4j_exact:
-            return w * (self.rate * clipped / m + (1 - self.rate) * m)
-        return w * ((self.rate * clipped + (1 - self.rate) * n) / m)
+            return self.rate * clipped / m + (1 - self.rate) * m
+        return (self.rate * clipped + (1 - self.rate) * n) / m
 
     def differs(self) -> str:
         mixed = "" if self.rate == 1 else " and mixes the ratio with the norm"
@@ -242,15 +299,14 @@ class MinMaxNorm(Constraint):
 
 @CONSTRAINTS.add("unit_norm", java="UnitNormConstraint")
 @dataclass(frozen=True)
-class UnitNorm(Constraint):
+class UnitNorm(Scaling):
     """Norms of 1: w ← w / ‖w‖; a zero weight stays zero (DL4J makes it NaN).
 
     DL4J: org.deeplearning4j.nn.conf.constraint.UnitNormConstraint
     """
 
-    def apply(self, w: Tensor, dl4j_exact: bool = False) -> Tensor:
-        n = self.norm(w)
-        return w / n.masked_fill(n == 0, 1.0)
+    def scale(self, n: Tensor, dl4j_exact: bool) -> Tensor:
+        return n.masked_fill(n == 0, 1.0).reciprocal()
 
 
 @CONSTRAINTS.add("non_negative", java="NonNegativeConstraint")

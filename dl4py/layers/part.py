@@ -267,6 +267,10 @@ class Slipped:
         gradient: Tensor = self.of.gradient(w, clock) * self.hit(w)
         return gradient
 
+    def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
+        """Write g + :meth:`gradient` to ``out``."""
+        torch.add(g, self.gradient(w, clock), out=out)
+
     def factor(self, w: Tensor, rate: float, clock: Clock) -> Any:
         """The decay of each entry."""
         return self.of.factor(w, rate, clock) * self.hit(w)

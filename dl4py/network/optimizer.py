@@ -206,6 +206,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         for track in self.tracks:
             track.grad = None
+            if self.listeners:  # who may have kept it
+                track.kept = None
 
     @property
     def trials(self) -> list[Any]:
@@ -395,7 +397,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 array = view.shaped(t)
                 for c in view.constraints:
                     for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
-                        array.copy_(c.apply(array, self.dl4j_exact))
+                        c.apply_(array, self.dl4j_exact)
 
             view.change(constrain)
 

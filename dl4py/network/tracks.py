@@ -49,6 +49,10 @@ class Track:
     pieces: list[Track] = field(default_factory=list)
     whole: Track | None = None
     left: Tensor | None = None
+    kept: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "kept": None}
 
     @property
     def tensor(self) -> Tensor:
@@ -89,19 +93,32 @@ class Track:
             )
         return same.index(True) == self.place
 
-    def penalty(self, r: Any, clock: Clock) -> Tensor:
-        """The gradient of a penalty on the view's tensor, for what is trained."""
+    def room(self, g: Tensor) -> Tensor:
+        """Kept memory for what becomes of the gradient g: pages cost more than sums."""
+        kept = self.kept
+        if kept is None or (kept.shape, kept.dtype, kept.device, kept.stride()) != (
+            g.shape,
+            g.dtype,
+            g.device,
+            g.stride(),
+        ):
+            kept = self.kept = torch.empty_like(g)
+        return kept
+
+    def penalised(self, g: Tensor, r: Any, clock: Clock) -> Tensor:
+        """g with the gradient of a penalty on the view's tensor."""
         view = self.view
         if not view.computed:
-            gradient: Tensor = r.gradient(self.tensor, clock)
-            return gradient
+            found = self.room(g)
+            r.add(g, self.tensor, clock, found)
+            return found
         with torch.enable_grad():
             w = view.tensor
         back: Tensor
         (back,) = torch.autograd.grad(
             w, self.tensor, r.gradient(w.detach(), clock), materialize_grads=True
         )
-        return back
+        return g + back
 
     @property
     def is_statistic(self) -> bool:

@@ -142,9 +142,20 @@ class NetworkMixin(_Base):
         if self.network.conf.truncated:
             return self._windows_step(batch)
         loss = self.network.objective(*unpacked(batch))
+        self._check(loss)
         penalised = not self.network.solved  # else they are in it
         self._log("train_loss", loss.detach(), batch, penalised)
         return loss
+
+    def _check(self, loss: Tensor) -> None:
+        """Refuse to step on a score that is no number, where looking waits for nothing.
+
+        On other devices :meth:`on_train_epoch_end` does. A solver's trials may be
+        anything, and early stopping judges scores by itself.
+        """
+        judged = any(hasattr(c, "judges") for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if loss.is_cpu and not self.network.optimizer.is_trial and not judged:
+            check_score(float(loss.detach()), self.network.clock.iteration)
 
     def _windows_step(self, batch: Any) -> Tensor:
         """A step for every window of truncated back-propagation; the last one's score.
@@ -175,6 +186,14 @@ class NetworkMixin(_Base):
 
     def on_train_epoch_end(self) -> None:
         self.network.end_epoch()
+        score = self.last_score
+        if score is not None and not score.is_cpu and not score.isfinite():
+            raise FloatingPointError(
+                f"the score is {float(score)} at the end of epoch "
+                f"{self.network.clock.epoch - 1}: take the parameters from a "
+                "checkpoint, look for values in the data that are not finite, lower "
+                "the learning rate or set gradient_normalization(...)"
+            )
 
     def validation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from dl4py import stopping
@@ -24,6 +25,8 @@ class StoppingMixin(_Base):
     Args:
         stopping: score, conditions and saver.
     """
+
+    judges = True  # of scores, those that are no number too
 
     def __init__(self, stopping: stopping.EarlyStopping) -> None:
         super().__init__()
@@ -50,6 +53,10 @@ class StoppingMixin(_Base):
     ) -> None:
         score = float(trainer.callback_metrics["train_loss"])
         if self.stopping.after_iteration(score, pl_module.network):
+            trainer.should_stop = True
+        elif not math.isfinite(score):
+            self.stopping.reason = "Error"
+            self.stopping.details = f"the score is {score}"
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -7,8 +7,9 @@ settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,18 @@ OPTIMIZERS = {
 RATES = {"nesterovs": 0.01, "adam": 1e-3}
 
 
-def lenet(updater: str) -> Network:
+def begun(updater: str, settings: Mapping[str, Any]) -> Any:
+    """A builder with an updater and what else is set for all layers."""
+    chain: Any = NeuralNetConfiguration.builder().seed(1)
+    chain.updater(updater, lr=RATES[updater])
+    for name, value in settings.items():
+        getattr(chain, name)(value)
+    return chain
+
+
+def lenet(updater: str, **settings: Any) -> Network:
     return (
-        NeuralNetConfiguration.builder()
-        .seed(1)
-        .updater(updater, lr=RATES[updater])
+        begun(updater, settings)
         .input_type(InputType.convolutional(28, 28, 1))
         .layer(Convolution2D(kernel_size=5, n_out=20, activation="identity"))
         .layer(Subsampling(kernel_size=2))
@@ -56,11 +64,9 @@ def lenet(updater: str) -> Network:
     )
 
 
-def mlp(updater: str) -> Network:
+def mlp(updater: str, **settings: Any) -> Network:
     return (
-        NeuralNetConfiguration.builder()
-        .seed(1)
-        .updater(updater, lr=RATES[updater])
+        begun(updater, settings)
         .activation("relu")
         .layer(Dense(n_in=784, n_out=1000))
         .layer(Dense(n_out=1000))
@@ -71,11 +77,9 @@ def mlp(updater: str) -> Network:
     )
 
 
-def lstm(updater: str) -> Network:
+def lstm(updater: str, **settings: Any) -> Network:
     return (
-        NeuralNetConfiguration.builder()
-        .seed(1)
-        .updater(updater, lr=RATES[updater])
+        begun(updater, settings)
         .input_type(InputType.recurrent(77, 50))
         .layer(LSTM(n_out=200, activation="tanh"))
         .layer(LSTM(n_out=200, activation="tanh"))
@@ -237,7 +241,7 @@ def characters(n: int) -> Tensor:
 
 
 Made = tuple[
-    Callable[[str], Network],
+    Callable[..., Network],
     Callable[[], nn.Module],
     tuple[int, ...],
     Callable[[int], Tensor],

@@ -1,7 +1,8 @@
 """Networks that DL4J puts together at random compute here what DL4J computed.
 
-Chains and graphs. ``python -m tests.models.test_random_networks [COUNT SEED ...]``
-makes 300, or as many, of each seed.
+Chains and graphs, trained for 3 steps and some for 20.
+``python -m tests.models.test_random_networks [COUNT SEED ...] [--steps N]`` makes 300,
+or as many, of each seed.
 
 Not compared: the recorded activations of what an ActivationLayer or a PReLU reads,
 since DL4J writes the layer's result over them, what others make of these, and networks
@@ -10,13 +11,16 @@ shape. DL4J skips by itself what it cannot compute (its own validation fails, a 
 is not finite).
 """
 
+import argparse
 import json
 import pathlib
+import shutil
 import sys
 import tempfile
 import zipfile
 
 import numpy as np
+import pytest
 import torch
 
 from dl4py.config import (
@@ -25,9 +29,9 @@ from dl4py.config import (
     Cropping2D,
     PReLU,
 )
+from tests import graphs
 from tests.catalogue import Case
 from tests.models.test_catalogue import MISSING, Run, configuration
-from tests.oracle import Oracle
 
 COUNT = 20
 
@@ -155,29 +159,49 @@ def folders(made):
     return sorted(p.parent for p in made.glob("*/meta.json"))
 
 
+def make(seed, count, steps, folder):
+    """Let DL4J make so many networks and train them; their folders."""
+    classes = folder / "classes"
+    classes.mkdir()
+    graphs.ask([str(seed), str(count), str(steps), folder], classes, "RandomNetworks")
+    return folders(folder)
+
+
 def test_equal_dl4j(oracle, tmp_path):
     oracle("fuzz", 777, COUNT, tmp_path)
     kinds = [compared(folder) for folder in folders(tmp_path)]
     assert kinds.count("mln") >= COUNT // 5 and kinds.count("graph") >= COUNT // 10
 
 
-def main(count, *seeds):
+@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
+@pytest.mark.usefixtures("oracle")  # which unpacks what is compiled against
+def test_equal_dl4j_after_twenty_steps(tmp_path):
+    made = make(2020, 5, 20, tmp_path)
+    assert all(case(folder).meta["fits"] == 20 for folder in made)
+    assert len(made) - [compared(folder) for folder in made].count(None) >= 3
+
+
+def main():
     """Make so many networks a seed; print which differ, and how many were compared."""
+    parser = argparse.ArgumentParser(prog="python -m tests.models.test_random_networks")
+    parser.add_argument("count", nargs="?", type=int, default=300)
+    parser.add_argument("seeds", nargs="*", type=int, default=[1])
+    parser.add_argument("--steps", type=int, default=3, help="of training, 3")
+    given = parser.parse_args()
     differ, kinds = 0, []
-    for seed in seeds:
-        with Oracle() as oracle, tempfile.TemporaryDirectory() as made:
-            oracle("fuzz", seed, count, made)
-            for folder in folders(pathlib.Path(made)):
+    for seed in given.seeds:
+        with tempfile.TemporaryDirectory() as made:
+            for folder in make(seed, given.count, given.steps, pathlib.Path(made)):
                 try:
                     kinds.append(compared(folder))
                 except AssertionError as error:
                     differ += 1
                     print(f"{seed}: {str(error).splitlines()[0]}", flush=True)
-    chains, graphs = (kinds.count(kind) for kind in ("mln", "graph"))
-    print(f"{chains} chains and {graphs} graphs equal DL4J's, {differ} differ")
+    chains, wide = (kinds.count(kind) for kind in ("mln", "graph"))
+    print(f"{chains} chains and {wide} graphs equal DL4J's, {differ} differ")
     print(f"{kinds.count(None)} could not be compared")
     return 1 if differ else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:] or (300, 1))))
+    sys.exit(main())

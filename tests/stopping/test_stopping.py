@@ -196,6 +196,29 @@ def test_time_and_invalid_scores():
         assert net.params().isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "conditions, reason",
+    [([InvalidScore()], "IterationTerminationCondition"), ([MaxEpochs(2)], "Error")],
+)
+def test_invalid_scores_under_a_trainer(conditions, reason, tmp_path):
+    x, y = batches()[0]
+    stopping = EarlyStopping(DataSetLoss([(x, y)]), conditions)
+    callback = dl4py.lightning.EarlyStopping(stopping)
+    trainer = lightning.Trainer(
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    data = DataLoader([(x, y), (x * NAN, y), (x, y)], batch_size=None)
+    trainer.fit(network().lightning(), data)
+    assert callback.result.reason == reason and trainer.global_step == 2
+
+
 def test_files_and_the_latest_network(tmp_path):
     saver = FileSaver(tmp_path)
     stopping = EarlyStopping(

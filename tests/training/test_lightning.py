@@ -467,6 +467,16 @@ def truncated(**settings):
     return chain.layer(dl4py.config.RnnOutput(n_out=3)).build()
 
 
+@pytest.mark.parametrize("algorithm", ["STOCHASTIC_GRADIENT_DESCENT", "LBFGS"])
+def test_a_score_that_is_no_number_ends_training_before_its_step(algorithm, tmp_path):
+    module = configuration(optimization_algo=algorithm).lightning(package="lightning")
+    x, y = next(iter(loader()))
+    batches = [(x, y), (x * float("nan"), y)]
+    with pytest.raises(FloatingPointError, match="score is nan at iteration 1"):
+        trainer(lightning, tmp_path).fit(module, DataLoader(batches, batch_size=None))
+    assert module.network.params().isfinite().all()
+
+
 class TestTruncatedBackPropagation:
     @pytest.mark.parametrize("name", list(PACKAGES))
     @pytest.mark.parametrize("algorithm", ["STOCHASTIC_GRADIENT_DESCENT", "LBFGS"])
