@@ -21,7 +21,9 @@ from dl4py.data.columns import several
 from dl4py.data.reading import unlabelled
 from dl4py.network import Network
 from dl4py.registry import Named, canonical, suggest
+from dl4py.training.evaluated import Judge
 
+_UNLABELLED = "no labels to compare with; name their columns with --labels"
 METRICS = {canonical(name): getattr(evaluation, name) for name in evaluation.__all__}
 
 
@@ -90,9 +92,7 @@ def evaluate(
     pieces = stream(source, how)
     for piece, x, y, x_mask, y_mask in _batches(net, pieces, "evaluate", size):
         if y is None:
-            raise ValueError(
-                f"{source}: no labels to compare with; name their columns with --labels"
-            )
+            raise ValueError(f"{source}: {_UNLABELLED}")
         if len(_several(y)) != len(outputs):
             raise ValueError(
                 f"{source}: labels: expected an array for each of the outputs "
@@ -112,6 +112,34 @@ def evaluate(
         return Found(_told(counts[outputs[0]]), [counts[outputs[0]].stats()])
     shown = [f"{name}\n{one.stats()}" for name, one in counts.items()]
     return Found({name: _told(one) for name, one in counts.items()}, shown)
+
+
+def judged(model: Path, source: Path, how: Reading, size: int) -> dict[str, Any]:
+    """What a report shows of a model of one output on labelled data."""
+    net = opened(model)
+    judge, classes = Judge(), None
+    for piece, x, y, x_mask, y_mask in _batches(
+        net, stream(source, how), "evaluate", size
+    ):
+        p = _applied(net, source, x, x_mask, y_mask)
+        if y is None:
+            raise ValueError(f"{source}: {_UNLABELLED}")
+        if isinstance(p, tuple) or isinstance(y, tuple):
+            names = ", ".join(net.plan.outputs)
+            raise ValueError(
+                f"{model}: a report shows one output, this has {names}; dl4py evaluate "
+                "takes several"
+            )
+        if p.shape != y.shape:
+            raise ValueError(f"{source}: {_unlike(net.plan.outputs[0], p, y)}")
+        judge.update(p, y, y_mask)
+        classes = piece.classes
+    found = judge.result()
+    if not found:
+        raise ValueError(f"{source}: no rows")
+    if classes and "classes" in found:
+        found["classes"] = list(classes)
+    return {**found, "of": f"{model} on {source}"}
 
 
 def _told(counts: Any) -> dict[str, Any]:

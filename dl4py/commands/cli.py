@@ -131,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, metavar="RUN", help="of a StatsCallback")
     report.add_argument("--out", type=Path, help="default: report.html in the run")
     report.add_argument("--force", action="store_true", help="replace a file")
+    report.add_argument("--model", type=Path, help="evaluate this, on --data")
+    report.add_argument("--data", type=Path, help="a file, or a folder of them")
+    report.add_argument("--batch-size", type=_positive, default=256)
+    report.later = _add_reading
 
     verify = commands.add("verify", verifying.run, "whether a model predicts this")
     verifying.arguments(verify)
@@ -166,10 +170,16 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 def _reading(given: argparse.Namespace) -> Any:
     from dl4py.commands.applying import reading
+
+    return reading(given.config, _words(given))
+
+
+def _words(given: argparse.Namespace) -> dict[str, Any]:
+    """Those of ``Reading`` that are given."""
     from dl4py.data.options import words
 
     found = {name: getattr(given, name) for name in words()}
-    return reading(given.config, {k: v for k, v in found.items() if v is not None})
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _fit(options: argparse.Namespace) -> Found:
@@ -232,7 +242,19 @@ def _diff(options: argparse.Namespace) -> Found:
 def _report(options: argparse.Namespace) -> Found:
     from dl4py.commands.report import report
 
-    written = report(options.folder, options.out, options.force)
+    model, data = options.model, options.data
+    if (model is None) != (data is None):
+        raise ValueError("--model and --data: expected both or none")
+    if model is None and (options.config or _words(options)):
+        raise ValueError("--model and --data: expected, there is no data to read")
+
+    def evaluate() -> dict[str, Any]:
+        from dl4py.commands.applying import judged
+
+        return judged(model, data, _reading(options), options.batch_size)
+
+    place = (options.folder, options.out, options.force)
+    written = report(*place, None if model is None else evaluate)
     return Found({"out": str(written)}, [str(written)])
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -119,13 +120,22 @@ def _check_loggers(trainer: Any) -> None:
         place = Path(folder).absolute()
         while not os.path.lexists(place):
             place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        if not _writable(place):
             what = "no folder to write to" if place.is_dir() else "no folder"
             raise ValueError(
                 f"{type(logger).__name__} cannot write to {folder}: {place} is {what}; "
                 "choose another with --trainer.default_root_dir, or --trainer.logger "
                 "false"
             )
+
+
+def _writable(folder: Path) -> bool:
+    """Tried, as permissions say nothing to root and of file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

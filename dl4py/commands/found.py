@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dl4py.extras import EXTRAS
 from dl4py.table import Table
 
 T = TypeVar("T")
@@ -111,6 +112,9 @@ def _line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror.lower()}"  # without its number
+    package = str(getattr(error, "name", "")).partition(".")[0]
+    if isinstance(error, ImportError) and package in EXTRAS and "pip " not in text:
+        text = f"{text}: pip install 'dl4py[{EXTRAS[package]}]'"  # another's import
     text = " ".join(text.split()) or "nothing more is known"
     kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
     return f"{kind}{text}" + ("" if not kind else " (--debug shows where)")

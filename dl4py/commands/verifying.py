@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -301,7 +302,7 @@ def _recorded(options: argparse.Namespace) -> dict[str, Array]:
 
 
 def _archive(word: str, file: Path) -> dict[str, Array]:
-    content: Any = np.load(file, allow_pickle=False)
+    content = _loaded(word, file)
     if isinstance(content, np.ndarray):
         raise ValueError(f"{word}: {file} must be an .npz with arrays by name")
     with content:
@@ -313,10 +314,19 @@ def _archive(word: str, file: Path) -> dict[str, Array]:
 
 
 def _numbers(word: str, file: Path) -> Array:
-    array: Any = np.load(file, allow_pickle=False)
+    array = _loaded(word, file)
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{word}: {file} must hold one array of real numbers (.npy)")
     return _real(array, f"{word}: {os.fspath(file)}")
+
+
+def _loaded(word: str, file: Path) -> Any:
+    try:
+        return np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{word}: {file}: expected numbers of NumPy's, an .npy or .npz file"
+        ) from error
 
 
 def _real(array: Array, place: str) -> Array:

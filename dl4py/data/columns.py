@@ -132,7 +132,8 @@ def numbers(cells: Any, place: Place) -> Array:
         except pa.ArrowInvalid:
             wrong = (i for i, c in enumerate(cells) if not _is_number(c.as_py()))
             at = next(wrong, 0)
-            raise place.refuse(at, "a number", cells[at], "" if at else _TEXT) from None
+            way_out = "" if at or not str(cells[at]) else _TEXT  # else a slip
+            raise place.refuse(at, "a number", cells[at], way_out) from None
     elif not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

@@ -110,6 +110,9 @@ class Table:
         return Place(str(self.path), self.chosen.names[column], row)
 
 
+_NOT_TEXT = "expected text in UTF-8; save it as such, or convert it with iconv -t UTF-8"
+
+
 @READERS.add("csv", "tsv", "txt", java="csv.CSVRecordReader")
 class Csv(Table):
     """Rows of text with a delimiter: ``.csv``, ``.tsv``, ``.txt``.
@@ -131,6 +134,8 @@ class Csv(Table):
                     break
         if not cells:
             raise ValueError(f"{self.path}: no rows")
+        if any("\0" in cell or "\ufffd" in cell for cell in cells):
+            raise ValueError(f"{self.path}: {_NOT_TEXT}")
         header = self.options.header
         if header is None:
             header = not any(_number(cell) for cell in cells)
@@ -174,6 +179,7 @@ class Csv(Table):
         except pa.ArrowInvalid as error:
             if not ragged:
                 told = str(error).splitlines()[0]
+                told += f": {_NOT_TEXT}" * ("UTF8" in told)
                 raise ValueError(f"{self.path}: {told}") from None
             row = ragged[0]
             raise ValueError(

@@ -14,6 +14,7 @@ import torch
 import dl4py
 from dl4py import config
 from dl4py.commands.cli import main
+from dl4py.commands.found import Found, answer
 from dl4py.io.datasets import DataSet, write_dataset
 
 Written = tuple[pathlib.Path, pathlib.Path]
@@ -111,6 +112,42 @@ def test_data_that_does_not_fit_has_a_way_out(
     data.write_text(f"a,b,kind\n{row}\n")
     line = refused(capsys, "evaluate", model, data, "--labels", "kind", *words)
     assert says in line
+
+
+@pytest.mark.parametrize("cell", ["", "1o"])
+def test_a_slip_is_no_column_of_words(
+    cell: str, tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(f"a,b\n{'' if not cell else '1'},2\n{cell},2\n")
+    with pytest.raises(
+        ValueError, match=f"column 'a': expected a number, got '{cell}'$"
+    ):
+        dl4py.data.read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("head", ["a,é", "a,b"])
+def test_other_encodings_are_told(
+    encoding: str, head: str, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(f"{head}\n1,é\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"d\.csv: .*expected text in UTF-8; save it"):
+        dl4py.data.read(path, labels=1)
+
+
+@pytest.mark.parametrize(
+    "module, extra", [("tensorboard.compat", "tensorboard"), ("PIL", "data")]
+)
+def test_what_others_import_names_its_extra(
+    module: str, extra: str, capsys: Any
+) -> None:
+    def run() -> Found:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    assert answer(run, "fit", False, False) == 2
+    assert capsys.readouterr().err.endswith(f": pip install 'dl4py[{extra}]'\n")
 
 
 def test_a_missing_file_is_named_first(tmp_path: pathlib.Path, capsys: Any) -> None:

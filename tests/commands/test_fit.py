@@ -96,6 +96,10 @@ class TestFit:
                 ["--trainer.logger", "true", "--trainer.default_root_dir", "iris.csv"],
                 "cannot write to iris.csv/lightning_logs/version_0: ",
             ),
+            (  # where permissions say that root may
+                ["--trainer.logger", "true", "--trainer.default_root_dir", "/proc/x"],
+                "cannot write to /proc/x/lightning_logs/version_0: /proc is no folder",
+            ),
         ],
     )
     def test_bad_input_is_one_line_and_writes_nothing(self, here, capsys, words, says):

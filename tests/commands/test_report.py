@@ -199,6 +199,34 @@ def test_force_replaces_the_page(page, run):
     assert not list(run.glob(".dl4py*"))
 
 
+def test_a_model_on_a_file_where_the_run_has_no_evaluation(run, capsys):
+    lines = [json.loads(line) for line in (run / FILE).read_text().splitlines()]
+    lines = [line for line in lines if line["kind"] != "evaluation"]
+    (run / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model, file = run / "m.zip", pathlib.Path(data.__file__).parent / "iris.csv"
+    net = configuration().module(dl4j_exact=True)
+    dl4py.save(net, model)
+    words = ["report", str(run), "--model", str(model), "--data", str(file)]
+    assert main(words) == 2  # no labels are named
+    assert "a column of words is named by labels" in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+    assert main([*words, "--labels", "species"]) == 0
+    text = (run / "report.html").read_text()
+    x, y = data.iris()
+    expected = dl4py.Evaluation(3)
+    expected.update(net.predict(x), y)
+    assert f"{100 * float(expected.accuracy()):.2f} %" in text
+    assert text.count("<svg class") == 15 and 'class="none"' not in text
+    assert "versicolor" in text and f"{model} on {file}" in text
+    capsys.readouterr()
+    for some, says in (
+        (words[:4], "both or none"),
+        ([*words[:2], "--skip", "1"], "no d"),
+    ):
+        assert main([*some, "--force"]) == 2
+        assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("where", ["", "none/a.html"])
 def test_a_place_for_no_page_is_one_line(where, run, capsys):
     out = run / where

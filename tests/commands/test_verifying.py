@@ -119,7 +119,7 @@ def test_bad_input(tmp_path: pathlib.Path, capsys: Any) -> None:
         assert says in capsys.readouterr().err
     for words, says in (
         (["--case", tmp_path / "a.npy"], "case: "),
-        (["--inputs", tmp_path / "b.npy"], "allow_pickle"),
+        (["--inputs", tmp_path / "b.npy"], "b.npy: expected numbers of NumPy's"),
         (["--outputs", tmp_path / "a.npy"], "inputs: expected 1 files (in), got 0"),
         ([], "inputs: expected 1 files (in), got 0; give --inputs once for each"),
     ):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dl4py.commands.output import new_file
 from dl4py.commands.report.page import page
@@ -17,6 +19,7 @@ def report(
     folder: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
+    evaluate: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write the page of a run; returns where.
 
@@ -26,6 +29,8 @@ def report(
         folder: of the run, or one above it.
         out: the page's file; default: ``report.html`` beside the run's statistics.
         force: whether a file that is there is replaced.
+        evaluate: gives what a :class:`~dl4py.training.evaluated.Judge` found, to be
+            shown instead of the run's last validation; called once all else is well.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -35,6 +40,8 @@ def report(
     run = Run.read(Path(folder))
     path = run.folder / NAME if out is None else Path(out)
     new_file(path, force)
+    if evaluate is not None:
+        run.evaluation = dict(evaluate())
     text = page(run)
     with replacing(path, "report(folder, out)") as file:
         file.write(text.encode())

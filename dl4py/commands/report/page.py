@@ -188,6 +188,8 @@ def _deviations(run: Run) -> Iterator[str]:
 
 def _evaluation(run: Run) -> Iterator[str]:
     found = run.evaluation
+    if "of" in found:
+        yield f"<p>{escape(found['of'])}</p>"
     if "confusion" in found:
         picture = matrix("Confusion matrix", found["confusion"], found["classes"])
         beside = _text(found["stats"]) + _classes(run)
