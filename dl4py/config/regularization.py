@@ -48,7 +48,8 @@ def _pieces(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
     On other devices, where nothing is gained, and where there are none: the tensors.
     """
     if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
-        return list(zip(*(torch.split(t.view(-1), PIECE) for t in tensors), strict=True))
+        flat = (torch.split(t.view(-1), PIECE) for t in tensors)
+        return list(zip(*flat, strict=True))
     return [tensors]
 
 
