@@ -15,7 +15,6 @@ EXTRAS = {
     "safetensors": "export",
     "tensorboard": "tensorboard",
     "sklearn": "sklearn",
-    "litserve": "serve",
     "uvicorn": "serve",
     "pyspark": "spark",
     "pandas": "spark",

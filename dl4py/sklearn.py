@@ -104,7 +104,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 f"got {type(conf).__name__}"
             )
         net = dataclasses.replace(conf, seed=seed).module()
-        net.noise.generator = torch.Generator().manual_seed(seed)
+        net.set_noise(torch.Generator().manual_seed(seed))
         return net
 
     def _train(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -141,7 +141,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         return torch.tensor(rows, dtype=next(self.net_.parameters()).dtype)
 
     def _output(self, x: Any) -> np.ndarray:
-        return np.asarray(self.net_.output(self._rows(x)), dtype=np.float64)
+        rows = self._rows(x)  # which needs to be fitted
+        return np.asarray(self.net_.output(rows), dtype=np.float64)
 
 
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import dl4py
-from tests import differences, importtime, kinds
+from tests import differences, importtime, kinds, migration
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -136,7 +136,7 @@ class TestReadme:
         assert commands[1].endswith("-m pytest -n 2")
         assert "<!-- the test command -->" in self.TEXT
 
-    @pytest.mark.parametrize("page", [differences, kinds])
+    @pytest.mark.parametrize("page", [differences, kinds, migration])
     def test_pages_are_current(self, page):
         run = f"run python -m {page.__name__}"
         assert page.PAGE.read_text() == page.page(), run

@@ -62,7 +62,7 @@ def test_it_trains_as_the_network_does():
     fitted.fit(ROWS, CLASSES)
     seed = int(np.random.RandomState(3).randint(2**31 - 1))
     net = dataclasses.replace(small(4, 3), seed=seed).module()
-    net.noise.generator = torch.Generator().manual_seed(seed)
+    net.set_noise(torch.Generator().manual_seed(seed))
     x, y = torch.tensor(ROWS).float(), torch.eye(3)[torch.tensor(CLASSES)]
     net.fit(list(zip(x.split(32), y.split(32), strict=True)), epochs=2)
     assert torch.equal(net.params(), fitted.net_.params())

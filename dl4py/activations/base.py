@@ -33,7 +33,8 @@ class Activation(nn.Module):
         elementwise: each output depends on its own input only.
         json: constructor argument → key in DL4J's JSON, where it is not the camelCase.
         kernel: its name in ``csrc/sums.inl``, where losses compute it themselves.
-        exact_kernel: the same in exact mode, where that is another.
+        exact_kernel: the same in exact mode, where that is another; ``None`` where a
+            class says so: losses compute it by ``forward`` then.
     """
 
     kinks: tuple[float, ...] = ()

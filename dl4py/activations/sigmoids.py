@@ -243,9 +243,16 @@ class Sigmoid(Activation):
     """
 
     kernel = "sigmoid"
+    exact_kernel = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.sigmoid(x) if ops.serves(x) else torch.sigmoid(x)
+        # torch's slope, as DL4J's, is that of the rounded value: s·(1 - s)
+        own = ops.serves(x) and not self.dl4j_exact
+        return ops.sigmoid(x) if own else torch.sigmoid(x)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str:
+        end = 37 if dtype == torch.float64 else 17
+        return f"DL4J's derivative is that of the rounded f: 0 from {end} up"
 
     def log(self, x: Tensor) -> Tensor:
         return F.logsigmoid(x)
@@ -392,9 +399,16 @@ class Tanh(Activation):
     """
 
     kernel = "tanh"
+    exact_kernel = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.tanh(x) if ops.serves(x) else torch.tanh(x)
+        # torch's slope, as DL4J's, is that of the rounded value: 1 - t²
+        own = ops.serves(x) and not self.dl4j_exact
+        return ops.tanh(x) if own else torch.tanh(x)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> str:
+        end = 20 if dtype == torch.float64 else 10
+        return f"DL4J's derivative is that of the rounded f: 0 from ±{end} on"
 
     def log_above(self, x: Tensor) -> Tensor:
         return split(

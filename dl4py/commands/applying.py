@@ -53,8 +53,9 @@ def predict(
     """Write a model's predictions for each row of ``source`` into a CSV.
 
     A row of a classifier's is the class and each class's probability; of a regression
-    the numbers. Images have their file's name before, sequences a row for every step
-    that counts. A table goes through in batches and is never whole in memory.
+    the numbers. Several outputs stand side by side, their names and a point before
+    those of the columns. Images have their file's name before, sequences a row for
+    every step that counts. A table goes through in batches, never whole in memory.
     """
     output.new_file(out, force)
     net = opened(model)
@@ -62,12 +63,12 @@ def predict(
     with output.rows(out, force) as file:
         pieces = unlabelled(source, how)
         for piece, x, _, x_mask, y_mask in _batches(net, pieces, "predict", size):
-            p = _only(_applied(net, source, x, x_mask, y_mask))
+            p = _several(_applied(net, source, x, x_mask, y_mask))
             files = piece.files if isinstance(piece, Images) else None
             if not table.count:
                 file.writerow(table.head(p, files is not None))
-            mask = x_mask if y_mask is None else y_mask
-            file.writerows(table.rows(p, mask, files))
+            masks = _several(x_mask if y_mask is None else y_mask)
+            file.writerows(table.rows(p, masks, files))
     data = {"out": str(out), "examples": table.count, "columns": table.columns}
     return Found(data, [f"{table.count:,} examples predicted: {out}"])
 
@@ -79,38 +80,80 @@ def evaluate(
 
     Args:
         metric: a class of :mod:`dl4py.evaluation`; default: an Evaluation of a softmax,
-            EvaluationBinary of sigmoids, else a RegressionEvaluation.
+            EvaluationBinary of sigmoids, else a RegressionEvaluation. Of several
+            outputs each has its own, by ``"left=ROC,right=Evaluation"``.
     """
     net = opened(model)
-    if len(net.plan.outputs) > 1:
-        raise ValueError(
-            f"{model}: has the outputs {', '.join(net.plan.outputs)}; evaluate takes "
-            "one. Use net.evaluate(data, {name: metric})"
-        )
-    counts = None
+    outputs = net.plan.outputs
+    wanted = _wanted(metric, outputs)
+    counts: dict[str, Any] = {}
     pieces = stream(source, how)
     for piece, x, y, x_mask, y_mask in _batches(net, pieces, "evaluate", size):
-        if counts is None:
-            counts = _metric(net, metric, piece)
         if y is None:
             raise ValueError(
                 f"{source}: no labels to compare with; name their columns with --labels"
             )
-        p = _only(_applied(net, source, x, x_mask, y_mask))
-        if p.shape != y.shape:
+        if len(_several(y)) != len(outputs):
             raise ValueError(
-                f"{source}: labels: the network gives {p.shape[1]} outputs, the data "
-                f"has {y.shape[1]} labels"
+                f"{source}: labels: expected an array for each of the outputs "
+                f"{', '.join(outputs)}, got {len(_several(y))}; a MultiDataSet of "
+                "DL4J's (.bin) holds several"
             )
-        counts.update(p, y, *(() if y_mask is None else (y_mask,)))
-    if counts is None:
+        counts = counts or {n: _metric(net, n, m, piece) for n, m in wanted.items()}
+        found = _several(_applied(net, source, x, x_mask, y_mask))
+        masks = _several(y_mask) or (None,) * len(outputs)
+        for name, p, one, mask in zip(outputs, found, _several(y), masks, strict=True):
+            if p.shape != one.shape:
+                raise ValueError(f"{source}: {_unlike(name, p, one)}")
+            counts[name].update(p, one, *(() if mask is None else (mask,)))
+    if not counts:
         raise ValueError(f"{source}: no rows")
-    name = type(counts).__name__
-    told = {"metric": name, "result": json.loads(counts.to_json())}
+    if len(outputs) == 1:
+        return Found(_told(counts[outputs[0]]), [counts[outputs[0]].stats()])
+    shown = [f"{name}\n{one.stats()}" for name, one in counts.items()]
+    return Found({name: _told(one) for name, one in counts.items()}, shown)
+
+
+def _told(counts: Any) -> dict[str, Any]:
+    """A metric in plain types."""
+    told = {
+        "metric": type(counts).__name__,
+        "result": json.loads(counts.to_json()),
+    }
     scores = getattr(counts, "numbers", ())
     if scores and hasattr(counts, "score_for_metric"):
         told["scores"] = {s: counts.score_for_metric(s) for s in scores}
-    return Found(told, [counts.stats()])
+    return told
+
+
+def _unlike(name: str, p: Tensor, y: Tensor) -> str:
+    """What is said of labels that do not fit an output."""
+    if p.dim() != y.dim() or p.shape[2:] != y.shape[2:]:
+        return f"labels: {name} gives {list(p.shape)}, the labels are {list(y.shape)}"
+    said = (
+        f"labels: the network gives {p.shape[1]} outputs, the data has {y.shape[1]} "
+        "labels"
+    )
+    return said + (
+        f"; for a column of class numbers or names give --classes {p.shape[1]} or "
+        "all the names, in the order of training"
+    )
+
+
+def _wanted(metric: str | None, outputs: Sequence[str]) -> dict[str, str | None]:
+    """Each output's metric by name: of ``ROC``, or ``left=ROC,right=Evaluation``."""
+    if metric is None or "=" not in metric:
+        return dict.fromkeys(outputs, metric)
+    found: dict[str, str | None] = dict.fromkeys(outputs)
+    for part in metric.split(","):
+        output, _, name = (word.strip() for word in part.partition("="))
+        if output not in found or not name:
+            raise ValueError(
+                f"--metric: expected OUTPUT=METRIC, the outputs being "
+                f"{', '.join(outputs)}; got {part!r}"
+            )
+        found[output] = name
+    return found
 
 
 def _batches(
@@ -138,15 +181,16 @@ def _applied(net: Network, source: Path, x: Any, x_mask: Any, y_mask: Any) -> An
         raise ValueError(f"{source}: {error}") from error
 
 
-def _only(found: Any) -> Tensor:
-    if isinstance(found, tuple):
-        raise ValueError(f"expected a network of one output, this has {len(found)}")
-    return found  # type: ignore[no-any-return]
+def _several(found: Any) -> tuple[Any, ...]:
+    """One or many as a tuple."""
+    if found is None:
+        return ()
+    return found if isinstance(found, tuple) else (found,)
 
 
-def _activation(net: Network) -> str:
-    """The name of what the last layer ends with."""
-    node = next(n for n in net.nodes if n.name == net.plan.outputs[0])
+def _activation(net: Network, output: str) -> str:
+    """The name of what the layer of an output ends with."""
+    node = next(n for n in net.nodes if n.name == output)
     conf = node.conf
     while getattr(conf, "activation", None) is None and hasattr(conf, "underlying"):
         conf = conf.underlying
@@ -154,10 +198,10 @@ def _activation(net: Network) -> str:
     return found.name if isinstance(found, Named) else ""
 
 
-def _metric(net: Network, name: str | None, data: Examples) -> Any:
+def _metric(net: Network, output: str, name: str | None, data: Examples) -> Any:
     if name is None:
         usual = {"softmax": "evaluation", "sigmoid": "evaluationbinary"}
-        name = usual.get(_activation(net), "regressionevaluation")
+        name = usual.get(_activation(net, output), "regressionevaluation")
     if canonical(name) not in METRICS:
         raise ValueError(
             f"--metric: unknown {name!r}: {suggest(canonical(name), METRICS)} "
@@ -171,6 +215,36 @@ def _metric(net: Network, name: str | None, data: Examples) -> Any:
     return cls()
 
 
+class _Columns:
+    """An output's part of a CSV.
+
+    Attributes:
+        names: of what is predicted.
+    """
+
+    def __init__(self, classified: bool, known: Sequence[Any], before: str) -> None:
+        self.classified, self.known, self.before = classified, known, before
+        self.names: list[str] = []
+
+    def head(self, p: Tensor) -> list[str]:
+        """The names of the columns, after a look at the first predictions."""
+        fits = len(self.known) == p.shape[1]
+        self.names = [str(x) for x in (self.known if fits else range(p.shape[1]))]
+        return [
+            f"{self.before}{name}"
+            for name in [*["class"] * self.classified, *self.names]
+        ]
+
+    def cells(self, p: Tensor) -> list[list[str]]:
+        """Of rows ``[n, columns]``."""
+        half = p.dtype in (torch.float16, torch.bfloat16)
+        texts = output.shortest((p.float() if half else p).numpy())
+        if not self.classified:
+            return [list(text) for text in texts]
+        best = p.argmax(1).tolist()
+        return [[self.names[k], *text] for k, text in zip(best, texts, strict=True)]
+
+
 class _Rows:
     """Predictions as the lines of a CSV.
 
@@ -180,37 +254,53 @@ class _Rows:
     """
 
     def __init__(self, net: Network, how: Reading) -> None:
-        self.classified = _activation(net) == "softmax"
-        self.known = how.class_names if self.classified else several(how.labels)
+        names = net.plan.outputs
+        single = len(names) == 1
+        self.outputs = []
+        for name in names:
+            classified = _activation(net, name) == "softmax"
+            known = how.class_names if classified else several(how.labels)
+            known = known if single and known else ()
+            self.outputs.append(
+                _Columns(classified, known, "" if single else f"{name}.")
+            )
         self.count = 0
         self.columns: list[str] = []
 
-    def head(self, p: Tensor, images: bool) -> list[str]:
+    def head(self, ps: Sequence[Tensor], images: bool) -> list[str]:
         """The first line, after a look at the first predictions."""
-        if p.dim() not in (2, 3):
-            raise ValueError(f"predictions {list(p.shape)} are no rows of a CSV")
-        fits = len(self.known or ()) == p.shape[1]
+        shapes = [list(p.shape) for p in ps]
+        if ps[0].dim() not in (2, 3):
+            raise ValueError(f"predictions {shapes[0]} are no rows of a CSV")
+        if len({(len(shape), *shape[2:]) for shape in shapes}) > 1:
+            raise ValueError(f"predictions {shapes} are no rows of one CSV")
+        heads = [one.head(p) for one, p in zip(self.outputs, ps, strict=True)]
         self.columns = [
-            str(x) for x in (self.known if fits else None) or range(p.shape[1])
+            name
+            for one, names in zip(self.outputs, heads, strict=True)
+            for name in names[one.classified :]
         ]
-        before = ["file"] if images else ["example", "step"] * (p.dim() == 3)
-        return [*before, *["class"] * self.classified, *self.columns]
+        before = ["file"] if images else ["example", "step"] * (ps[0].dim() == 3)
+        return [*before, *(name for names in heads for name in names)]
 
     def rows(
-        self, p: Tensor, mask: Tensor | None, files: Sequence[Path] | None
+        self,
+        ps: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        files: Sequence[Path] | None,
     ) -> Iterator[list[Any]]:
-        """A line for each example, or for each step of it that counts."""
-        steps = 1 if p.dim() == 2 else p.shape[2]
-        values = p if p.dim() == 2 else p.movedim(1, 2).reshape(-1, p.shape[1])
-        best = values.argmax(1).tolist()
-        half = values.dtype in (torch.float16, torch.bfloat16)
-        texts = output.shortest((values.float() if half else values).numpy())
-        for i, text in enumerate(texts):
+        """A line for each example, or for each step of it that any mask counts."""
+        series = ps[0].dim() == 3
+        n, steps = len(ps[0]), ps[0].shape[2] if series else 1
+        flat = [p.movedim(1, 2).reshape(-1, p.shape[1]) if series else p for p in ps]
+        cells = [one.cells(p) for one, p in zip(self.outputs, flat, strict=True)]
+        fits = [m for m in masks if m is not None and m.shape == (n, steps)]
+        counts = torch.stack(fits).any(0) if series and fits else None
+        for i, parts in enumerate(zip(*cells, strict=True)):
             at, step = divmod(i, steps)
-            if p.dim() == 3 and mask is not None and not mask[at, step]:
+            if counts is not None and not counts[at, step]:
                 continue
-            place = [self.count + at, step] if p.dim() == 3 else []
+            place = [self.count + at, step] if series else []
             named = [] if files is None else [files[self.count + at]]
-            told = [self.columns[best[i]]] if self.classified else []
-            yield [*place, *named, *told, *text]
-        self.count += len(p)
+            yield [*place, *named, *(cell for part in parts for cell in part)]
+        self.count += n

@@ -11,7 +11,6 @@ from typing import Any
 import dl4py
 from dl4py.commands import converting, serving, verifying
 from dl4py.commands.found import Found, answer
-from dl4py.data.options import words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,12 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer(lambda: options.run(options), name, as_json, options.debug)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A command's parser; what takes long to import is asked once it is this command's.
+
+    Attributes:
+        later: adds further arguments.
+    """
+
+    later: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.later is not None:
+            later, self.later = self.later, None
+            later(self)
+        return super().parse_known_args(args, namespace)
+
+
 class _Commands:
     """The parsers of the commands, all with what every command understands."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parsers = parser.add_subparsers(
-            dest="command", required=True, metavar="COMMAND"
+            dest="command", required=True, metavar="COMMAND", parser_class=_Parser
         )
 
     def add(
@@ -42,7 +57,7 @@ class _Commands:
         run: Callable[[argparse.Namespace], Found],
         what: str,
         passes_on: bool = False,
-    ) -> argparse.ArgumentParser:
+    ) -> _Parser:
         """The parser of a command.
 
         Args:
@@ -50,7 +65,7 @@ class _Commands:
             what: the line of help.
             passes_on: whether ``run`` reads arguments that are unknown here, and help.
         """
-        parser = self.parsers.add_parser(
+        parser: _Parser = self.parsers.add_parser(
             name, help=what, add_help=not passes_on, allow_abbrev=not passes_on
         )
         parser.add_argument("--json", action="store_true", help="the result as JSON")
@@ -94,9 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--force", action="store_true", help="replace what is there")
     for command in (predict, evaluate):
         command.add_argument("--batch-size", type=_positive, default=256)
-    evaluate.add_argument("--metric", help="a class of dl4py.evaluation, such as ROC")
+    evaluate.add_argument(
+        "--metric",
+        help="a class of dl4py.evaluation, such as ROC; of several outputs a=ROC,b=…",
+    )
     for command in (predict, evaluate):
-        _add_reading(command)
+        command.later = _add_reading
 
     for name in ("inspect", "summary"):
         shown = commands.add(name, _inspect, "layers, sizes and updaters of a model")
@@ -133,6 +151,8 @@ def _positive(text: str) -> int:
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     """The words of ``Reading``, each as an option."""
+    from dl4py.data.options import words  # with all of dl4py.config
+
     parser.add_argument("--config", type=Path, help="dl4py fit's: its data.read counts")
     group = parser.add_argument_group("how the data is read")
     for name, (kind, what) in words().items():
@@ -146,6 +166,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 def _reading(given: argparse.Namespace) -> Any:
     from dl4py.commands.applying import reading
+    from dl4py.data.options import words
 
     found = {name: getattr(given, name) for name in words()}
     return reading(given.config, {k: v for k, v in found.items() if v is not None})

@@ -108,7 +108,10 @@ def _warning(name: str) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     expected = (OSError, ValueError, TypeError, ImportError, argparse.ArgumentError)
-    text = " ".join(str(error).split()) or "nothing more is known"
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror.lower()}"  # without its number
+    text = " ".join(text.split()) or "nothing more is known"
     kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
     return f"{kind}{text}" + ("" if not kind else " (--debug shows where)")
 

@@ -53,8 +53,23 @@ CONCEPTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "org.deeplearning4j.nn.transferlearning.TransferLearning",
-            "dl4py.layers.Frozen",
-            "or requires_grad_(False) and Lightning's BackboneFinetuning",
+            "dl4py.transfer",
+            "freeze_until, remove, add, n_out_replace, ...; chains and graphs",
+        ),
+        (
+            "org.deeplearning4j.nn.transferlearning.FineTuneConfiguration",
+            "dl4py.transfer(net).fine_tune(...)",
+            "a builder's words: updater, l2, seed, ...",
+        ),
+        (
+            "org.deeplearning4j.nn.transferlearning.TransferLearningHelper",
+            "dl4py.TransferHelper",
+            "featurize, fit_featurized, output_from_featurized",
+        ),
+        (
+            "org.nd4j.linalg.api.rng.Random",
+            "dl4py.NativeRandom",
+            "DL4J's numbers of a seed; torch's generators without it",
         ),
         (
             "org.deeplearning4j.gradientcheck.GradientCheckUtil",
@@ -110,13 +125,78 @@ CONCEPTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "org.deeplearning4j.earlystopping.EarlyStoppingConfiguration",
-            "lightning.pytorch.callbacks.EarlyStopping",
-            "patience, min_delta; Trainer(max_epochs=..., max_time=...)",
+            "dl4py.stopping.EarlyStopping",
+            "under a Trainer the callback dl4py.lightning.EarlyStopping",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.trainer.EarlyStoppingTrainer",
+            "dl4py.stopping.EarlyStopping(...).fit",
+            "gives a dl4py.stopping.Result: EarlyStoppingResult",
         ),
         (
             "org.deeplearning4j.earlystopping.saver.LocalFileModelSaver",
-            "lightning.pytorch.callbacks.ModelCheckpoint",
-            "monitor='val_loss'",
+            "dl4py.stopping.FileSaver",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.saver.InMemoryModelSaver",
+            "dl4py.stopping.MemorySaver",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.MaxEpochsTerminationCondition",
+            "dl4py.stopping.MaxEpochs",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.BestScoreEpochTerminationCondition",
+            "dl4py.stopping.BestScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.ScoreImprovementEpochTerminationCondition",
+            "dl4py.stopping.ScoreImprovement",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.MaxTimeIterationTerminationCondition",
+            "dl4py.stopping.MaxTime",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.MaxScoreIterationTerminationCondition",
+            "dl4py.stopping.MaxScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.termination.InvalidScoreIterationTerminationCondition",
+            "dl4py.stopping.InvalidScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.scorecalc.DataSetLossCalculator",
+            "dl4py.stopping.DataSetLoss",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.scorecalc.ClassificationScoreCalculator",
+            "dl4py.stopping.ClassificationScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.scorecalc.RegressionScoreCalculator",
+            "dl4py.stopping.RegressionScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.scorecalc.ROCScoreCalculator",
+            "dl4py.stopping.ROCScore",
+            "",
+        ),
+        (
+            "org.deeplearning4j.earlystopping.scorecalc.AutoencoderScoreCalculator",
+            "dl4py.stopping.ReconstructionScore",
+            "",
         ),
         (
             "org.deeplearning4j.parallelism.ParallelWrapper",
@@ -126,7 +206,37 @@ CONCEPTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "org.deeplearning4j.parallelism.ParallelInference",
             "dl4py serve",
-            "batches requests",
+            "or dl4py.serving.serve; batches requests, over HTTP",
+        ),
+        (
+            "org.deeplearning4j.remote.JsonModelServer",
+            "dl4py serve",
+            "JSON, npy, npz and Arrow",
+        ),
+        (
+            "org.deeplearning4j.spark.parameterserver.training.SharedTrainingMaster",
+            "dl4py.spark.fit",
+            "the default: mean gradients, uncompressed",
+        ),
+        (
+            "org.deeplearning4j.spark.impl.paramavg.ParameterAveragingTrainingMaster",
+            "dl4py.spark.fit(averaging_frequency=...)",
+            "",
+        ),
+        (
+            "org.deeplearning4j.spark.impl.multilayer.SparkDl4jMultiLayer",
+            "dl4py.spark.NetworkEstimator",
+            "or dl4py.spark.fit and dl4py.spark.transform",
+        ),
+        (
+            "org.deeplearning4j.spark.impl.graph.SparkComputationGraph",
+            "dl4py.spark.NetworkEstimator",
+            "fitted it is a dl4py.spark.NetworkModel",
+        ),
+        (
+            "org.deeplearning4j.arbiter.MultiLayerSpace",
+            "dl4py.sklearn.Classifier",
+            "or Regressor, in scikit-learn's GridSearchCV and pipelines",
         ),
         (
             "org.deeplearning4j.arbiter.optimize.runner.LocalOptimizationRunner",

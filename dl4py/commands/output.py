@@ -26,7 +26,7 @@ def new_file(path: Path, force: bool) -> None:
 def rows(path: Path, force: bool) -> Iterator[Any]:
     """A CSV that grows by ``writerow`` and is there once all of it is."""
     new_file(path, force)
-    with replacing(path) as file:
+    with replacing(path, "--out") as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield csv.writer(text, lineterminator="\n")
         text.flush()

@@ -16,6 +16,10 @@ from dl4py.registry import suggest
 
 Array = np.ndarray[Any, Any]
 _WHY = "tables are read"
+_TEXT = (
+    "; a column of words is named by labels, left out by features, or made numbers "
+    "first (one-hot: pandas.get_dummies)"
+)
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,15 @@ class Place:
     column: str
     row: int  # of the first cell, as the file's user counts
 
-    def refuse(self, index: int, expected: str, came: object) -> ValueError:
+    def refuse(
+        self, index: int, expected: str, came: object, way_out: str = ""
+    ) -> ValueError:
         """The error that names cell ``index``."""
         got = printable(str(came))
         got = got if len(got) <= 60 else f"{got[:56]} ..."
         return ValueError(
             f"{self.file}: row {self.row + index}, column {self.column!r}: expected "
-            f"{expected}, got {got!r}"
+            f"{expected}, got {got!r}{way_out}"
         )
 
 
@@ -126,14 +132,14 @@ def numbers(cells: Any, place: Place) -> Array:
         except pa.ArrowInvalid:
             wrong = (i for i, c in enumerate(cells) if not _is_number(c.as_py()))
             at = next(wrong, 0)
-            raise place.refuse(at, "a number", cells[at]) from None
+            raise place.refuse(at, "a number", cells[at], "" if at else _TEXT) from None
     elif not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
         or pa.types.is_boolean(kind)
         or pa.types.is_decimal(kind)
     ):
-        raise place.refuse(0, "a number", f"{cells[0]} of type {kind}")
+        raise place.refuse(0, "a number", f"{cells[0]} of type {kind}", _TEXT)
     found: Array = np.asarray(cells.cast(pa.float64(), safe=False))
     return found
 

@@ -166,7 +166,7 @@ def convert(
     options = Options(tuple(shapes), tuple(labels), allow_difference)
     kind = kind_of(os.fspath(old))
     net = load(old, dl4j_exact=dl4j_exact)
-    with replacing(target) as file:
+    with replacing(target, "convert(old, new)") as file:
         left, about = WRITERS[ending](net, file, options)
     if kind == "ckpt":
         left.append("what the Trainer's callbacks, loops and loggers had kept")

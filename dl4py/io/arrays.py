@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from dl4py.config.codec import DL4JFormatError
+from dl4py.io.replacing import replacing
 
 _SHORT_LENGTH = ("DIRECT", "HEAP", "JAVACPP")
 _LONG_LENGTH = ("LONG_SHAPE", "MIXED_DATA_TYPES")
@@ -343,7 +344,7 @@ def write_ndarray(
         the bytes, empty if ``target`` is given.
     """
     if isinstance(target, (str, os.PathLike)):
-        with open(target, "wb") as file:
+        with replacing(target, "write_ndarray(target)") as file:
             return write_ndarray(array, file, type=type)
     if type == "BFLOAT16":
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32)

@@ -19,7 +19,9 @@ _PREFIX, _SUFFIX = ".dl4py-", ".tmp"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def replacing(
+    path: str | os.PathLike[str], what: str = "save(model, path)"
+) -> Iterator[IO[bytes]]:
     """A new file that takes the place of ``path`` at the end, if nothing fails.
 
     It grows beside ``path`` under a name of its own and is locked as long as it does;
@@ -31,11 +33,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     - A link stays one: the file that it points to is replaced. Other hard links to that
       file keep the old content.
 
+    Args:
+        path: of the file.
+        what: whose argument it is, for errors to begin with.
+
     Raises:
         FileNotFoundError: where the path's folder does not exist.
         ValueError: where the path is a folder, a device or a pipe.
     """
-    target = _target(path)
+    target = _target(path, what)
     folder = os.path.dirname(target)
     _sweep(folder)
     try:
@@ -62,25 +68,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         file.close()
 
 
-def _target(path: str | os.PathLike[str]) -> str:
+def _target(path: str | os.PathLike[str], what: str) -> str:
     """The file that ``path`` stands for, behind all links."""
     given = os.fsdecode(path)
     if os.path.basename(given) in ("", os.curdir, os.pardir):
         raise ValueError(
-            f"save(model, path): expected a file, {given!r} names a folder; give the "
-            "file's name too"
+            f"{what}: expected a file, {given!r} names a folder; give the file's name "
+            "too"
         )
     target = os.path.realpath(given)
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"save(model, path): there is no folder {folder}; make it first"
-        )
+        raise FileNotFoundError(f"{what}: there is no folder {folder}; make it first")
     if os.path.lexists(target) and not os.path.isfile(target):
-        what = "a folder" if os.path.isdir(target) else "a device or pipe; open it"
+        found = "a folder" if os.path.isdir(target) else "a device or pipe; open it"
         if os.path.islink(target):
-            what = "a link to itself; remove it"
-        raise ValueError(f"save(model, path): expected a file, {target} is {what}")
+            found = "a link to itself; remove it"
+        raise ValueError(f"{what}: expected a file, {target} is {found}")
     return target
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dl4py import config, losses
+from dl4py.config.codec import is_real
 from dl4py.layers.base import Layer
 from dl4py.layers.output import Scored
 from dl4py.layers.part import implements
@@ -67,6 +68,12 @@ class DetectedObject:
         return float(_overlaps((self, other))[0, 1])
 
 
+def _share(name: str, value: float) -> None:
+    """Refuse what is no number in [0, 1]."""
+    if not is_real(value) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
+
+
 def non_max_suppression(
     found: Sequence[DetectedObject], threshold: float, dl4j_exact: bool = False
 ) -> list[DetectedObject]:
@@ -83,8 +90,7 @@ def non_max_suppression(
 
     DL4J: org.deeplearning4j.nn.layers.objdetect.YoloUtils.nms
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: expected a number in [0, 1], got {threshold!r}")
+    _share("threshold", threshold)
     if not threshold:
         return list(found)
     overlap = _overlaps(found) > threshold
@@ -108,12 +114,18 @@ def non_max_suppression(
 
 def _overlaps(found: Sequence[DetectedObject]) -> Tensor:
     """Intersection over union of all pairs of boxes."""
+    for box in found:
+        if not isinstance(box, DetectedObject):
+            raise TypeError(
+                f"expected boxes of type DetectedObject, got {type(box).__name__}"
+            )
     corners = [(*box.top_left, *box.bottom_right) for box in found]
     low, high = torch.tensor(corners, dtype=torch.float64).view(-1, 2, 2).unbind(1)
     sides = torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)
     shared = sides.clamp(min=0).prod(2)
     area = (high - low).prod(1)
-    return shared / (area[:, None] + area - shared)
+    union = area[:, None] + area - shared
+    return torch.where(shared > 0, shared / union, 0.0)  # boxes may be empty
 
 
 @implements(config.Yolo2Output)
@@ -146,10 +158,10 @@ class Yolo2Output(Scored):
 
     def split(self, x: Tensor) -> Tensor:
         """Channels first as ``[n, boxes, 5 + classes, h, w]``."""
-        if x.dim() != 4:
+        if x.dim() != 4 or not x.is_floating_point():
             raise ValueError(
-                "Yolo2Output: expected [n, boxes·(5 + classes), h, w], got "
-                f"{list(x.shape)}"
+                "Yolo2Output: expected [n, boxes·(5 + classes), h, w] of floats, got "
+                f"{list(x.shape)}, {x.dtype}"
             )
         self.conf.classes(x.shape[1])
         count = len(self.conf.bounding_boxes)
@@ -207,6 +219,10 @@ class Yolo2Output(Scored):
     def _labels(self, labels: Tensor, z: Tensor) -> Tensor:
         """Labels, channels first, in the dtype of ``z``."""
         n, _, width, h, w = z.shape
+        if not isinstance(labels, Tensor):
+            raise TypeError(
+                f"Yolo2Output: labels must be a tensor, got {type(labels).__name__}"
+            )
         given = self.arrange(labels) if labels.dim() == 4 else labels
         if given.shape != (n, width - 1, h, w):
             raise ValueError(
@@ -220,18 +236,32 @@ class Yolo2Output(Scored):
         return given
 
     def _check_boxes(self, labels: Tensor) -> None:
-        """Refuse boxes that are none, or whose centre is in another cell."""
+        """Refuse boxes that are none, or whose centre is in another cell.
+
+        Classes count as an object's where they sum to 1, as none where all are 0.
+        """
         h, w = labels.shape[2:]
-        there = labels[:, 4:].sum(1) != 0
+        classes = labels[:, 4:]
+        total = classes.sum(1)
+        there = total != 0
+        odd = ~(classes >= 0).all(1) | ((total - 1).abs() > 1e-2) & there
         left, top, right, bottom = labels[:, :4].unbind(1)
         column = torch.arange(w, device=labels.device)
         row = torch.arange(h, device=labels.device)[:, None]
-        wrong = (right < left) | (bottom < top) | (left < 0) | (top < 0)
-        wrong = wrong | (right > w) | (bottom > h)
+        right_way = (left <= right) & (top <= bottom)  # not so of NaN either
+        wrong = ~(right_way & (left >= 0) & (top >= 0) & (right <= w) & (bottom <= h))
         moved = ((left + right) / 2).floor() != column
         moved = moved | (((top + bottom) / 2).floor() != row)
-        if not bool(((wrong | moved) & there).any()):
+        if not bool((odd | (wrong | moved) & there).any()):
             return
+        if bool(odd.any()):
+            n, y, x = odd.nonzero()[0].tolist()
+            got = [round(v, 4) for v in classes[n, :, y, x].tolist()]
+            raise ValueError(
+                "Yolo2Output: labels: expected classes >= 0 that sum to 1 where an "
+                f"object is and are 0 elsewhere, got {got} of example {n} in row {y}, "
+                f"column {x}"
+            )
         for fault, told in (
             (wrong, f"left <= right and top <= bottom in a grid {h} high, {w} wide"),
             (moved, "the object's centre in the cell that its label stands in"),
@@ -288,9 +318,12 @@ class Yolo2Output(Scored):
 
         DL4J: org.deeplearning4j.nn.layers.objdetect.YoloUtils.getPredictedObjects
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(
-                f"threshold: expected a number in [0, 1], got {threshold!r}"
+        _share("threshold", threshold)
+        _share("nms_threshold", nms_threshold)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                "output: expected the layer's activations, a tensor, got "
+                f"{type(output).__name__}"
             )
         found = []
         y = self.split(self.arrange(output.detach()))

@@ -130,10 +130,10 @@ class Loss(nn.Module):
         # a subclass may have overridden what the kernel computes
         own = vars(self._f)
         f = own.get("kernel")
-        if f is None or "summand" not in vars(type(self)):
-            return None
         if "exact_kernel" in own and self.activation.dl4j_exact:
             f = own["exact_kernel"]
+        if f is None or "summand" not in vars(type(self)):
+            return None
         found = self.summand(z.shape[1])
         if found is None or (self.dl4j_exact and per_output(m, z)):
             return None

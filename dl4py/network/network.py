@@ -8,31 +8,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import cached
 
-from dl4py.activations import gradient_of
 from dl4py.clock import Clock
 from dl4py.config import ComputationGraphConfiguration
 from dl4py.config.codec import printable
 from dl4py.config.plan import unique
-from dl4py.config.settings import SGD, NetworkConfiguration
+from dl4py.config.settings import NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
-from dl4py.layers.part import View
 from dl4py.network import drawing
 from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
 from dl4py.network.memory import Memory, TimeSteps
 from dl4py.network.optimizer import NetworkOptimizer
 from dl4py.network.pretraining import LayerWise
-from dl4py.network.scores import check_score
+from dl4py.network.scores import Scores, check_score
 from dl4py.network.walk import Node, nodes_of, walk
 from dl4py.noise import Noise, Source
-from dl4py.ops.head import head
-from dl4py.ops.sharding import gathered
 from dl4py.registry import UPDATERS, Named
 
 
-class Network(TimeSteps, LayerWise):
+class Network(TimeSteps, LayerWise, Scores):
     """A network of DL4J's layers as a ``torch.nn.Module``.
 
     ``conf.module()`` makes one, of a chain of layers or of a graph. Calling it gives
@@ -287,158 +282,6 @@ class Network(TimeSteps, LayerWise):
             for module, flag in flags:
                 vars(module)["training"] = flag
 
-    @property
-    def scored(self) -> tuple[Scored, ...]:
-        """The output layers in order, each of which must have a loss."""
-        by_name = {node.name: node for node in self.nodes}
-        found = []
-        for name in self.plan.outputs:
-            layer = by_name[name].scored
-            if layer is None:
-                kind = type(by_name[name].layer).__name__
-                raise ValueError(
-                    f"the output {name!r}, {kind}, has no loss: end the network with "
-                    "Output, RnnOutput or LossLayer to train it"
-                )
-            found.append(layer)
-        return tuple(found)
-
-    def divisor(self, layer: Scored, n: int) -> int:
-        """What an output's sum over ``n`` examples is divided by."""
-        if not layer.additive and not self.dl4j_exact:
-            return 1  # one number of the whole batch; DL4J divides it again
-        return n if self.conf.mini_batch or layer.always_divides else 1
-
-    def _scores(self, batch: Batch) -> list[tuple[Scored, Tensor, int]]:
-        """(output layer, its score summed over examples without penalties, n) each."""
-        layers = dict(zip(self.plan.outputs, self.scored, strict=True))
-        if self._counts:
-            self.clock.examples = batch.inputs[0].shape[0]
-        with self._untouched():
-            return [
-                (layers[name], flow.score, flow.n)
-                for name, flow in self._walk(batch)
-                if flow.score is not None
-            ]
-
-    def _loss(self, scores: list[tuple[Scored, Tensor, int]]) -> Tensor:
-        parts = []
-        for layer, total, n in scores:
-            part = total / self.divisor(layer, n)
-            if self.dl4j_exact and self._undivided(layer):
-                part = gradient_of(total, part)  # the value, with the sum's gradient
-            parts.append(part)
-        return sum(parts[1:], parts[0])
-
-    def loss(
-        self,
-        x: Given,
-        labels: Given,
-        features_mask: Given = None,
-        labels_mask: Given = None,
-    ) -> Tensor:
-        """The score without penalties, in the current mode, with its graph."""
-        if labels is None:
-            self._batch(x, labels, features_mask, labels_mask, scored=True)  # refuses
-        loss: Tensor = self(x, features_mask, labels_mask, labels=labels)
-        return loss
-
-    def _undivided(self, layer: Any) -> bool:
-        """Whether DL4J divides the score by the number of examples, but no gradient."""
-        return getattr(layer, "always_divides", False) and not self.conf.mini_batch
-
-    def objective(
-        self,
-        x: Given,
-        labels: Given,
-        features_mask: Given = None,
-        labels_mask: Given = None,
-    ) -> Tensor:
-        """What ``backward()`` is called on: :meth:`loss`, with a solver the score.
-
-        The optimizer adds the penalties' gradients after gradient normalisation; a
-        solver needs them in what it minimises.
-        """
-        loss = self.loss(x, labels, features_mask, labels_mask)
-        return loss + self.penalty(whole=True) if self.solved else loss
-
-    @property
-    def solved(self) -> bool:
-        """Whether a solver trains the network, other than DL4J's own."""
-        exact = self.dl4j_exact and self.conf.optimization_algo != "HESSIAN_FREE"
-        return self.conf.optimization_algo != SGD and not exact
-
-    def penalty(self, whole: bool = False) -> Tensor:
-        """What l1, l2 and weight decay add to the score.
-
-        Args:
-            whole: also what DL4J's score leaves out.
-        """
-        terms = [
-            # not w, which is in the outputs
-            gathered(head(r.score, w.view_as(w), self.clock))
-            for w, rs in self.penalised(whole or not self.dl4j_exact)
-            for r in rs
-        ]
-        first = next(self.parameters(), None)
-        zero = torch.zeros(()) if first is None else first.new_zeros(())
-        return torch.stack(terms).sum() if terms else gathered(zero)
-
-    def penalised(self, whole: bool) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
-        """(parameter, its penalties) wherever there are any; ``whole`` as above."""
-        for view in self._views:
-            found = view.penalties if whole or view.owner.scores_penalties else ()
-            if found and view.trained == "always":
-                yield view.tensor, found
-
-    def score(
-        self,
-        x: Given,
-        labels: Given,
-        features_mask: Given = None,
-        labels_mask: Given = None,
-        training: bool = False,
-    ) -> float:
-        """DL4J's score, (Σ over examples) / n plus penalties; it changes nothing.
-
-        Args:
-            training: whether noise and batch statistics are on.
-        """
-        with self._kept(), self._mode(training), torch.no_grad():
-            loss = self.loss(x, labels, features_mask, labels_mask)
-            return float(loss + self.penalty())
-
-    def gradient_and_score(
-        self,
-        x: Given,
-        labels: Given,
-        features_mask: Given = None,
-        labels_mask: Given = None,
-    ) -> tuple[Tensor, float]:
-        """DL4J's ``gradient()`` and ``score()`` of a batch, without a step.
-
-        Returns:
-            the flat gradient, **summed** over examples, before division by n,
-            normalisation and penalties, batch-norm pseudo-gradients included; and the
-            training-mode score. Flags, gradients and statistics stay as they were.
-        """
-        batch = self._batch(x, labels, features_mask, labels_mask, scored=True)
-        # cached: what is parametrized is then the tensor that was used
-        with cached(), self._kept(), self._mode(True), torch.enable_grad():
-            scores = self._scores(batch)
-            total = torch.stack([part for _, part, _ in scores]).sum()
-            tensors = [view.used for view in self._views]
-            free = [t for t in tensors if t.requires_grad]
-            grads = torch.autograd.grad(total, free, allow_unused=True) if free else ()
-            found = iter(grads)
-            parts = []
-            for view, t in zip(self._views, tensors, strict=True):
-                g = next(found) if t.requires_grad else view.pseudo_gradient
-                parts.append(view.flat(torch.zeros_like(t) if g is None else g))
-            divided = sum(part / self.divisor(layer, n) for layer, part, n in scores)
-            score = float((divided + self.penalty()).detach())
-        return torch.cat(parts) if parts else torch.zeros(0), score
-
     @contextlib.contextmanager
     def _untouched(self) -> Iterator[None]:
         """Pending statistics are what they were before, if something fails."""
@@ -461,42 +304,6 @@ class Network(TimeSteps, LayerWise):
         finally:
             for part, pending in kept:
                 part.pending = pending
-
-    def views(self) -> Iterator[View]:
-        """Every parameter and statistic in the order of DL4J's flat vector."""
-        return iter(self._views)
-
-    def params(self) -> Tensor:
-        """All parameters and statistics as one flat vector in DL4J's order, a copy.
-
-        Of what is pruned or parametrized the present value counts: what layers compute
-        with, and what ``dl4py.save`` writes.
-        """
-        parts = [view.flat(gathered(view.tensor.detach())) for view in self._views]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
-    def num_params(self) -> int:
-        """Length of :meth:`params`."""
-        return sum(view.tensor.numel() for view in self._views)
-
-    def set_params(self, values: Tensor) -> None:
-        """Write a flat vector in DL4J's order into the parameters.
-
-        Pruned places stay 0. What is parametrized must be able to follow from its value
-        (torch's ``right_inverse``).
-        """
-        expected = self.num_params()
-        if values.dim() != 1 or values.numel() != expected:
-            raise ValueError(
-                f"set_params(values): expected a vector of {expected} numbers, got "
-                f"shape {tuple(values.shape)}"
-            )
-        start = 0
-        with torch.no_grad():
-            for view in self._views:
-                count = view.tensor.numel()
-                view.fill(values[start : start + count])
-                start += count
 
     def configure_optimizer(self) -> NetworkOptimizer:
         """A new optimizer for this network, as its configuration says."""

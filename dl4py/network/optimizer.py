@@ -469,6 +469,13 @@ class NetworkOptimizer(torch.optim.Optimizer):
 
     def go_on_from(self, other: NetworkOptimizer) -> None:
         """Take over rates, and the state of every tensor that is still there."""
+
+        def place_of(t: Track) -> tuple[Any, ...]:
+            return t.view.node, t.view.name, t.place, t.count
+
+        left = {place_of(track): track.left for track in other.tracks}
+        for track in self.tracks:
+            track.left = left.get(place_of(track))
         before = {group["name"]: i for i, group in enumerate(other.param_groups)}
         for place, group in enumerate(self.param_groups):
             old = before.get(group["name"])
@@ -491,7 +498,10 @@ class NetworkOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the counters and the state of foreign optimizers."""
+        """As torch's, with the counters and the state of foreign optimizers.
+
+        In exact mode also what DL4J goes on from behind frozen layers.
+        """
 
         def completed(state: dict[str, Any]) -> dict[str, Any]:
             for group in state["param_groups"]:
@@ -501,7 +511,8 @@ class NetworkOptimizer(torch.optim.Optimizer):
             state = {**state, "clock": counters, "inner": inner}
             if self.solution is not None:
                 state["solver"] = self.solution.state_dict()
-            return state
+            left = {t.name: t.left for t in self.tracks if t.left is not None}
+            return {**state, "left": left} if left else state
 
         return states.save(self, super().state_dict, completed)
 
@@ -516,6 +527,10 @@ class NetworkOptimizer(torch.optim.Optimizer):
             for rule, saved in zip(self.rules, whole["inner"], strict=True):
                 if rule.inner is not None:
                     rule.inner.load_state_dict(saved)
+            left = whole.get("left", {})
+            for track in self.tracks:
+                found = left.get(track.name)
+                track.left = None if found is None else found.to(track.tensor).clone()
             self.clock.iteration = int(whole["clock"]["iteration"])
             self.clock.epoch = int(whole["clock"]["epoch"])
             self.preview()
@@ -530,7 +545,7 @@ class NetworkOptimizer(torch.optim.Optimizer):
         """What of ``state_dict`` torch loads, completed if it is old, or one error."""
         rest = dict(state_dict)
         counters, inner = rest.pop("clock", None), rest.pop("inner", None)
-        solver = rest.pop("solver", None)
+        solver, left = rest.pop("solver", None), rest.pop("left", {})
         if counters is None or inner is None or len(inner) != len(self.rules):
             raise ValueError(
                 "state_dict: expected one that a NetworkOptimizer of the same network "
@@ -541,6 +556,13 @@ class NetworkOptimizer(torch.optim.Optimizer):
                 "state_dict: expected one that was saved with optimization_algo "
                 f"{self.conf.optimization_algo}"
             )
+        shapes = {t.name: tuple(t.tensor.shape) for t in self.tracks}
+        for name, t in left.items():
+            if shapes.get(name) != tuple(t.shape):
+                raise ValueError(
+                    f"state_dict: left[{name!r}] has shape {tuple(t.shape)}, its "
+                    f"parameter {shapes.get(name)}: it was saved for another model"
+                )
         saved = rest["param_groups"]
         states.refuse_others(saved, [rule.name for rule in self.rules])
         kept = (*BASE, states.MARK)

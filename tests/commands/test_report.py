@@ -199,6 +199,14 @@ def test_force_replaces_the_page(page, run):
     assert not list(run.glob(".dl4py*"))
 
 
+@pytest.mark.parametrize("where", ["", "none/a.html"])
+def test_a_place_for_no_page_is_one_line(where, run, capsys):
+    out = run / where
+    assert main(["report", str(run), "--out", str(out), "--force"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"dl4py report: {out}: ") and error.count("\n") == 1
+
+
 def test_names_are_escaped_and_gaps_are_gaps():
     curve = charts.Line("<b>&", [0, 1, 2, 3], [1.0, None, 3.0, 4.0])
     text = charts.lines("<i>", [curve], "x", "y")

@@ -52,15 +52,14 @@ def recorded(name: str, device: str) -> dict[str, float]:
 
     x, y = tensor("in_0"), tensor("labels_0")
     masks = tensor("fmask_0"), tensor("lmask_0")
-    seeded = case.meta["seed"] is not None
     found: dict[str, float] = {}
-    if "out_0" in arrays and not reason(name, "out", seeded):
+    if "out_0" in arrays and not reason(name, "out"):
         found["out"] = off_by(net.output(x, *masks), arrays["out_0"])
-    if "gradient" in arrays and not reason(name, "gradient", seeded):
+    if "gradient" in arrays and not reason(name, "gradient"):
         gradient, score = net.gradient_and_score(x, y, *masks)
         found["gradient"] = off_by(gradient, arrays["gradient"])
         found["score"] = off_by(torch.tensor([score]), arrays["score"])
-    if case.meta["trains"] and not reason(name, "steps", seeded):
+    if case.meta["trains"] and not reason(name, "steps"):
         for k in range(1, case.meta["fits"] + 1):
             batch = (x, y, *masks)
             net.fit([batch]) if case.meta["epochs"] else net.fit(*batch)

@@ -331,7 +331,7 @@ def as_old(net, forget):
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(out, "w") as new:
         content = json.loads(old.read("configuration.json"))
         for conf in content["confs"] if forget else ():
-            for key in ("rnnDataFormat", "timeDistributedFormat"):
+            for key in ("rnnDataFormat", "timeDistributedFormat", "cnn2dDataFormat"):
                 conf["layer"].pop(key, None)
         new.writestr("configuration.json", json.dumps(content))
         new.writestr("coefficients.bin", row(back(net.params())))

@@ -170,6 +170,9 @@ def wrong(row, column, *box):
         (wrong(2, 3, 3.0, 2.2, 4.5, 2.9), "in a grid 3 high, 4 wide"),
         (wrong(0, 0, 0.8, 0.1, 0.2, 0.5), "left <= right and top <= bottom"),
         (wrong(0, 0, 1.1, 0.1, 1.8, 0.5), "stands in.*in row 0, column 0; they are in"),
+        (wrong(0, 0, torch.nan, 0.1, 0.8, 0.5), "left <= right"),
+        (2 * labelled(), "classes >= 0 that sum to 1 where an object is"),
+        (labelled().where(labelled() == 0, torch.nan), "classes >= 0 .* got .*nan"),
     ],
 )
 def test_bad_labels(labels, message):
@@ -185,8 +188,17 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"labels_mask must be \[3\], \[3, 1\] or"):
         layer()(X, labels=labelled(), labels_mask=torch.ones(3, 4))
     for name in ("threshold", "nms_threshold"):
-        with pytest.raises(ValueError, match=r"threshold: expected a number in \[0, 1"):
-            layer().predicted_objects(layer()(X), **{name: 1.5})
+        for value in (1.5, "0.5", None):
+            with pytest.raises(ValueError, match=rf"^{name}: expected a number in \[0"):
+                layer().predicted_objects(layer()(X), **{name: value})
+    with pytest.raises(ValueError, match=r"of floats, got .*torch.int64"):
+        layer()(X.long())
+    with pytest.raises(TypeError, match=r"labels must be a tensor, got list"):
+        layer()(X, labels=[0])
+    with pytest.raises(TypeError, match=r"output: expected .*, got ndarray"):
+        layer().predicted_objects(layer()(X).numpy())
+    with pytest.raises(TypeError, match=r"boxes of type DetectedObject, got int"):
+        non_max_suppression([3], 0.5)
     chain = NeuralNetConfiguration.builder()
     chain.input_type(InputType.convolutional(3, 4, 14, "NHWC"))
     with pytest.raises(ValueError, match="format: the layer before gives NHWC"):

@@ -6,8 +6,9 @@ or as many, of each seed.
 
 Not compared: the recorded activations of what an ActivationLayer or a PReLU reads,
 since DL4J writes the layer's result over them, what others make of these, and networks
-that begin with one. DL4J skips by itself what it cannot compute (its own validation
-fails, a number is not finite).
+that begin with one; the steps after a Wasserstein loss under a mask of the labels'
+shape. DL4J skips by itself what it cannot compute (its own validation fails, a number
+is not finite).
 """
 
 import argparse
@@ -114,10 +115,22 @@ class Kept(Run):
         self.kept[key] = np.asarray(ours, dtype=float)
 
 
+def relabelled(run):
+    """Whether the recorded fits had other labels than the ones that are recorded.
+
+    DL4J's Wasserstein loss multiplies the caller's labels themselves by a mask of their
+    shape, and what records the errors of the input gives it that of the features.
+    """
+    *_, last = run.net.layers.values()
+    lossy = getattr(getattr(last.conf, "loss", None), "name", None) == "wasserstein"
+    masks = [a for key, a in run.arrays.items() if key.startswith("fmask_")]
+    return lossy and any(m.shape == run.arrays["labels_0"].shape for m in masks)
+
+
 def trained(run):
     """Gradient, score and the recorded fits."""
     run.gradient()
-    if run.case.meta["trains"]:
+    if run.case.meta["trains"] and not relabelled(run):
         run.steps()
 
 

@@ -163,6 +163,31 @@ def test_what_stands_behind_a_frozen_layer():
         assert any("behind a frozen" in line for line in net.differs())
 
 
+def test_runs_go_on_behind_a_frozen_layer(tmp_path):
+    chain = NeuralNetConfiguration.builder().seed(1).l2(0.1).updater("adam", lr=0.1)
+    chain.layer(Dense(n_in=3, n_out=4)).layer(Dense(n_in=4, n_out=4))
+    chain.layer(Frozen(underlying=Dense(n_in=4, n_out=4))).layer(Output(n_out=2))
+    conf = chain.build()
+    x, y = torch.randn(5, 3), torch.eye(2)[torch.arange(5) % 2]
+    net, other = (conf.module(dl4j_exact=True) for _ in range(2))
+    net.fit(x, y)
+    torch.save(net.optimizer.state_dict(), tmp_path / "state.pt")
+    other.set_params(net.params())
+    other.optimizer.load_state_dict(torch.load(tmp_path / "state.pt"))
+    for _ in range(2):
+        assert torch.equal(net.params(), other.params())
+        for n in (net, other):
+            n.fit(x, y)
+    net.renew_optimizer()  # which keeps what there was
+    again = other.optimizer.state_dict()
+    assert again["left"].keys() == {f"layer{i}/{p}" for i in (0, 1) for p in "Wb"}
+    again["left"]["layer0/W"] = torch.zeros(4, 4)
+    before = other.updater_state()
+    with pytest.raises(ValueError, match=r"left\['layer0/W'\] has shape \(4, 4\)"):
+        other.optimizer.load_state_dict(again)
+    assert torch.equal(other.updater_state(), before)
+
+
 @pytest.mark.parametrize("rule", ["None", "RenormalizeL2PerLayer"])
 def test_java_behind_a_frozen_layer(rule, oracle, tmp_path):
     """Penalties, updater, statistics of the batch, and what is still itself."""

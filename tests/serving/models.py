@@ -38,7 +38,7 @@ def towers():
     return graph.set_outputs("one", "two").build().module(dl4j_exact=True)
 
 
-def heavy(width=3000):
+def heavy(width=4500):
     """A network whose forward reads so many weights that it takes milliseconds."""
     chain = NeuralNetConfiguration.builder().seed(3)
     chain.layer(Dense(n_in=FEATURES, n_out=width, activation="relu"))

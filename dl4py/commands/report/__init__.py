@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dl4py.commands.output import new_file
 from dl4py.commands.report.page import page
 from dl4py.commands.report.run import Run
 from dl4py.io.replacing import replacing
@@ -33,11 +34,8 @@ def report(
     """
     run = Run.read(Path(folder))
     path = run.folder / NAME if out is None else Path(out)
-    if path.exists() and not force:
-        raise FileExistsError(f"{path} exists; --force replaces it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent}; make it first")
+    new_file(path, force)
     text = page(run)
-    with replacing(path) as file:
+    with replacing(path, "report(folder, out)") as file:
         file.write(text.encode())
     return path
