@@ -43,7 +43,7 @@ NOT_COMPARED = {
         ),
     ),
     "fmask_cnn_subsampling_globalpool_max": (
-        {"all"},
+        {"out", "layers", "gradient", "steps"},
         "a mask [n, 1, h, 1] before a stride of 2: DL4J pools past the mask's end",
     ),
     "lmask_ff_per_output_MCXENT": (
