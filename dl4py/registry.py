@@ -91,10 +91,14 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
         self._java: dict[str, Entry[T]] = {}
         self._near: dict[str, str] = {}
+        self._filled = not home
 
     def _fill(self) -> None:
-        if self.home:  # import_module waits for another thread's, not for this one's
-            importlib.import_module(f"dl4py.{self.home}")
+        if self._filled:
+            return
+        # import_module waits for another thread's import, not for this one's
+        module = importlib.import_module(f"dl4py.{self.home}")
+        self._filled = not getattr(module.__spec__, "_initializing", False)
 
     def add(
         self,

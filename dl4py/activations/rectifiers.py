@@ -318,6 +318,11 @@ class RReLU(Activation):
             return ops.rrelu(x, self.noise.seed(x), self.l, self.u)
         return ops.leakyrelu(x, mean)
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        if self.dl4j_exact or self.training:
+            return None
+        return "leakyrelu", ((self.l + self.u) / 2,)
+
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return "DL4J tests with max(x, (l + u)/2), and its gradient is 1 everywhere"
 

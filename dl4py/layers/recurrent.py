@@ -97,8 +97,23 @@ class Recurrent(Layer):
     ) -> tuple[Tensor, State]:
         """All steps of a series ``[time, n, size]``."""
         z = self.inputs(x, weights)
-        found = self.fused(z, mask, state, weights)
+        half = z.itemsize < 4 and not self.dl4j_exact
+        found = (self.widened if half else self.fused)(z, mask, state, weights)
         return self.loop(z, mask, state, weights) if found is None else found
+
+    def widened(
+        self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
+    ) -> tuple[Tensor, State] | None:
+        """:meth:`fused` of half types: in float32, rounded at the end.
+
+        DL4J rounds the state at each step, as the loop does in exact mode.
+        """
+        wide = {name: w.float() for name, w in weights.items()}
+        found = self.fused(z.float(), mask, tuple(s.float() for s in state), wide)
+        if found is None:
+            return None
+        y, state = found
+        return y.to(z.dtype), tuple(s.to(z.dtype) for s in state)
 
     def fused(
         self, z: Tensor, mask: Tensor | None, state: State, weights: Weights

@@ -10,8 +10,10 @@ import pytest
 
 import dl4py
 from dl4py.commands.cli import main
+from dl4py.commands.inspection import origin
 from tests.formats.test_convert import saved
 from tests.formats.test_load import assert_same, fitted
+from tests.resources import MLP, data
 
 
 @pytest.fixture
@@ -36,6 +38,15 @@ def test_it_says_what_it_did(old: pathlib.Path, capsys: Any) -> None:
     assert run(old, old.with_name("new.py"), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["written"] == "py" and len(found["left_out"]) == 2
+
+
+def test_a_file_of_an_old_release_becomes_todays(tmp_path: pathlib.Path) -> None:
+    old, new = tmp_path / "old.zip", tmp_path / "new.zip"
+    old.write_bytes(data(MLP).getvalue())
+    assert run(old, new) == 0
+    before, after = origin(old)["releases"], origin(new)["releases"]
+    assert before == "0.8.0" and after.endswith("M2.1")
+    assert main(["diff", str(old), str(new)]) == 0
 
 
 def test_bad_input(old: pathlib.Path, capsys: Any) -> None:

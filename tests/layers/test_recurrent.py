@@ -1,5 +1,7 @@
 """What recurrent layers, attention and layers on series do beside their formulas."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from dl4py.config import (
     RnnOutput,
     SelfAttention,
 )
+from dl4py.ops import library
 from tests.models.test_catalogue import Run, configuration
 from tests.references.recurrent import simple_rnn
 
@@ -163,6 +166,48 @@ def test_indices_come_as_integers():
     y = net.output(x, mask)
     assert torch.equal(y, net.output(x.double().unsqueeze(1), mask))
     assert (net.feed_forward(x, mask)[0][1, :, 2:] == 0).all()
+
+
+@pytest.mark.skipif(not library.compiled("cpu"), reason="no compiled kernels")
+class TestOneKernel:
+    """No loop over time, though it would give the same."""
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("kind", [layers.SimpleRnn, layers.GravesLSTM])
+    def test_half_types(self, kind, dtype, monkeypatch):
+        torch.manual_seed(1)
+        layer = kind(4, 6, activation="softsign")
+        for p in layer.parameters():
+            torch.nn.init.uniform_(p, -0.5, 0.5)
+        layer.to(dtype)
+        x, mask = torch.randn(3, 4, 9).to(dtype), torch.rand(3, 9) > 0.3
+
+        def results(layer, x):
+            y, state = layer(x, mask)
+            y.float().square().sum().backward()
+            found = y, *state, *(p.grad for p in layer.parameters())
+            return [t.detach() for t in found]
+
+        expected = results(copy.deepcopy(layer).double(), x.double())
+        monkeypatch.setattr(layer, "loop", None)
+        rounding = 16 * torch.finfo(dtype).eps
+        for ours, true in zip(results(layer, x), expected, strict=True):
+            assert ours.dtype == dtype
+            scale = float(true.abs().max())
+            torch.testing.assert_close(
+                ours.double(), true, rtol=0, atol=rounding * scale
+            )
+
+    def test_leaks_of_a_random_slope(self, monkeypatch):
+        layer = layers.SimpleRnn(4, 6, activation="rrelu").eval()
+        for p in layer.parameters():
+            torch.nn.init.uniform_(p, -0.5, 0.5)
+        x = torch.randn(3, 4, 9)
+        with monkeypatch.context() as patch:
+            patch.setattr(layer, "fused", lambda *_: None)
+            expected, _ = layer(x)
+        monkeypatch.setattr(layer, "loop", None)
+        torch.testing.assert_close(layer(x)[0], expected)
 
 
 class TestBadInput:
