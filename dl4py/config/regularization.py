@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from dl4py.config.kinds import (
     Checked,
     Data,
@@ -26,6 +23,8 @@ from dl4py.config.kinds import (
 from dl4py.registry import CONSTRAINTS, REGULARIZATIONS, SCHEDULES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dl4py.clock import Clock
 
 PIECE = 2**16  # numbers
@@ -42,23 +41,20 @@ class _Coefficient:
         return Data(SCHEDULES).from_json(value)
 
 
-def _pieces(*tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
+def _pieces(*tensors: Any) -> Sequence[tuple[Any, ...]]:
     """Flat views so short that what is made of them stays in a processor's cache.
 
     On other devices, where nothing is gained, and where there are none: the tensors.
     """
     if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
-        return list(zip(*(torch.split(t.view(-1), PIECE) for t in tensors), strict=True))
+        return list(zip(*(t.view(-1).split(PIECE) for t in tensors), strict=True))
     return [tensors]
 
 
-def _squares(w: Tensor) -> Tensor:
-    """Σw²; by norms of rows, which nothing is written for, where none is derived."""
-    derived = w.requires_grad and torch.is_grad_enabled()
-    if derived or w.dim() < 2 or w.numel() < 64 * w.shape[0]:
-        return w.square().sum()
-    by_rows: Tensor = torch.linalg.vector_norm(w.flatten(1), dim=1)
-    return by_rows.square().sum()
+def _squares(w: Tensor) -> Any:
+    """Σw²."""
+    first, *rest = (piece.square().sum() for (piece,) in _pieces(w))
+    return sum(rest, first)
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,9 @@ class L1(Regularization):
     l1: Any = field(kind=_Coefficient())
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        sums = [piece.abs().sum() for (piece,) in _pieces(w)]
-        return clock.at(self.l1) * (torch.stack(sums).sum() if sums[1:] else sums[0])
+        first, *rest = (piece.abs().sum() for (piece,) in _pieces(w))
+        total: Tensor = clock.at(self.l1) * sum(rest, first)
+        return total
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l1) * w.sign()
@@ -103,7 +100,7 @@ class L1(Regularization):
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         c = clock.at(self.l1)
         for o, a, b in _pieces(out, g, w):
-            torch.add(a, b.sign(), alpha=c, out=o)
+            o.copy_(a).add_(b.sign(), alpha=c)
 
 
 @REGULARIZATIONS.add("l2", java="L2Regularization")
@@ -120,13 +117,16 @@ class L2(Regularization):
     l2: Any = field(kind=_Coefficient())
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        return 0.5 * clock.at(self.l2) * _squares(w)
+        total: Tensor = 0.5 * clock.at(self.l2) * _squares(w)
+        return total
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l2) * w
 
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
-        torch.add(g, w, alpha=clock.at(self.l2), out=out)
+        c = clock.at(self.l2)
+        for o, a, b in _pieces(out, g, w):
+            o.copy_(a).add_(b, alpha=c)
 
 
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")
@@ -155,7 +155,8 @@ class WeightDecay(Regularization):
         return clock.at(self.coeff) * (rate if self.apply_lr else 1.0)
 
     def score(self, w: Tensor, clock: Clock) -> Tensor:
-        return 0.5 * clock.at(self.coeff) * _squares(w)
+        total: Tensor = 0.5 * clock.at(self.coeff) * _squares(w)
+        return total
 
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.coeff) * w
@@ -217,11 +218,10 @@ class Constraint(Checked):
                 f"{tuple(w.shape)} has only axes 0 to {w.dim() - 1}"
             )
         length = max(1, PIECE * w.shape[axes[0]] // max(1, w.numel()))
-        parts = torch.split(w, length, axes[0]) if w.is_cpu else (w,)
+        whole: Any = w
+        parts = whole.split(length, axes[0]) if w.is_cpu else (w,)
         sums = [part.square().sum(axes, keepdim=True) for part in parts]
-        total = sums[0]
-        for more in sums[1:]:
-            total = total + more
+        total: Tensor = sum(sums[1:], sums[0])
         return total.sqrt()
 
 

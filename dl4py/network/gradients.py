@@ -20,7 +20,7 @@ def norm(g: Tensor) -> Tensor:
     where nothing waits for the look at what would have left its range.
     """
     rows = g.dim() > 1 and g.numel() >= 64 * g.shape[0]
-    if rows and g.dtype == torch.float32 and g.is_cpu:
+    if rows and g.dtype == torch.float32 and g.is_cpu and type(g) is Tensor:
         by_rows = torch.linalg.vector_norm(g.flatten(1), dim=1)
         found: Tensor = torch.linalg.vector_norm(by_rows, dtype=torch.float64)
         if 1e-15 < float(found) < 1e18:
@@ -40,7 +40,7 @@ def normalised(
     RenormalizeL2PerLayer: g / ‖layer‖; RenormalizeL2PerParamType: g / ‖g‖;
     ClipElementWiseAbsoluteValue: clip(g, -θ, θ); ClipL2PerLayer: g·θ/‖layer‖ where
     ‖layer‖ > θ; ClipL2PerParamType: g·θ/‖g‖ where ‖g‖ > θ. A norm of 0 counts as 1e-5.
-    The result is written to ``rooms`` where they are given.
+    What changes is written to ``rooms`` where they are given.
 
     >>> normalised([torch.tensor([3.0, 4.0])], "ClipL2PerLayer", 1.0)
     [tensor([0.6000, 0.8000])]
@@ -52,7 +52,11 @@ def normalised(
     norms = torch.stack([norm(g) for g in grads])
     if mode.endswith("PerLayer"):
         norms = norms.norm().expand(len(grads))
-    if mode.startswith("Renormalize"):
+    renorm = mode.startswith("Renormalize")
+    if not renorm and type(norms) is Tensor and norms.is_cpu:
+        if not bool((norms > threshold).any()):  # nothing waits for this look either
+            return list(grads)
+    if renorm:
         scales = norms.masked_fill(norms == 0, SMALL).reciprocal()
     else:
         scales = torch.where(norms > threshold, threshold / norms, 1.0)

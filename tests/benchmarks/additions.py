@@ -20,7 +20,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "constraints": {"constrain_weights": MaxNorm(2.0)},
     "l1": {"l1": 1e-5},
     "l2": {"l2": 1e-4},
-    "normalisation": {"gradient_normalization": "ClipL2PerLayer"},
+    "clipping": {"gradient_normalization": "ClipL2PerLayer"},
+    "norms of 1": {"gradient_normalization": "RenormalizeL2PerLayer"},
 }
 
 

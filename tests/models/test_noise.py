@@ -11,12 +11,16 @@ from __future__ import annotations
 import functools
 import json
 import lzma
+import shutil
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dl4py import NativeRandom, NeuralNetConfiguration, restore
+from dl4py import NativeRandom, NeuralNetConfiguration, config, restore
+from tests import graphs
 from tests.golden import HERE, SHARED
 
 
@@ -63,3 +67,30 @@ def test_parameters_of_april_2020(name: str) -> None:
     ours = conf.module(noise=NativeRandom(conf.seed, bits=32)).params()
     torch.testing.assert_close(ours, theirs, rtol=2.4e-7, atol=1e-10)
     assert (ours == theirs).double().mean() > 0.975  # its C library was another one
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
+@pytest.mark.usefixtures("oracle")  # which unpacks what is compiled against
+def test_a_run_from_its_seed_alone(tmp_path: Path) -> None:
+    """``init`` and three epochs with dropout: DL4J's parameters at both ends."""
+    chain = NeuralNetConfiguration.builder().seed(77).data_type("double")
+    chain.updater("adam", lr=0.05).activation("tanh").weight_init("xavier")
+    chain.layer(config.Dense(n_in=4, n_out=8))
+    chain.layer(config.Dense(n_out=8, dropout=0.7))
+    chain.layer(config.Dense(n_out=8, weight_noise=config.DropConnect(0.8)))
+    conf = chain.layer(config.Output(n_out=3, dropout=0.9)).build()
+    x = torch.randn(12, 4, dtype=torch.float64, generator=torch.manual_seed(3))
+    y = torch.eye(3, dtype=torch.float64)[torch.arange(12) % 3]
+    (tmp_path / "conf.json").write_text(conf.to_json())
+    for name, t in (("in", x), ("labels", y)):
+        np.save(tmp_path / f"{name}.npy", t.numpy())
+    graphs.ask([tmp_path, "4", "3"], tmp_path, "Seeded")
+    first, last = (
+        torch.from_numpy(np.load(tmp_path / f"{name}.npy")).view(-1)
+        for name in ("first", "last")
+    )
+    net = conf.module(dl4j_exact=True, noise=NativeRandom(conf.seed))
+    assert torch.equal(net.params(), first)
+    net.fit(list(zip(x.split(4), y.split(4), strict=True)), epochs=3)
+    torch.testing.assert_close(net.params(), last, rtol=1e-9, atol=1e-10)
+    assert (last - first).abs().max() > 0.1

@@ -500,7 +500,10 @@ class TestTruncatedBackPropagation:
     def test_resumes_in_the_middle_of_an_epoch(self, tmp_path):
         keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=6, save_top_k=-1)
         whole, again = (
-            truncated(seed=s).lightning(package="lightning") for s in (5, 99)
+            truncated(seed=s, dropout=0.8)
+            .module(noise=dl4py.NativeRandom(s))
+            .lightning(package="lightning")
+            for s in (5, 99)
         )
         options = {"enable_checkpointing": True, "callbacks": [keep]}
         trainer(lightning, tmp_path, **options).fit(whole, Resumed(series()))
