@@ -49,7 +49,9 @@ def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Ne
     return Network(config=conf, dl4j_exact=bool(dl4j_exact))
 
 
-def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
+def run(
+    arguments: Sequence[str], out: Path, force: bool, ckpt_path: str | None = None
+) -> Found:
     """Train, and write the network as a model zip.
 
     Args:
@@ -57,6 +59,8 @@ def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
             ``--trainer.…``.
         out: the zip; nothing is written where training fails.
         force: whether a file that is there may be replaced.
+        ckpt_path: a checkpoint to go on from; ``"last"``: the newest one below the
+            trainer's ``default_root_dir`` or where its callbacks keep theirs.
     """
     need("jsonargparse", "dl4py fit reads its configuration")
     from lightning.pytorch.cli import LightningCLI
@@ -81,9 +85,29 @@ def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
             warnings.simplefilter("ignore")
             dl4py.save(cli.model, io.BytesIO())  # what cannot be written, now
         _check_loggers(cli.trainer)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        path = _checkpoint(cli.trainer, ckpt_path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
         dl4py.save(cli.model, out)
     return _told(cli, out)
+
+
+def _checkpoint(trainer: Any, given: str | None) -> str | None:
+    """The file to go on from; Lightning's own "last" sees no earlier run's folder."""
+    if given is None:
+        return None
+    if given != "last":
+        if not Path(given).is_file():
+            raise FileNotFoundError(f"--ckpt-path {given}: there is no such file")
+        return given
+    kept = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
+    folders = {Path(folder or trainer.default_root_dir) for folder in kept}
+    found = [file for folder in folders for file in folder.rglob("*.ckpt")]
+    if not found:
+        raise FileNotFoundError(
+            f"--ckpt-path last: there is no checkpoint below "
+            f"{', '.join(map(str, sorted(folders))) or trainer.default_root_dir}"
+        )
+    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
 
 
 def _told(cli: Any, out: Path) -> Found:
