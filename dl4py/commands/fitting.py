@@ -6,11 +6,15 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
 import dl4py
 from dl4py.commands import models
@@ -18,6 +22,7 @@ from dl4py.commands.found import Found
 from dl4py.commands.output import new_file
 from dl4py.config import NeuralNetConfiguration
 from dl4py.extras import need
+from dl4py.io.replacing import replacing
 from dl4py.lightning import DataModule, Network
 from dl4py.table import Table
 
@@ -29,6 +34,29 @@ _KNOWN = (  # of Lightning's warnings, what nobody can act upon
     ".*exists and is not empty",
     "LightningCLI's args parameter is intended",
 )
+
+
+_PEER = re.compile(r"closed by peer|reset by peer|remote process|Broken pipe", re.I)
+
+
+class _InOneStep(TorchCheckpointIO):
+    """Checkpoints that take an older one's place in one step, or leave it as it is.
+
+    Lightning's own grow in the folder for temporary files, and are copied where that
+    is on another disk: a full disk then leaves half a file in the place of a whole one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        with replacing(path) as file:
+            file.write(whole.getbuffer())
 
 
 def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Network:
@@ -86,7 +114,18 @@ def run(
             dl4py.save(cli.model, io.BytesIO())  # what cannot be written, now
         _check_loggers(cli.trainer)
         path = _checkpoint(cli.trainer, ckpt_path)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
+        if type(cli.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            cli.trainer.strategy.checkpoint_io = _InOneStep()
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
+        except RuntimeError as error:
+            if cli.trainer.world_size == 1 or not _PEER.search(str(error)):
+                raise
+            raise RuntimeError(
+                f"one of the {cli.trainer.world_size} processes of this run ended before "
+                "training did; its own last lines say why, and --ckpt-path last goes on "
+                "from the last checkpoint"
+            ) from error
         dl4py.save(cli.model, out)
     return _told(cli, out)
 

@@ -186,7 +186,9 @@ def _start(net: Network, checkpoint: str | None) -> Network:
 def _reason(error: BaseException) -> str:
     """The line of a long report that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
+    named = [
+        line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)
+    ]
     return (named or lines or [type(error).__name__])[-1 if named else 0][:300]
 
 
