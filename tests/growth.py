@@ -10,6 +10,7 @@ network; the one between them is predicted. One and two processes take turns, so
 other work on the machine meets both alike, and the least of all turns counts.
 """
 
+import math
 import socket
 import statistics
 import tempfile
@@ -91,7 +92,38 @@ def line(xs, ys):
     return slope, ys[0] - slope * xs[0]
 
 
+GPUS = (8, 64, 256, 1024)
+NODE, HOP = 8, 5e-6  # GPUs of a node; seconds a message waits
+INSIDE, BETWEEN = 300e9, 40e9  # bytes a second of one GPU, in a node and out of it
+RATE = 100e12  # operations a second that a GPU attains in training
+MODELS = {  # parameters, and operations of an example forward and backward
+    "LeNet": (431_080, 14e6),
+    "ResNet50": (25_600_000, 24.6e9),
+    "VGG16": (138_000_000, 93e9),
+}
+
+
+def ring(size, gpus):
+    """Seconds of a ring all-reduce of float32 gradients; its slowest link counts."""
+    speed = INSIDE if gpus <= NODE else BETWEEN
+    return 2 * (gpus - 1) / gpus * 4 * size / speed + 2 * (gpus - 1) * HOP
+
+
+def page():
+    """The table of SCALING.md."""
+    print("| | GPUs | MB a GPU sends in a step | ring, ms | batch a GPU |")
+    print("|---|---|---|---|---|")
+    for name, (size, work) in MODELS.items():
+        for gpus in GPUS:
+            seconds = ring(size, gpus)
+            batch = math.ceil(9 * seconds * RATE / work)
+            count = 2 * (gpus - 1) / gpus * 4 * size / 1e6
+            row = f"{name} | {gpus:,} | {count:.1f} | {1e3 * seconds:.2f} | {batch:,}"
+            print(f"| {row} |")
+
+
 def main():
+    page()
     with tempfile.TemporaryDirectory() as folder:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -122,9 +122,9 @@ def run(
             if cli.trainer.world_size == 1 or not _PEER.search(str(error)):
                 raise
             raise RuntimeError(
-                f"one of the {cli.trainer.world_size} processes of this run ended before "
-                "training did; its own last lines say why, and --ckpt-path last goes on "
-                "from the last checkpoint"
+                f"one of the {cli.trainer.world_size} processes of this run ended "
+                "before training did; its own last lines say why, and --ckpt-path last "
+                "goes on from the last checkpoint"
             ) from error
         dl4py.save(cli.model, out)
     return _told(cli, out)

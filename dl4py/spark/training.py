@@ -21,6 +21,9 @@ from dl4py.spark.executors import check_executors, same_python
 from dl4py.spark.shards import Shards
 
 
+_EMPTY = ("ChildFailedError", "TorchDistributor", "PythonException", "Command [")
+
+
 def fit(
     network: Network | NetworkConfiguration,
     dataframe: Any,
@@ -184,12 +187,16 @@ def _start(net: Network, checkpoint: str | None) -> Network:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of a long report that says what went wrong."""
+    """The line of Spark's long report that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [
-        line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)
+        line
+        for line in lines
+        if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)
+        and not any(word in line for word in _EMPTY)
     ]
-    return (named or lines or [type(error).__name__])[-1 if named else 0][:300]
+    lost = [line for line in lines if "ExecutorLostFailure" in line]
+    return (lost or named or lines or [type(error).__name__])[0][:300]
 
 
 def averaged(
