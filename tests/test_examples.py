@@ -146,3 +146,24 @@ def test_optuna_search(example):
     found = search.main(["--epochs", "6", "--trials", "10"])
     assert found["score"] < 0.5 and found["pruned"] > 0
     assert {"lr", "updater", "layers", "width0"} <= set(found["choices"])
+
+
+def test_serve_and_query(run):
+    pytest.importorskip("uvicorn")
+    with pytest.warns(UserWarning, match="DL4J will differ"):
+        found = run("serve_and_query", epochs=5)
+    np.testing.assert_allclose(found["served"], found["here"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # PySpark's and Lightning's own
+def test_spark_wine(run, monkeypatch):
+    pytest.importorskip("pyspark")
+    from pyspark.sql import SparkSession
+
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES[0].parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        assert run("spark_wine", epochs=10) > 0.9
+    finally:
+        SparkSession.getActiveSession().stop()

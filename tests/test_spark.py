@@ -1,8 +1,14 @@
-"""Training and scoring on Spark with two tasks of one machine."""
+"""Training and scoring on Spark with two tasks of one machine.
+
+Starting processes through Spark is what takes time here: one test does so, the others
+start them directly or not at all.
+"""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +16,7 @@ import torch
 
 pytest.importorskip("pyspark")
 
+import dl4py
 from dl4py import NeuralNetConfiguration, data
 from dl4py.config import BatchNormalization, Dense, Output
 from dl4py.normalizers import Standardize
@@ -21,29 +28,30 @@ def spark():
 
     with pytest.MonkeyPatch.context() as patch:
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        for name, value in (
-            ("PYSPARK_PYTHON", sys.executable),
-            ("PYTHONPATH", root),
-            ("OMP_NUM_THREADS", "1"),
-        ):
-            patch.setenv(name, value)
+        patch.delenv("PYSPARK_PYTHON", raising=False)
+        patch.setenv("PYTHONPATH", root)
+        patch.setenv("OMP_NUM_THREADS", "1")
         builder = SparkSession.builder.master("local[2]").appName("dl4py")
         for key, value in (
             ("spark.ui.enabled", "false"),
             ("spark.driver.host", "127.0.0.1"),
             ("spark.sql.shuffle.partitions", "2"),
+            ("spark.default.parallelism", "2"),
         ):
             builder = builder.config(key, value)
         session = builder.getOrCreate()
+        session.sparkContext.pythonExec = sys.executable
         session.sparkContext.setLogLevel("ERROR")
         yield session
         session.stop()
 
 
-def network():
+def network(*between):
     chain = NeuralNetConfiguration.builder().seed(1).data_type("double")
     chain.updater("adam", lr=0.05).layer(Dense(n_in=4, n_out=6, activation="tanh"))
-    return chain.layer(BatchNormalization()).layer(Output(n_out=3)).build().module()
+    for layer in between or [BatchNormalization()]:
+        chain = chain.layer(layer)
+    return chain.layer(Output(n_out=3)).build().module()
 
 
 def frame(spark, x, y):
@@ -54,74 +62,40 @@ def frame(spark, x, y):
 
 
 @pytest.mark.filterwarnings("ignore")  # PySpark's and Lightning's own
-def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path, monkeypatch):
+def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path):
     from pyspark.ml import Pipeline, PipelineModel
     from pyspark.ml.feature import VectorAssembler
 
     from dl4py import spark as ours
-    from dl4py.spark import training
-    from dl4py.spark.shards import Shards
 
     x, y = data.iris()
-    x, numbers = x.double(), y.argmax(1)
-    table = frame(spark, x.tolist(), numbers.tolist())
-    names = ["a", "b", "c", "d"]
+    x, names = x.double(), ["a", "b", "c", "d"]
+    table = frame(spark, x.tolist(), y.argmax(1).tolist())
+    spark.sparkContext.pythonExec = "no-such-python"  # fit and transform see to it
 
     with pytest.raises(ValueError, match="there is no column 'e'; the DataFrame has a"):
         ours.fit(network(), table, features=["a", "e"])
     with pytest.raises(TypeError, match="got z string"):
         ours.transform(network(), table.selectExpr("'1' as z"), features="z")
+    other = NeuralNetConfiguration.builder().layer(Output(n_in=4, n_out=3)).build()
+    dl4py.save(other.module(), tmp_path / "other.zip", allow_difference=True)
+    with pytest.raises(ValueError, match="checkpoint=.*: it holds another network"):
+        ours.fit(
+            network(), table, features=names, checkpoint=str(tmp_path / "other.zip")
+        )
 
     # gradients: two processes with 75 rows are one with 150
-    net = NeuralNetConfiguration.builder().seed(1).data_type("double")
-    net.updater("adam", lr=0.05).layer(Dense(n_in=4, n_out=6, activation="tanh"))
-    net = net.layer(Output(n_out=3)).build().module()
-    before = net.params()
-    found = ours.fit(net, table, features=names, batch_size=75, epochs=3)
-    assert torch.equal(net.params(), before)
-    net.fit([(x, y.double())], epochs=3)
-    torch.testing.assert_close(found.params(), net.params(), rtol=0, atol=1e-11)
-
-    # parameter averaging, as a stage; the files are kept to be looked at
-    monkeypatch.setattr(training.shutil, "rmtree", lambda *_, **__: None)
-    net = network()
+    net = network(Dense(n_out=5, activation="tanh"))
     net.normalizer = Standardize().fit(x)
-    estimator = ours.NetworkEstimator(
-        net,
-        features="vector",
-        batch_size=20,
-        averaging_frequency=3,
-        epochs=2,
-        folder=str(tmp_path),
-    )
+    before = net.params()
+    estimator = ours.NetworkEstimator(net, features="vector", batch_size=75, epochs=3)
     assembler = VectorAssembler(inputCols=names, outputCol="vector")
     model = Pipeline(stages=[assembler, estimator]).fit(table)
     found = model.stages[1].network
-    nets = [network(), network()]
-    (folder,) = tmp_path.iterdir()
-    shards = [
-        list(Shards(str(folder), 20, rank, 2, torch.float64, 3)) for rank in range(2)
-    ]
-    assert [len(a) for a, _ in shards[0]] == [20, 20, 20, 15]
-    rows = torch.cat([a for shard in shards for a, _ in shard])
-    assert torch.equal(rows.sort(0)[0], x.sort(0)[0])
-    for _ in range(2):
-        for i in range(4):
-            for each, shard in zip(nets, shards, strict=True):
-                each.fit(*shard[i])
-            if i in (2, 3):
-                means = [
-                    torch.stack([getattr(n, word)() for n in nets]).mean(0)
-                    for word in ("params", "updater_state")
-                ]
-                for each in nets:
-                    each.set_params(means[0])
-                    set_state(each, means[1])
-    torch.testing.assert_close(found.params(), nets[0].params(), rtol=0, atol=1e-11)
-    torch.testing.assert_close(
-        found.updater_state(), nets[0].updater_state(), rtol=0, atol=1e-11
-    )
-    assert (found.clock.iteration, found.clock.epoch) == (8, 2)
+    assert torch.equal(net.params(), before)
+    net.fit([(x, y.double())], epochs=3)
+    torch.testing.assert_close(found.params(), net.params(), rtol=0, atol=1e-11)
+    assert (found.clock.iteration, found.clock.epoch) == (3, 3)
 
     # scoring, saved and loaded
     model.write().overwrite().save(str(tmp_path / "saved"))
@@ -133,11 +107,96 @@ def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path, monkeypatch):
         np.testing.assert_allclose([r[4] for r in rows], expected, rtol=0, atol=1e-12)
 
 
+BATCH, EVERY, EPOCHS = 20, 3, 2
+
+
+def rank(number, folder, ports):
+    """What a process does: a whole run, and one that ends early and goes on."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(number),
+        GROUP_RANK=str(number),
+        LOCAL_RANK="0",
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        TORCHELASTIC_RUN_ID="a",
+    )
+    from dl4py.spark.training import _rank
+
+    found = {}
+    for every in (EVERY, 0):
+        place = f"{folder}/{every}.zip"
+        for name, goal, file in (
+            ("whole", EPOCHS, None),
+            ("half", EPOCHS - 1, place),
+            ("on", EPOCHS, place),
+        ):
+            os.environ["MASTER_PORT"] = str(ports.pop())
+            while name == "on" and not os.path.exists(place):
+                time.sleep(0.01)  # rank 0 may not have written it yet
+            net = _rank(network(), f"{folder}/rows", BATCH, goal, 3, every, file)
+            now = (net.clock.iteration, net.clock.epoch)
+            found[every, name] = net.params(), net.updater_state(), now
+    torch.save(found, f"{folder}/{number}.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_averages_and_goes_on_from_a_checkpoint(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    from dl4py.spark.shards import Shards
+
+    x, y = data.iris()
+    (tmp_path / "rows").mkdir()
+    for i, part in enumerate(torch.arange(150).split(60)):
+        columns = {"x": x[part].double().tolist(), "y": y[part].argmax(1).tolist()}
+        columns["y"] = [[label] for label in columns["y"]]
+        table = pyarrow.table(columns)
+        pyarrow.parquet.write_table(table, tmp_path / "rows" / f"{i}.parquet")
+    shards = [
+        list(Shards(str(tmp_path / "rows"), BATCH, number, 2, torch.float64, 3))
+        for number in range(2)
+    ]
+    assert [len(a) for a, _ in shards[0]] == [20, 20, 20, 15]
+    assert torch.equal(torch.cat([a for s in shards for a, _ in s]), x.double())
+
+    sockets = [socket.socket() for _ in range(6)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    torch.multiprocessing.spawn(rank, (str(tmp_path), ports), nprocs=2)
+
+    nets = [network(), network()]
+    for _ in range(EPOCHS):
+        for i in range(4):
+            for each, shard in zip(nets, shards, strict=True):
+                each.fit(*shard[i])
+            if i in (2, 3):
+                means = [
+                    torch.stack([getattr(n, word)() for n in nets]).mean(0)
+                    for word in ("params", "updater_state")
+                ]
+                for each in nets:
+                    each.set_params(means[0])
+                    set_state(each, means[1])
+    expected = nets[0].params(), nets[0].updater_state(), (8, 2)
+    found = torch.load(tmp_path / "0.pt")
+    torch.testing.assert_close(found[EVERY, "whole"], expected, rtol=0, atol=1e-11)
+    for every in (EVERY, 0):
+        assert found[every, "half"][2] == (4, 1)
+        torch.testing.assert_close(
+            found[every, "on"], found[every, "whole"], rtol=0, atol=1e-15
+        )
+
+
 def test_an_executor_without_the_package_is_told_of():
     """The question goes there by value: it is answered where dl4py is not."""
     from pyspark import cloudpickle
 
-    from dl4py.spark.training import _check_executors
+    from dl4py.spark.executors import check_executors
 
     class Context:
         sparkContext = property(lambda self: self)
@@ -164,7 +223,7 @@ def test_an_executor_without_the_package_is_told_of():
     with pytest.raises(
         RuntimeError, match="no dl4py in the Python of .*PYSPARK_PYTHON"
     ):
-        _check_executors(Context(), 2)
+        check_executors(Context(), 2)
 
 
 def set_state(net, flat):

@@ -99,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the model zip to write (default: %(default)s)",
     )
     fit.add_argument("--force", action="store_true", help="replace what is there")
+    fit.add_argument(
+        "--ckpt-path",
+        metavar="FILE",
+        help="a checkpoint to go on from; last: the newest of the run's folder",
+    )
 
     predict = commands.add("predict", _predict, "a model's outputs for a file of data")
     evaluate = commands.add("evaluate", _evaluate, "DL4J's table of a model on data")
@@ -185,7 +190,7 @@ def _words(given: argparse.Namespace) -> dict[str, Any]:
 def _fit(options: argparse.Namespace) -> Found:
     from dl4py.commands.fitting import run  # Lightning takes seconds to import
 
-    return run(options.rest, options.out, options.force)
+    return run(options.rest, options.out, options.force, options.ckpt_path)
 
 
 def _predict(options: argparse.Namespace) -> Found:

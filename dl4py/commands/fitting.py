@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -13,12 +14,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
 import dl4py
 from dl4py.commands import models
 from dl4py.commands.found import Found
 from dl4py.commands.output import new_file
 from dl4py.config import NeuralNetConfiguration
 from dl4py.extras import need
+from dl4py.io.replacing import replacing
 from dl4py.lightning import DataModule, Network
 from dl4py.table import Table
 
@@ -30,6 +35,29 @@ _KNOWN = (  # of Lightning's warnings, what nobody can act upon
     ".*exists and is not empty",
     "LightningCLI's args parameter is intended",
 )
+
+
+_PEER = re.compile(r"closed by peer|reset by peer|remote process|Broken pipe", re.I)
+
+
+class _InOneStep(TorchCheckpointIO):
+    """Checkpoints that take an older one's place in one step, or leave it as it is.
+
+    Lightning's own grow in the folder for temporary files, and are copied where that
+    is on another disk: a full disk then leaves half a file in the place of a whole one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        with replacing(path) as file:
+            file.write(whole.getbuffer())
 
 
 def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Network:
@@ -50,7 +78,9 @@ def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Ne
     return Network(config=conf, dl4j_exact=bool(dl4j_exact))
 
 
-def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
+def run(
+    arguments: Sequence[str], out: Path, force: bool, ckpt_path: str | None = None
+) -> Found:
     """Train, and write the network as a model zip.
 
     Args:
@@ -58,6 +88,8 @@ def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
             ``--trainer.…``.
         out: the zip; nothing is written where training fails.
         force: whether a file that is there may be replaced.
+        ckpt_path: a checkpoint to go on from; ``"last"``: the newest one below the
+            trainer's ``default_root_dir`` or where its callbacks keep theirs.
     """
     need("jsonargparse", "dl4py fit reads its configuration")
     from lightning.pytorch.cli import LightningCLI
@@ -82,9 +114,40 @@ def run(arguments: Sequence[str], out: Path, force: bool) -> Found:
             warnings.simplefilter("ignore")
             dl4py.save(cli.model, io.BytesIO())  # what cannot be written, now
         _check_loggers(cli.trainer)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        path = _checkpoint(cli.trainer, ckpt_path)
+        if type(cli.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            cli.trainer.strategy.checkpoint_io = _InOneStep()
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
+        except RuntimeError as error:
+            if cli.trainer.world_size == 1 or not _PEER.search(str(error)):
+                raise
+            raise RuntimeError(
+                f"one of the {cli.trainer.world_size} processes of this run ended "
+                "before training did; its own last lines say why, and --ckpt-path last "
+                "goes on from the last checkpoint"
+            ) from error
         dl4py.save(cli.model, out)
     return _told(cli, out)
+
+
+def _checkpoint(trainer: Any, given: str | None) -> str | None:
+    """The file to go on from; Lightning's own "last" sees no earlier run's folder."""
+    if given is None:
+        return None
+    if given != "last":
+        if not Path(given).is_file():
+            raise FileNotFoundError(f"--ckpt-path {given}: there is no such file")
+        return given
+    kept = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
+    folders = {Path(folder or trainer.default_root_dir) for folder in kept}
+    found = [file for folder in folders for file in folder.rglob("*.ckpt")]
+    if not found:
+        raise FileNotFoundError(
+            f"--ckpt-path last: there is no checkpoint below "
+            f"{', '.join(map(str, sorted(folders))) or trainer.default_root_dir}"
+        )
+    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
 
 
 def _told(cli: Any, out: Path) -> Found:

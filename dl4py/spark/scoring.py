@@ -11,6 +11,7 @@ import torch
 from dl4py.extras import need
 from dl4py.network import Network
 from dl4py.spark.columns import Names, array
+from dl4py.spark.executors import same_python
 
 
 def transform(
@@ -42,6 +43,7 @@ def transform(
             f"{', '.join(model.plan.inputs)} and {', '.join(model.plan.outputs)}"
         )
     column = array(dataframe, "transform(features=...)", features)
+    same_python(dataframe.sparkSession)
     sent = dataframe.sparkSession.sparkContext.broadcast(model)
 
     def predicted(parts: Any) -> Iterator[Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import socket
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,8 +15,13 @@ import torch.distributed as dist
 
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.network import Network
+from dl4py.serializer import restore, save
 from dl4py.spark.columns import Names, array
+from dl4py.spark.executors import check_executors, same_python
 from dl4py.spark.shards import Shards
+
+
+_EMPTY = ("ChildFailedError", "TorchDistributor", "PythonException", "Command [")
 
 
 def fit(
@@ -31,6 +35,7 @@ def fit(
     processes: int = 2,
     averaging_frequency: int | None = None,
     folder: str | None = None,
+    checkpoint: str | None = None,
 ) -> Network:
     """Fit a network on a Spark DataFrame.
 
@@ -58,12 +63,17 @@ def fit(
         averaging_frequency: batches between two averages; ``None``: gradients.
         folder: where the files go meanwhile; the driver and all executors share it.
             Default: a temporary one, which is enough for ``local[n]``.
+        checkpoint: a zip, shared too, that holds the network after each epoch. Where it
+            is there at the start, an earlier run ended early: this one goes on from it,
+            as does Spark when it starts a stage again whose executor died. It is gone
+            when all epochs are done.
 
     Returns:
         a network as it is after training, with its updater's state and counters.
 
     Raises:
-        ValueError, TypeError: where a column is missing or has other content.
+        ValueError, TypeError: where a column is missing or has other content, or the
+            checkpoint is of another network.
         RuntimeError: where an executor lacks dl4py, or a process failed.
 
     DL4J: org.deeplearning4j.spark.impl.paramavg.ParameterAveragingTrainingMaster,
@@ -91,7 +101,10 @@ def fit(
     single = [labels] if isinstance(labels, str) else list(labels)
     kinds = dict(dataframe.dtypes)
     numbers = len(single) == 1 and not kinds[single[0]].startswith(("array", "vector"))
-    _check_executors(dataframe.sparkSession, processes)
+    goal = net.clock.epoch + epochs
+    _start(net, checkpoint)  # what does not fit is told of here
+    same_python(dataframe.sparkSession)
+    check_executors(dataframe.sparkSession, processes)
     with _folder(folder) as place:
         rows = dataframe.select(x.alias("x"), y.alias("y"))
         rows.repartition(processes).write.mode("overwrite").parquet(place)
@@ -99,30 +112,91 @@ def fit(
 
         run = TorchDistributor(processes, local_mode=False, use_gpu=False).run
         classes = width if numbers and width > 1 else 0
-        found = run(
-            _rank, net, place, batch_size, epochs, classes, averaging_frequency or 0
-        )
+        every = averaging_frequency or 0
+        given = (net, place, batch_size, goal, classes, every, checkpoint)
+        try:
+            found = run(_rank, *given)
+        except Exception as error:  # Py4J's, PySpark's
+            kept = checkpoint and os.path.exists(checkpoint)
+            raise RuntimeError(
+                f"fit(...): one of {processes} processes ended before the last epoch "
+                f"({_reason(error)}); "
+                + (
+                    f"call it again to go on from {checkpoint}"
+                    if kept
+                    else "with checkpoint=FILE it could go on from its last epoch"
+                )
+            ) from error
     if not isinstance(found, Network):
         raise RuntimeError("fit(...): the processes ended without a network")
+    if checkpoint:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(checkpoint)
     return found
 
 
 def _rank(
-    net: Network, folder: str, batch: int, epochs: int, classes: int, every: int
+    net: Network,
+    folder: str,
+    batch: int,
+    goal: int,
+    classes: int,
+    every: int,
+    checkpoint: str | None = None,
 ) -> Network:
-    """What each process does; that of rank 0 is taken."""
+    """What each process does until the epoch ``goal``; that of rank 0 is taken."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    net = _start(net, checkpoint)  # all have read it before one writes: epochs need all
     first = next(net.parameters(), torch.zeros(0))
     rows = Shards(folder, batch, rank, world, first.dtype, classes)
+    epochs = goal - net.clock.epoch
+
+    def keep() -> None:
+        if checkpoint and rank == 0:
+            save(net, checkpoint, allow_difference=True)  # in one step
+
+    if not epochs:
+        return net
     if every:
         dist.init_process_group("gloo")
         try:
-            averaged(net, rows, epochs, every)
+            averaged(net, rows, epochs, every, keep)
         finally:
             dist.destroy_process_group()
     else:
-        _reduced(net, rows, epochs, world)
+        _reduced(net, rows, epochs, world, keep)
     return net
+
+
+def _start(net: Network, checkpoint: str | None) -> Network:
+    """The network of a checkpoint, where there is one that belongs to ``net``."""
+    if not checkpoint or not os.path.exists(checkpoint):
+        return net
+    found = restore(checkpoint, dl4j_exact=net.dl4j_exact)
+    counts = ("iterationCount", "epochCount")
+    ours, theirs = (
+        re.sub(rf'"({"|".join(counts)})"\s*:\s*\d+', "", each.conf.to_json())
+        for each in (net, found)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"fit(checkpoint={checkpoint!r}): it holds another network; remove it to "
+            "start anew, or give another file"
+        )
+    return found.train()
+
+
+def _reason(error: BaseException) -> str:
+    """The line of Spark's long report that says what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [
+        line
+        for line in lines
+        if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)
+        and not any(word in line for word in _EMPTY)
+    ]
+    lost = [line for line in lines if "ExecutorLostFailure" in line]
+    return (lost or named or lines or [type(error).__name__])[0][:300]
 
 
 def averaged(
@@ -130,6 +204,7 @@ def averaged(
     rows: Iterable[tuple[torch.Tensor, torch.Tensor]],
     epochs: int,
     every: int,
+    keep: Callable[[], None] = lambda: None,
 ) -> None:
     """DL4J's parameter averaging, as one of the ranks of the default group."""
     for _ in range(epochs):
@@ -142,6 +217,7 @@ def averaged(
         if i % every:
             average(net)
         net.end_epoch()
+        keep()
 
 
 def average(net: Network) -> None:
@@ -154,10 +230,17 @@ def average(net: Network) -> None:
         tensor /= dist.get_world_size()
 
 
-def _reduced(net: Network, rows: Shards, epochs: int, world: int) -> None:
+def _reduced(
+    net: Network, rows: Shards, epochs: int, world: int, keep: Callable[[], None]
+) -> None:
     import lightning
+    from lightning.pytorch.callbacks import Checkpoint
     from lightning.pytorch.strategies import DDPStrategy
     from torch.utils.data import DataLoader
+
+    class Keep(Checkpoint):  # which comes after the network's own end of an epoch
+        def on_train_epoch_end(self, *_: Any) -> None:
+            keep()
 
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -166,7 +249,7 @@ def _reduced(net: Network, rows: Shards, epochs: int, world: int) -> None:
         strategy=DDPStrategy(process_group_backend="gloo"),
         max_epochs=epochs,
         logger=False,
-        enable_checkpointing=False,
+        callbacks=[Keep()],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -182,21 +265,3 @@ def _folder(given: str | None) -> Iterator[str]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _check_executors(spark: Any, processes: int) -> None:
-    """Refuse executors without dl4py, which would say so less clearly later."""
-
-    def without(_: int) -> str:  # goes to the executors by value
-        import importlib.util
-
-        there = all(importlib.util.find_spec(n) for n in ("dl4py", "torch", "pyarrow"))
-        return "" if there else f"{socket.gethostname()} ({sys.executable})"
-
-    tasks = spark.sparkContext.parallelize(range(processes), processes)
-    lacking = sorted(set(filter(None, tasks.map(without).collect())))
-    if lacking:
-        raise RuntimeError(
-            f"fit(...): no dl4py in the Python of {', '.join(lacking)}: pip install "
-            "'dl4py[spark]' there, or set PYSPARK_PYTHON to a Python that has it"
-        )
