@@ -20,7 +20,6 @@ from dl4py.spark.columns import Names, array
 from dl4py.spark.executors import check_executors, same_python
 from dl4py.spark.shards import Shards
 
-
 _EMPTY = ("ChildFailedError", "TorchDistributor", "PythonException", "Command [")
 
 
