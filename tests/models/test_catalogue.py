@@ -209,12 +209,12 @@ class Run:
         shown, labelled = self.masks
         if labelled is None and self.y.dim() == 3:
             labelled = shown
-        self.net.objective(x, self.y, shown, labelled).backward()
+        count = len(self.y) if self.net.conf.mini_batch else 1
+        (count * self.net.objective(x, self.y, shown, labelled)).backward()
         self.net.eval()
         self.net.optimizer.zero_grad()
         self.net.load_state_dict(before)
-        count = len(self.y) if self.net.conf.mini_batch else 1
-        self.check("epsilon_0", x.grad * count, tolerance)
+        self.check("epsilon_0", x.grad, tolerance)
 
     def time_steps(self):
         """Pieces of a series in turn."""
