@@ -8,6 +8,7 @@ again, which goes on from the checkpoint; in the third Spark may not, and the ca
 with one message, after which another call goes on. All give the same parameters.
 """
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -22,6 +23,7 @@ from dl4py import spark as ours
 from tests.test_spark import frame, network
 
 EPOCHS = 40
+SPAWN = multiprocessing.get_context("spawn")
 ROOT = Path(__file__).parent.parent
 
 
@@ -73,45 +75,47 @@ def killed(checkpoint, told):
     told["time"] = time.time()
 
 
-def run(name, attempts, kill, file):
+def run(name, attempts, kill, file, out):
+    """One call of ``fit``; a JVM holds one cluster, so each has its own process."""
     x, y = dl4py.data.iris()
     spark, told = session(attempts), {}
+    table = frame(spark, x.double().tolist(), y.argmax(1).tolist())
+    if kill:
+        threading.Thread(target=killed, args=(file, told), daemon=True).start()
+    start = time.time()
+    words = {"features": ["a", "b", "c", "d"], "batch_size": 25, "epochs": EPOCHS}
     try:
-        table = frame(spark, x.double().tolist(), y.argmax(1).tolist())
-        if kill:
-            given = (file, told)
-            threading.Thread(target=killed, args=given, daemon=True).start()
-        start = time.time()
-        try:
-            net = ours.fit(
-                network(),
-                table,
-                features=["a", "b", "c", "d"],
-                batch_size=25,
-                epochs=EPOCHS,
-                checkpoint=str(file),
-            )
-        except RuntimeError as error:
-            after = time.time() - told.get("time", start)
-            print(f"{name}: {after:.1f} s after the kill: {error}", flush=True)
-            return None
+        net = ours.fit(network(), table, checkpoint=str(file), **words)
+    except RuntimeError as error:
+        after = time.time() - told.get("time", start)
+        print(f"{name}: {after:.1f} s after the kill: {error}", flush=True)
+    else:
         print(f"{name}: {time.time() - start:.0f} s, {net.clock.epoch} epochs", end="")
         print(f", killed after {told['epoch']}" if told else "", flush=True)
-        return net.params()
-    finally:
-        spark.stop()
+        torch.save(net.params(), out)
+    spark.stop()
 
 
 def main():
+    runs = (
+        ("undisturbed", 1, False),
+        ("killed, Spark goes on", 4, True),
+        ("killed, one attempt", 1, True),
+        ("called again", 1, False),
+    )
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "net.zip")
-        whole = run("undisturbed", 1, False, file)
-        assert whole is not None
-        again = run("killed, Spark goes on", 4, True, file)
-        assert run("killed, one attempt", 1, True, file) is None, "it was not killed"
-        later = run("called again", 1, False, file)
-    for found in (again, later):
-        torch.testing.assert_close(found, whole, rtol=0, atol=1e-12)
+        for i, given in enumerate(runs):
+            out = Path(folder, f"{i}.pt")
+            process = SPAWN.Process(target=run, args=(*given, file, out))
+            process.start()
+            process.join()
+            found[given[0]] = torch.load(out) if out.exists() else None
+    assert found.pop("killed, one attempt") is None, "it was not killed"
+    whole = found.pop("undisturbed")
+    for name, params in found.items():
+        torch.testing.assert_close(params, whole, rtol=0, atol=1e-12, msg=name)
     print("the same parameters")
 
 
