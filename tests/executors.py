@@ -68,11 +68,11 @@ def executors():
 
 def killed(checkpoint, told):
     """Kill one executor when the first epochs are kept."""
-    while not checkpoint.exists() or dl4py.restore(checkpoint).clock.epoch < 3:
+    while not checkpoint.exists():
         time.sleep(0.05)
-    told["epoch"] = dl4py.restore(checkpoint).clock.epoch
     os.kill(executors()[-1], signal.SIGKILL)
     told["time"] = time.time()
+    told["epoch"] = dl4py.restore(checkpoint).clock.epoch
 
 
 def run(name, attempts, kill, file, out):
@@ -91,7 +91,7 @@ def run(name, attempts, kill, file, out):
         print(f"{name}: {after:.1f} s after the kill: {error}", flush=True)
     else:
         print(f"{name}: {time.time() - start:.0f} s, {net.clock.epoch} epochs", end="")
-        print(f", killed after {told['epoch']}" if told else "", flush=True)
+        print(f", killed after {told.get('epoch')}" if told else "", flush=True)
         torch.save(net.params(), out)
     spark.stop()
 
