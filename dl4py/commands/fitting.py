@@ -127,6 +127,8 @@ def run(
                 "before training did; its own last lines say why, and --ckpt-path last "
                 "goes on from the last checkpoint"
             ) from error
+        if not cli.trainer.is_global_zero:
+            return Found(None, ())  # the first process writes and tells
         dl4py.save(cli.model, out)
     return _told(cli, out)
 

@@ -25,7 +25,7 @@ class Found:
     """What a command found.
 
     Args:
-        data: in plain types, for ``--json``.
+        data: in plain types, for ``--json``; ``None``: nothing is told.
         shown: the same to read.
         status: 1 where something was found that should not be there.
     """
@@ -36,6 +36,8 @@ class Found:
 
     def show(self, as_json: bool) -> None:
         """Print it to standard output."""
+        if self.data is None:
+            return
         if as_json:
             print(json.dumps(_finite(self.data), indent=2))
             return

@@ -53,23 +53,24 @@ def folder(tmp_path, monkeypatch):
 
 
 def fit(*words):
-    """``dl4py fit`` in processes of its own: status, standard error, when it ended."""
+    """``dl4py fit`` in processes of its own: status, standard error and output."""
     command = [sys.executable, "-m", "dl4py.commands.cli", "fit", "--config=fit.yaml"]
     command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *words], capture_output=True, text=True, env=env, timeout=300
     )
-    return done.returncode, done.stderr, time.time()
+    return done.returncode, done.stderr, done.stdout
 
 
 def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(folder):
-    status, _, _ = fit("--out=whole.zip")
-    assert status == 0
+    status, _, shown = fit("--out=whole.zip")
+    assert status == 0 and shown.count("whole.zip") == 1, shown
     for file in Path("checkpoints").iterdir():
         file.unlink()
     kill = f"--trainer.callbacks={__name__}.Killer"
-    status, told, ended = fit("--out=killed.zip", kill)
+    status, told, _ = fit("--out=killed.zip", kill)
+    ended = time.time()
     (line,) = [line for line in told.splitlines() if "Error" in line]
     assert status != 0 and ended - Path("killed").stat().st_mtime < 30
     assert "one of the 2 processes of this run ended" in line
