@@ -211,7 +211,7 @@ class TestModule:
         from dl4py.config import Dense, Output
 
         conf = dl4py.NeuralNetConfiguration.builder().seed(1).data_type("float")
-        chain = conf.list().layer(Dense(n_in=2, n_out=3, activation="tanh"))
+        chain = conf.list().layer(Dense(n_in=2, n_out=3, activation="softsign"))
         chain = chain.layer(Output(n_out=1, loss="mse", activation="identity"))
         return chain.build().module()
 
