@@ -41,8 +41,8 @@ class Pretrained(FeedForwardLayer):
 class AutoEncoder(Pretrained):
     """Denoising autoencoder: y = act(x·W + b); it gives back act(y·Wᵀ + v).
 
-    In a network it is a dense layer; v is trained by pretraining only. As in DL4J,
-    ``dropout`` is ignored.
+    In a network it is a dense layer; v is trained by pretraining only. ``dropout`` is
+    ignored: in DL4J, and in exact mode, it disturbs gradients alone.
 
     Args:
         loss, visible_bias_init: as in :class:`Pretrained`; v starts with the latter.

@@ -62,6 +62,19 @@ class AutoEncoder(Pretrained, Affine):
             self.conf.loss, activation=self.activation, dl4j_exact=self.dl4j_exact
         )
 
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        late = self.dl4j_exact and self.training and self.conf.dropout is not None
+        if not late or not torch.is_grad_enabled():
+            return super().forward(x, mask, state)
+        w, b = self.param("weight"), self.param("bias")
+        y: Tensor = _Late.apply(self, x, w, b)  # type: ignore[no-untyped-call]
+        return y
+
+    def encoded(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        """act(x·W + b), ``[n, n_in]`` → ``[n, n_out]``."""
+        y: Tensor = self.activation(self.product(F.linear, x, w, b))
+        return y
+
     def views(self) -> Iterator[View]:
         yield from super().views()
         facts: dict[str, Any] = {"first": self.conf.visible_bias_init}
@@ -107,8 +120,33 @@ class AutoEncoder(Pretrained, Affine):
         return activations.gradient_of(along, score)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        line = "AutoEncoder: DL4J's pretraining goes uphill, sparsity is in it alone"
-        return [line, *super().differs(dtype)]
+        lines = ["AutoEncoder: DL4J's pretraining goes uphill, sparsity is in it alone"]
+        if self.conf.dropout is not None:
+            late = (
+                "in DL4J dropout disturbs gradients, not activations; by default none"
+            )
+            lines.append(f"AutoEncoder: {late}")
+        return [*lines, *super().differs(dtype)]
+
+
+class _Late(torch.autograd.Function):
+    """An encoder whose input DL4J disturbs when errors come back, not before."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: AutoEncoder, *tensors: Tensor) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(*tensors)
+        return layer.encoded(*tensors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, error: Tensor) -> Any:
+        layer, dropout = ctx.layer, ctx.layer.conf.dropout
+        source = layer.noise.ordered(layer.order)
+        with torch.enable_grad():
+            x, w, b = (t.detach().requires_grad_() for t in ctx.saved_tensors)
+            y = layer.encoded(dropout.apply(x, source, layer.clock), w, b)
+        return None, *torch.autograd.grad(y, (x, w, b), error)
 
 
 @implements(config.VariationalAutoencoder)

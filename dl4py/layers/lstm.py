@@ -235,6 +235,7 @@ class GravesBidirectionalLSTM(Layer):
     neighbour = ("LSTM(bidirectional=True)", "peepholes; both ways are added")
 
     recurrent = True
+    weights_noisy = False
 
     def build(self) -> None:
         self.fwd, self.bwd = (
@@ -242,6 +243,7 @@ class GravesBidirectionalLSTM(Layer):
         )
         for layer in (self.fwd, self.bwd):
             layer.sees_mask = layer.masks_errors = True
+            layer.weights_noisy = self.weights_noisy
         self.noisy = not self.dl4j_exact
 
     def views(self) -> Iterator[View]:

@@ -58,6 +58,12 @@ class Upsampling1D(Upsampling):
 
     neighbour = ("Upsample", "nearest alone, each axis its own whole factor; masks")
 
+    noisy = True
+    back_through_noise = False
+
+    def follow(self, order: str) -> str:
+        return super().follow("c")  # DL4J draws for a reshaped copy
+
 
 @implements(config.Upsampling2D)
 class Upsampling2D(Upsampling):

@@ -52,6 +52,26 @@ def test_draws_in_dl4js_order(name: str) -> None:
     assert random.node == case["node"]
 
 
+@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
+@pytest.mark.usefixtures("oracle")
+def test_the_file_is_what_dl4j_computes(tmp_path: Path) -> None:
+    """``tests/java/Noise.java`` records chains; here some of them once more."""
+    names = ["dropout_Dense", "both_AutoEncoder", "dropout_Upsampling1D"]
+    names.append("drop_connect_GravesBidirectionalLSTM")
+    for name in names:
+        (folder := tmp_path / name).mkdir()
+        (folder / "conf.json").write_text(json.dumps(cases()[name]["conf"]))
+        for key, t in zip(("in", "labels"), drawn(cases()[name]), strict=True):
+            np.save(folder / f"{key}.npy", t.numpy())
+    said = graphs.ask([tmp_path / name for name in names], tmp_path, "Noise")
+    lines = [line.split() for line in said.splitlines() if line.startswith("CASE ")]
+    assert [line[1] for line in lines] == names
+    for _, name, score, node in lines:
+        case, gradient = cases()[name], np.load(tmp_path / name / "gradient.npy")
+        assert (float(score), int(node)) == (case["score"], case["node"])
+        np.testing.assert_allclose(gradient.ravel(), case["gradient"], rtol=1e-8)
+
+
 RECORDED = SHARED / "dl4j-test-resources" / "dl4j-integration-tests"
 
 
