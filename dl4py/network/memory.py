@@ -92,7 +92,8 @@ class TimeSteps(nn.Module):
             >>> net = chain.layer(RnnOutput(n_out=4)).build().module()
             >>> x = torch.zeros(1, 2, 5)
             >>> first = net.rnn_time_step(x[..., :4])
-            >>> bool((net.rnn_time_step(x[..., 4]) == net.output(x)[..., 4]).all())
+            >>> last = net.output(x)[..., 4]
+            >>> bool(torch.allclose(net.rnn_time_step(x[..., 4]), last))
             True
             >>> list(net.rnn_get_previous_state("layer0"))
             ['prevAct', 'prevMem']
