@@ -48,6 +48,7 @@ from dl4py.config import (
 )
 from tests.catalogue import Case
 from tests.golden import HERE, SHARED
+from tests.oracle import Oracle
 
 COPY = HERE / "data" / "graphs.zip"
 N = 3  # examples
@@ -253,6 +254,9 @@ def ask(folders: Sequence[str | Path], classes: Path, program: str = "Graphs") -
         classes: where it is compiled to.
         program: one of ``tests/java``.
     """
+    # the jars are unpacked when it starts
+    with Oracle():
+        pass
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     cache = Path(os.environ.get("DL4J_ORACLE_CACHE", home / "dl4j-oracle"))
     jars = f"{SHARED}/oracle/oracle.jar:{cache}/lib/*"
