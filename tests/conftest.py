@@ -1,6 +1,7 @@
 """Fixtures of several files, and what a run ends with: how much of DL4J passed."""
 
 import os
+import random
 from collections import Counter
 
 import pytest
@@ -8,11 +9,22 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
+import torch
+
 from dl4py import updaters
 from tests.oracle import Oracle, at_hand
 from tests.updating import NAMES
 
 CASE = "tests/models/test_catalogue.py::test_equals_dl4j["
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test draws the same numbers alone, in a suite and on a worker."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
