@@ -153,8 +153,14 @@ class Recurrent(Layer):
         return y * mask, tuple(s * mask for s in state)
 
 
-def step_kernel(activation: Any, x: Tensor) -> Act | None:
-    """The name of an activation in kernels for steps, where nobody has changed it."""
+def step_kernel(activation: Any, x: Tensor, rows: bool = False) -> Act | None:
+    """The name of an activation in kernels for steps, where nobody has changed it.
+
+    Args:
+        rows: whether the kernel knows activations of whole rows too.
+    """
+    if not (rows or getattr(activation, "elementwise", False)):
+        return None
     own = vars(type(activation))  # a subclass may compute something else
     if "forward" not in own or not ("kernel" in own or "in_steps" in own):
         return None
@@ -234,15 +240,24 @@ class SimpleRnn(Recurrent):
     def fused(
         self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
     ) -> tuple[Tensor, State] | None:
-        act, rw = step_kernel(self.activation, z), weights["recurrent_weight"]
-        if act is None or self.conf.has_layer_norm or not serves(mask, z, *state, rw):
+        act, rw = step_kernel(self.activation, z, True), weights["recurrent_weight"]
+        gains = weights.get("gain")
+        if act is None or not serves(
+            mask, z, *state, rw, *(() if gains is None else (gains,))
+        ):
             return None
+        gain = None if gains is None else gains.chunk(2)[1]
 
-        def compose(z: Tensor, h: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
-            return self.loop(z, mask, (h,), {"recurrent_weight": rw})[:1]
+        def compose(
+            z: Tensor, h: Tensor, rw: Tensor, gain: Tensor | None
+        ) -> tuple[Tensor, ...]:
+            used = {"recurrent_weight": rw}
+            if gain is not None:
+                used["gain"] = gain.repeat(2)  # only the second half is read
+            return self.loop(z, mask, (h,), used)[:1]
 
         def steps(z: Tensor, h: Tensor, rw: Tensor) -> Tensor:
-            return rnn_steps(z, h, rw, mask, act, compose)
+            return rnn_steps(z, h, rw, gain, mask, act, compose)
 
         y = self.product(steps, z, *state, rw)
         return y, (y[-1],)
