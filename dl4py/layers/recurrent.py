@@ -46,6 +46,7 @@ class Recurrent(Layer):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
+        check_series(x, self.conf.n_in, self.channels_last)
         x = self.arrange(self.disturb(x))
         check_mask(mask, x)
         if state is not None:
@@ -170,11 +171,18 @@ def step_kernel(activation: Any, x: Tensor, rows: bool = False) -> Act | None:
     return found
 
 
-def check_mask(mask: Tensor | None, x: Tensor) -> None:
+def check_series(x: Tensor, size: int, last: bool = False, name: str = "x") -> None:
+    """Refuse what is no series of ``size`` features; ``last``: where they stand."""
+    if x.dim() != 3 or x.shape[2 if last else 1] != size:
+        expected = f"[n, time, {size}]" if last else f"[n, {size}, time]"
+        raise ValueError(f"{name}: expected {expected}, got {list(x.shape)}")
+
+
+def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
     """Refuse a mask that does not fit a series ``[n, size, time]``."""
     if mask is not None and tuple(mask.shape) != (x.shape[0], x.shape[2]):
         raise ValueError(
-            "mask: expected one entry per example and time step, "
+            f"{name}: expected one entry per example and time step, "
             f"{[x.shape[0], x.shape[2]]}, got {list(mask.shape)}"
         )
 
