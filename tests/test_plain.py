@@ -182,8 +182,9 @@ def with_optimizer(kind: Any) -> Any:
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: dl4py.with_dropout(nn.Identity(), 1.5), r"dropout=...\): .*got 1.5"),
+        (lambda: dl4py.with_dropout(nn.Identity(), 1.5), r"in \(0, 1\], got 1.5"),
         (lambda: dl4py.with_dropout(nn.Identity(), 0.0), r"dropout=...\): .*got 0.0"),
+        (lambda: config.GaussianDropout(1.0), r"rate=.* in \[0, 1\), got 1.0"),
         (lambda: dl4py.with_dropout(nn.Identity(), "x"), "probability of keeping"),
         (lambda: dl4py.with_dropout(nn.Identity(), 0.5, 42), "NativeRandom.seed"),
         (

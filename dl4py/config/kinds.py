@@ -56,11 +56,13 @@ class Rate:
 
     minimum: float = 0.0
     maximum: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
 
     def __call__(self, value: Any) -> Any:
         if callable(value) or value != value:  # NaN: DL4J's mark of "see the schedule"
             return value
-        return Real(self.minimum, self.maximum)(value)
+        return Real(self.minimum, self.maximum, self.above, below=self.below)(value)
 
 
 def flag(value: Any) -> bool:

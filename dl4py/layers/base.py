@@ -154,7 +154,15 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
         a not in (1, b) or (not axis and a != b)
         for axis, (a, b) in enumerate(zip(mask.shape, x.shape, strict=True))
     ):
-        raise ValueError(f"a mask {list(shape)} does not fit an array {list(x.shape)}")
+        n, places = x.shape[0], list(x.shape[2:])
+        if format in CHANNELS_LAST:
+            places = list(x.shape[1:-1])
+        whole = [n, *places] if x.dim() == 3 else [n, 1, *places]
+        kinds = f"{[n]}, {[n, 1]} or {whole if places else list(x.shape)}"
+        raise ValueError(
+            f"a mask {list(shape)} does not fit an array {list(x.shape)}: expected "
+            f"{kinds}"
+        )
     return mask
 
 
