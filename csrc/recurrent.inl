@@ -9,10 +9,20 @@
 
 namespace dl4py {
 
+// With a slope of its own below 0, as DL4J's: of α = 1, and of a constant in float32.
+template <class T> struct elu_steps : elu<T> {
+  T slope;
+  HD T df(T x) const { return elu<T>{slope}.df(x); }
+};
+template <class T> struct leakyrelu_steps : leakyrelu<T> {
+  T slope;
+  HD T df(T x) const { return leakyrelu<T>{slope}.df(x); }
+};
+
 // Activations and how many numbers they have. A new one is added here.
 #define DL4PY_EACH_STEP(X)                                                            \
-  X(cube, 0) X(elu, 1) X(gelu, 1) X(gelutanh, 0) X(hardsigmoid, 1) X(hardtanh, 0)     \
-  X(identity, 0) X(leakyrelu, 1) X(log1exp, 0) X(mish, 0) X(rationaltanh, 2)          \
+  X(cube, 0) X(elu_steps, 2) X(gelu, 1) X(gelutanh, 0) X(hardsigmoid, 1) X(hardtanh, 0)     \
+  X(identity, 0) X(leakyrelu_steps, 2) X(log1exp, 0) X(mish, 0) X(rationaltanh, 2)          \
   X(rectifiedtanh, 0) X(rectifier, 3) X(selu, 0) X(sigmoid, 0) X(softplus, 0)         \
   X(softsign, 0) X(tanh, 0) X(thresholdedrelu, 1)
 

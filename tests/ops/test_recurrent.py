@@ -260,12 +260,30 @@ def test_a_changed_activation_is_heeded() -> None:
     assert step_kernel(hooked, X) is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("elu", {"alpha": 0.7}),
+        ("leakyrelu", {"alpha": 0.7}),
+        ("rrelu", {}),
+        ("relu", {"max": 0.4, "threshold": 0.1, "negative_slope": 0.25}),
+        ("thresholdedrelu", {"theta": 0.1}),
+    ],
+)
+def test_arguments(kind: Any, name: str, args: dict[str, float]) -> None:
+    """Exact slopes are of α = 1, or of a constant that was a float32 once."""
+    given: Any = ACTIVATIONS.named(name, **args)
+    for exact in (False, True)[: 1 + (name != "rrelu")]:
+        more = {"dl4j_exact": exact}
+        layer = made(kind, given, "sigmoid", torch.float64, **more).eval()
+        assert step_kernel(layer.activation, X)
+        compare(layer, masks()[2], 1e-12)
+
+
 def test_where_exact_mode_has_a_gradient_of_its_own_the_loop_runs() -> None:
-    assert step_kernel(activations.get("elu", alpha=0.5), X)
-    exact = {"dl4j_exact": True}
-    assert step_kernel(activations.get("elu", alpha=0.5, **exact), X) is None
-    assert step_kernel(activations.get("leakyrelu", alpha=0.1, **exact), X) is None
-    assert step_kernel(activations.get("relu", max=0.0, **exact), X) is None
+    exact = activations.get("relu", max=0.0, dl4j_exact=True)
+    assert step_kernel(exact, X) is None
 
 
 def test_an_empty_series_and_other_types() -> None:
