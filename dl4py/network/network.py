@@ -91,6 +91,7 @@ class Network(TimeSteps, LayerWise, Scores):
         behind = any(view.behind and view.exact for view in self._views)
         self._counts = behind and conf.mini_batch
         self.normalizer: Any = None
+        self.classes: tuple[str, ...] | None = None
         self._optimizer: NetworkOptimizer | None = None
         self.set_noise(None)
         drawing.keep(self)

@@ -53,7 +53,10 @@ class StatsMixin(_Base):
     and lays them out in TensorBoard's Custom Scalars tab like DL4J's Overview and Model
     pages. Parameters and layers of a network of dl4py have DL4J's names, those of other
     modules torch's. An update is what an optimizer's step changed, gradients are those
-    of the mean loss before any clipping. Of sharded tensors the part on rank 0 counts.
+    of the mean loss before any clipping.
+
+    Of several processes the first one counts: its examples, scores, activations and
+    speed, and of sharded tensors its part. The report says so.
 
     The same numbers, and the score of every iteration, go into ``stats.jsonl`` beside
     TensorBoard's files, from which ``dl4py report`` makes a page.
@@ -161,6 +164,7 @@ class StatsMixin(_Base):
             {
                 "kind": "model",
                 "model": type(statistics.network_of(pl_module) or pl_module).__name__,
+                "ranks": trainer.world_size,
                 "parameters": sum(p.numel() for p in pl_module.parameters()),
                 "iteration": trainer.global_step,
                 "time": time.time(),
