@@ -53,7 +53,11 @@ def _pieces(*tensors: Any) -> Sequence[tuple[Any, ...]]:
 
 def _squares(w: Tensor) -> Any:
     """Σw²."""
-    first, *rest = (piece.square().sum() for (piece,) in _pieces(w))
+    first, *rest = (
+        # a dot writes no squares; not for tensors that are spread over ranks
+        piece.square().sum() if piece is w else piece.dot(piece)
+        for (piece,) in _pieces(w)
+    )
     return sum(rest, first)
 
 
@@ -70,6 +74,10 @@ class Regularization(Checked):
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         """What it adds: to the gradient before the updater, else to the update."""
         raise NotImplementedError
+
+    def slope(self, clock: Clock) -> float | None:
+        """c, where the gradient is c·w."""
+        return None
 
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         """Write g + :meth:`gradient` to ``out``, which may be g."""
@@ -100,7 +108,7 @@ class L1(Regularization):
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         c = clock.at(self.l1)
         for o, a, b in _pieces(out, g, w):
-            o.copy_(a).add_(b.sign(), alpha=c)
+            (o if out is g else o.copy_(a)).add_(b.sign(), alpha=c)
 
 
 @REGULARIZATIONS.add("l2", java="L2Regularization")
@@ -123,10 +131,13 @@ class L2(Regularization):
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l2) * w
 
+    def slope(self, clock: Clock) -> float | None:
+        return clock.at(self.l2)
+
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         c = clock.at(self.l2)
         for o, a, b in _pieces(out, g, w):
-            o.copy_(a).add_(b, alpha=c)
+            (o if out is g else o.copy_(a)).add_(b, alpha=c)
 
 
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")

@@ -18,7 +18,6 @@ from dl4py.network.batch import Batch, Given
 from dl4py.network.parameters import Parameters
 from dl4py.network.walk import Node
 
-
 STILL = ("never", "still")  # what a layer around another says of its parameters
 
 
