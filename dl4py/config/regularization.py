@@ -44,9 +44,16 @@ class _Coefficient:
 def _pieces(*tensors: Any) -> Sequence[tuple[Any, ...]]:
     """Flat views so short that what is made of them stays in a processor's cache.
 
-    On other devices, where nothing is gained, and where there are none: the tensors.
+    On other devices, where nothing is gained, where there are none, and of tensors that
+    are spread over ranks, which may have no flat view: the tensors.
     """
-    if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
+    if all(
+        t.is_cpu
+        and t.is_contiguous()
+        and t.numel() > PIECE
+        and not hasattr(t, "device_mesh")
+        for t in tensors
+    ):
         return list(zip(*(t.view(-1).split(PIECE) for t in tensors), strict=True))
     return [tensors]
 
@@ -54,7 +61,7 @@ def _pieces(*tensors: Any) -> Sequence[tuple[Any, ...]]:
 def _squares(w: Tensor) -> Any:
     """Σw²."""
     first, *rest = (
-        # a dot writes no squares; not for tensors that are spread over ranks
+        # a dot writes no squares
         piece.square().sum() if piece is w else piece.dot(piece)
         for (piece,) in _pieces(w)
     )
