@@ -384,3 +384,6 @@ class ThresholdedReLU(Activation):
         if ops.exporting():  # torch.onnx knows no threshold but 0
             return x.masked_fill(x <= self.theta, 0)
         return F.threshold(x, self.theta, 0.0)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "thresholdedrelu", (self.theta,)

@@ -86,8 +86,7 @@ class DataMixin(_Base):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what there is, and let the normalizer learn; the second call is free."""
-        if not self.parts:
-            self.parts = self._read()
+        self.read()
         model = getattr(self.trainer, "lightning_module", None)
         network = getattr(model, "network", None)
         if self.normalizer is not None and "train" in self.parts and not self._fitted:
@@ -104,6 +103,10 @@ class DataMixin(_Base):
             self.normalizer = known
         if network is not None and self.normalizer is not None:
             network.normalizer = self.normalizer
+
+    def read(self) -> None:
+        """Read what there is; the second call is free."""
+        self.parts = self.parts or self._read()
 
     def _read(self) -> dict[str, Examples]:
         files = {k: v for k, v in self.sources.items() if isinstance(v, str) and v}
