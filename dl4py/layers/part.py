@@ -267,6 +267,9 @@ class Slipped:
         gradient: Tensor = self.of.gradient(w, clock) * self.hit(w)
         return gradient
 
+    def slope(self, clock: Clock) -> None:
+        """Not one for all entries."""
+
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         """Write g + :meth:`gradient` to ``out``."""
         torch.add(g, self.gradient(w, clock), out=out)

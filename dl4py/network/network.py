@@ -422,7 +422,8 @@ class Network(TimeSteps, LayerWise, Scores):
                     with torch.no_grad():
                         score = float(loss + self.penalty())
                     check_score(score, self.clock.iteration)
-                optimizer.step()
+                with optimizer.spending():
+                    optimizer.step()
             optimizer.zero_grad()
         return score
 

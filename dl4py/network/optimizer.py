@@ -186,6 +186,17 @@ class NetworkOptimizer(torch.optim.Optimizer):
         rates.pair_betas(group)
         return driven
 
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Within it a step may write over the gradients, which are dropped after it."""
+        for track in self.tracks:
+            track.spends = True
+        try:
+            yield
+        finally:
+            for track in self.tracks:
+                track.spends = False
+
     def preview(self) -> None:
         """Let groups show the numbers of the next step, now that the clock moved."""
         for rule, group in zip(self.rules, self.param_groups, strict=False):
