@@ -167,20 +167,20 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
         a not in (1, b) or (not axis and a != b)
         for axis, (a, b) in enumerate(zip(mask.shape, x.shape, strict=True))
     ):
-        raise _misfit(shape, x)
+        raise _misfit(shape, x, _fitting(x, format))
     return mask
 
 
-_EXPECTED = {
-    2: "[n] or [n, 1]",
-    3: "[n, time]",
-    4: "[n, 1, height, width]",
-    5: "[n, 1, depth, height, width]",
-}
+def _fitting(x: Tensor, format: str | None) -> str:
+    """The shapes of masks that go with ``x``."""
+    n, *places = x.shape[:1] + (
+        x.shape[1:-1] if format in CHANNELS_LAST else x.shape[2:]
+    )
+    whole = [n, *places] if x.dim() == 3 else [n, 1, *places]
+    return f"expected {[n]}, {[n, 1]} or {whole if places else list(x.shape)}"
 
 
-def _misfit(shape: torch.Size, x: Tensor, expected: str = "") -> ValueError:
-    expected = expected or f"expected {_EXPECTED.get(x.dim(), 'one entry per example')}"
+def _misfit(shape: torch.Size, x: Tensor, expected: str) -> ValueError:
     return ValueError(
         f"mask: a mask {list(shape)} does not fit an array {list(x.shape)}: {expected}"
     )
