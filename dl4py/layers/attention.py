@@ -87,7 +87,8 @@ class AttentionVertex(Vertex):
             check_series(x, getattr(self.conf, f"n_in_{role}"), name=role)
             check_mask(mask, x, name)
         queries, keys, values = series
-        if len({x.shape[0] for x in series}) > 1 or keys.shape[2] != values.shape[2]:
+        alike = all(x.shape[0] == keys.shape[0] for x in series)
+        if not alike or keys.shape[2] != values.shape[2]:
             raise ValueError(
                 "queries, keys, values: expected equally many examples, and keys and "
                 f"values equally long, got {list(queries.shape)}, {list(keys.shape)}, "
