@@ -17,6 +17,7 @@ from dl4py.config.codec import DL4JFormatError, at, parse, replace
 from dl4py.config.eras import ERAS, TODAY, Era, recognise
 from dl4py.config.settings import data_type
 from dl4py.io.archive import (
+    CLASSES,
     COEFFICIENTS,
     CONFIGURATION,
     NO_PARAMS,
@@ -29,7 +30,7 @@ from dl4py.io.archive import (
 from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
 from dl4py.layers import Convolution1D, View
 from dl4py.layers.convolutional import as_it_is
-from dl4py.network import Network
+from dl4py.network import Network, classes
 from dl4py.network.build import DTYPES, build
 from dl4py.network.tracks import Track
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
@@ -89,6 +90,9 @@ def restore(
         _warn_of_objects(reader)
         if NORMALIZER in reader:
             net.normalizer = _normalizer(reader)
+        if CLASSES in reader:
+            where = f"{reader.name}:{CLASSES}"
+            net.classes = classes.names(reader.raw(CLASSES), where)
         count = net.num_params()
         if not count:
             _expect_empty(reader)
@@ -282,6 +286,9 @@ def save(
         given = net.normalizer
         data = given if isinstance(given, bytes) else write_normalizer(given)
         arrays[NORMALIZER] = (len(data), lambda file: file.write(data))
+    if net.classes:
+        text = classes.written(net.classes).encode()
+        arrays[CLASSES] = (len(text), lambda file: file.write(text))
     write_model(path, content, arrays)
 
 

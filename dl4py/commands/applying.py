@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dl4py.data import Examples, Images, Reading, stream
 from dl4py.data.columns import several
 from dl4py.data.reading import unlabelled
 from dl4py.network import Network
+from dl4py.network.classes import check_order
 from dl4py.registry import Named, canonical, suggest
 from dl4py.training.evaluated import Judge
 
@@ -63,6 +64,7 @@ def predict(
     """
     output.new_file(out, force)
     net = opened(model)
+    check_order(how.class_names, net.classes, str(model))
     table = _Rows(net, how)
     with output.rows(out, force) as file:
         pieces = unlabelled(source, how)
@@ -103,6 +105,7 @@ def evaluate(
     """
     net = opened(model)
     outputs = net.plan.outputs
+    how = _by_its_classes(net, how, model)
     wanted = _wanted(metric, outputs)
     counts: dict[str, Any] = {}
     pieces = stream(source, how)
@@ -137,6 +140,7 @@ def evaluate(
 def judged(model: Path, source: Path, how: Reading, size: int) -> dict[str, Any]:
     """What a report shows of a model of one output on labelled data."""
     net = opened(model)
+    how = _by_its_classes(net, how, model)
     judge, classes = Judge(), None
     for piece, x, y, x_mask, y_mask in _batches(
         net, stream(source, how), "evaluate", size
@@ -172,6 +176,17 @@ def _told(counts: Any) -> dict[str, Any]:
     if scores and hasattr(counts, "score_for_metric"):
         told["scores"] = {s: counts.score_for_metric(s) for s in scores}
     return told
+
+
+def _by_its_classes(net: Network, how: Reading, model: Path) -> Reading:
+    """How labels are read: classes that are not given are the network's, in its order.
+
+    The alphabetical order of those in a file need not be that of training.
+    """
+    check_order(how.class_names, net.classes, str(model))
+    if how.classes is not None or not net.classes or len(several(how.labels)) != 1:
+        return how
+    return replace(how, classes=list(net.classes))
 
 
 def _text(counts: Any) -> str:
@@ -323,7 +338,8 @@ class _Rows:
         self.outputs = []
         for name in names:
             classified = _activation(net, name) == "softmax"
-            known = how.class_names if classified else several(how.labels)
+            classes = how.class_names or net.classes
+            known = classes if classified else several(how.labels)
             known = known if single and known else ()
             self.outputs.append(
                 _Columns(classified, known, "" if single else f"{name}.")

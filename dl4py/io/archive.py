@@ -27,6 +27,7 @@ UPDATER_STATE = "updaterState.bin"
 OWN_STATE = "dl4pyUpdaterState.bin"  # the same where DL4J could not load it
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
+CLASSES = "dl4pyClasses.json"  # their names; DL4J looks up entries, and not this one
 # Java objects, which are never read: entry, or folder → what is lost
 JAVA_OBJECTS = {
     "updater.bin": "training goes on with a new updater",
