@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dl4py.config.chain import MultiLayerConfiguration
-from dl4py.config.codec import DL4JFormatError, parse
+from dl4py.config.codec import DL4JFormatError, parse, printable
 from dl4py.config.eras import current, recognise
 from dl4py.config.graph import ComputationGraphConfiguration
 from dl4py.config.graph_builder import GraphBuilder
@@ -85,6 +85,12 @@ class NeuralNetConfiguration:
         """As :meth:`from_yaml`, from plain Python types."""
         if "layers" in content:
             return heard(content, NetworkBuilder())
+        if not {"confs", "vertices"} & set(content):
+            came = ", ".join(map(str, list(content)[:10])) or "nothing"
+            raise DL4JFormatError(
+                "$: expected layers, of a builder's words, or DL4J's confs or "
+                f"vertices; there is {printable(came)}"
+            )
         return NeuralNetConfiguration.from_dict(content)
 
     @staticmethod

@@ -93,6 +93,11 @@ class TestFit:
                 "none.csv: no such file or folder",
             ),
             (["--config", "none.yaml"], "none.yaml"),
+            (
+                ["--model.network", "no_layers.yaml"],
+                "no_layers.yaml: $: expected layers, of a builder's words, or DL4J's "
+                "confs or vertices; there is seed, layerz",
+            ),
             (["--data.train", "none.csv"], "none.csv: no such file or folder"),
             (["--data.read.labels", "specie"], "did you mean 'species'"),
             (["--data.reed.labels", "a"], "unrecognized arguments: --data.reed"),
@@ -113,6 +118,7 @@ class TestFit:
     )
     def test_bad_input_is_one_line_and_writes_nothing(self, here, capsys, words, says):
         (here / "open.yaml").write_text("model: [")
+        (here / "no_layers.yaml").write_text("seed: 3\nlayerz: []\n")
         before = sorted(here.rglob("*"))
         command = ["fit", "--config", "conf.yaml", "--out", "new.zip"]
         assert says in refused(capsys, *command, *words)
@@ -161,14 +167,14 @@ class TestEvaluate:
     def test_one_class_of_three(self, here, capsys):
         lines = (here / "iris.csv").read_text().splitlines()
         (here / "few.csv").write_text("\n".join(lines[:4]))
-        words = ["evaluate", "model.zip", "few.csv", "--labels", "species"]
-        line = refused(capsys, *words)
+        words = ["few.csv", "--labels", "species"]
+        assert main(["evaluate", "model.zip", *words]) == 0  # it knows their names
+        assert " 3 0 0 | 0 = setosa" in capsys.readouterr().out
+        line = refused(capsys, "evaluate", "conf.yaml", *words)
         assert "few.csv: labels: 'setosa' is the only class that is there" in line
-        line = refused(capsys, *words, "--classes", 3)
+        line = refused(capsys, "evaluate", "model.zip", *words, "--classes", 3)
         assert "row 2, column 'species': expected the number of a class" in line
         assert "give the classes' names in place of their number" in line
-        assert main([*words, "--classes", ",".join(data.IRIS_CLASSES)]) == 0
-        assert " 3 0 0 | 0 = setosa" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         "words, says",
