@@ -97,15 +97,15 @@ class NeuralNetConfiguration:
     def from_dict(content: Mapping[str, Any]) -> Any:
         """As :meth:`from_json`, from plain Python types."""
         era = recognise(content)
-        try:
+        with era.assumed():
+            if {"vertices", "confs"} <= content.keys():
+                raise DL4JFormatError(
+                    "$: expected 'confs' of a chain or 'vertices' of a graph, got both"
+                )
             content = current(content, era)
-            if "vertices" in content and "confs" not in content:
+            if "vertices" in content:
                 return ComputationGraphConfiguration.from_dict(content)
             return MultiLayerConfiguration.from_dict(content)
-        except DL4JFormatError as error:
-            if not era.old:
-                raise
-            raise DL4JFormatError(f"{error}; read as {era}") from error
 
     Builder = builder
     fromJson = from_json

@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dl4py.config.codec import DL4JFormatError, brief
 from dl4py.io.arrays import ArrayStream, Header
@@ -34,6 +34,8 @@ JAVA_OBJECTS = {
     "preprocessor.bin": "data must be preprocessed by yourself",
     "objects/": "objects that somebody added",
 }
+
+_JAVA = b"\xac\xed\x00\x05"  # what a serialised Java object begins with
 
 TEXT_LIMIT = 4 << 20  # bytes of what is read whole; a layer's JSON has about 3000
 _TEXT_RATIO = 128  # or, if more, bytes for each one of a file, parameters included
@@ -169,6 +171,12 @@ class ModelReader:
         self._check_size(self._zip.getinfo(entry))
         try:
             with self._zip.open(entry) as file:
+                start = cast(zipfile.ZipExtFile, file).peek(len(_JAVA))
+                if start[: len(_JAVA)] == _JAVA:
+                    raise DL4JFormatError(
+                        f"{self.name}:{entry}: a serialised Java object, which is "
+                        "never read"
+                    )
                 yield file
         except DL4JFormatError:
             raise

@@ -108,8 +108,8 @@ class Convolution1D(Convolution):
 
     @property
     def counted(self) -> tuple[int, int]:
-        area, stride = super().counted
-        return area**2, stride**2  # DL4J's kernel is [k, k], and its stride [s, s]
+        # of both numbers that DL4J holds: [k, k] today, [k, 1] up to beta6
+        return math.prod(self.conf.kernel_size), math.prod(self.conf.stride)
 
 
 @implements(config.Convolution2D)
