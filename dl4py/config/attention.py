@@ -10,7 +10,7 @@ from dl4py.config.inputs import InputType, Recurrent
 from dl4py.config.kinds import Integer, field, flag
 from dl4py.config.layer import ConfigurationError
 from dl4py.config.samediff import ACTIVATIONS, INITS, SameDiff
-from dl4py.config.vertices import TrainedVertex, time_series
+from dl4py.config.vertex import TrainedVertex, time_series
 from dl4py.registry import LAYERS, VERTICES
 
 

@@ -14,7 +14,8 @@ from dl4py.config.layer import (
     LayerBuilder,
 )
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.config.vertices import MergeVertex, Vertex
+from dl4py.config.vertex import Vertex
+from dl4py.config.vertices import MergeVertex
 from dl4py.config.words import (
     Words,
     an_input_type,

@@ -12,9 +12,10 @@ from dl4py import activations, config
 from dl4py.activations import gradient_of
 from dl4py.layers.base import Layer
 from dl4py.layers.flow import Flow
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.recurrent import check_mask, check_series
 from dl4py.layers.vertices import Vertex
+from dl4py.layers.view import View
 
 
 @implements(config.AttentionVertex)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from dl4py import activations, config
 from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dl4py.clock import Clock
 from dl4py.config.settings import SGD, NetworkConfiguration
-from dl4py.layers.part import View
+from dl4py.layers.view import View
 from dl4py.network.gradients import collect, fill, normalise, penalise
 from dl4py.network.solving import Solution
 from dl4py.network.tracks import Rule, Track, is_ours, rule_of

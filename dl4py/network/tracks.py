@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dl4py.clock import Clock
-from dl4py.layers.part import View
+from dl4py.layers.view import View
 from dl4py.registry import UPDATERS, Named
 from dl4py.solvers import Solver
 from dl4py.updaters import Updater
