@@ -200,6 +200,5 @@ class NetworkBuilder(Words):
         )
         if conf.validate_output_layer_config:
             check_output(f"layer {count - 1}", layers[-1])
-        if conf.truncated:
-            conf.plan().check_truncation()
+        self._check_truncation(conf)
         return conf

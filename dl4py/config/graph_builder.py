@@ -237,8 +237,7 @@ class GraphBuilder(Words):
         if conf.validate_output_layer_config:
             for name in conf.network_outputs:
                 check_output(f"vertex {name!r}", conf.vertices[name])
-        if conf.truncated:
-            conf.plan().check_truncation()
+        self._check_truncation(conf)
         return conf  # type: ignore[no-any-return]
 
 

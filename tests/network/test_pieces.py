@@ -277,6 +277,19 @@ class TestTruncation:
         with pytest.raises(ValueError, match=r"'last' \(LastTimeStepVertex\) reads"):
             graph.build()
 
+    @pytest.mark.parametrize("graph", [False, True])
+    def test_the_builder_tells_of_lengths_without_windows(self, graph):
+        made = dl4py.NeuralNetConfiguration.builder().t_bptt_length(3)
+        layers = LSTM(n_in=4, n_out=5), RnnOutput(n_in=5, n_out=3)
+        if graph:
+            made = made.graph_builder().add_inputs("s").add_layer("a", layers[0], "s")
+            made.add_layer("o", layers[1], "a").set_outputs("o")
+        else:
+            made.layer(layers[0]).layer(layers[1])
+        with pytest.warns(UserWarning, match="without backprop_type.*trained on whole"):
+            conf = made.build()
+        assert not conf.truncated and conf.tbptt_fwd_length == 3
+
     def test_bad_batches_are_refused_before_anything_moves(self):
         net = chain(LSTM(n_out=5), fwd=3)
         x, y = data()
