@@ -63,6 +63,13 @@ template <class T> struct rectifier {  // DL4J: ActivationReLU(max, threshold, s
   HD T d2f(T) const { return 0; }
 };
 
+template <class T> struct thresholdedrelu {  // in steps of recurrent layers; alone torch has it
+  T theta;
+  HD T f(T x) const { return x <= theta ? T(0) : x; }
+  HD T df(T x) const { return x <= theta ? T(0) : T(1); }
+  HD T d2f(T) const { return 0; }
+};
+
 template <class T> struct rrelu {  // u: uniform in [0, 1)
   static constexpr bool random = true;
   T lower, upper;

@@ -9,12 +9,22 @@
 
 namespace dl4py {
 
+// With a slope of its own below 0, as DL4J's: of α = 1, and of a constant in float32.
+template <class T> struct elu_steps : elu<T> {
+  T slope;
+  HD T df(T x) const { return elu<T>{slope}.df(x); }
+};
+template <class T> struct leakyrelu_steps : leakyrelu<T> {
+  T slope;
+  HD T df(T x) const { return leakyrelu<T>{slope}.df(x); }
+};
+
 // Activations and how many numbers they have. A new one is added here.
 #define DL4PY_EACH_STEP(X)                                                            \
-  X(cube, 0) X(elu, 1) X(gelu, 1) X(gelutanh, 0) X(hardsigmoid, 1) X(hardtanh, 0)     \
-  X(identity, 0) X(leakyrelu, 1) X(log1exp, 0) X(mish, 0) X(rationaltanh, 2)          \
+  X(cube, 0) X(elu_steps, 2) X(gelu, 1) X(gelutanh, 0) X(hardsigmoid, 1) X(hardtanh, 0)     \
+  X(identity, 0) X(leakyrelu_steps, 2) X(log1exp, 0) X(mish, 0) X(rationaltanh, 2)          \
   X(rectifiedtanh, 0) X(rectifier, 3) X(selu, 0) X(sigmoid, 0) X(softplus, 0)         \
-  X(softsign, 0) X(tanh, 0)
+  X(softsign, 0) X(tanh, 0) X(thresholdedrelu, 1)
 
 enum class Act : int {
 #define DL4PY_NAME(F, numbers) F,
@@ -25,6 +35,7 @@ enum class Act : int {
 struct Named {
   Act act;
   double a, b, c;
+  bool softmax = false;  // over the row, in place of act: in plain layers only
 };
 
 inline Named named(const std::string& name, double a, double b, double c) {
@@ -34,6 +45,11 @@ inline Named named(const std::string& name, double a, double b, double c) {
 #undef DL4PY_FIND
   STD_TORCH_CHECK(false, "dl4py: no steps with ", name);
   return {};
+}
+
+inline Named named_for_rows(const std::string& name, double a, double b, double c) {
+  if (name == "softmax") return {Act::identity, 0, 0, 0, true};
+  return named(name, a, b, c);
 }
 
 template <class F, class T, int numbers> HD F made(const Named& k) {
@@ -62,10 +78,13 @@ template <class F, class T> HD T slope_of(F f, T x) {
 // One step of n rows of k units. s: sums that go into the gates; those of LSTMs are candidate, f, o
 // and i beside each other. c: before the mask. before: c of the step before, and its mask m_before.
 // p: peepholes of f, o and i, or null; m: one number per row, or null.
+// u: where a layer normalises, h of the step before times the weights, then normalised: s = z +
+// gain · u, and scale is what u was multiplied by.
 template <class T> struct Step {
-  T *s, *c, *h;
+  T *s, *c, *h, *u, *scale;
+  const T *z, *gain;
   const T *before, *p, *m, *m_before;
-  T *dh, *dc, *ds;  // gradients; dc comes in for c behind the mask and goes out for `before`
+  T *dh, *dc, *ds, *du;  // gradients; dc comes in for c behind the mask, goes out for `before`
   int64_t n, k;
   Named act, gate;
   int32_t device;
@@ -164,36 +183,32 @@ template <class T> HD void lstm_row_d(const Step<T>& a, int64_t row) {
   }
 }
 
-template <class T> HD void rnn_row(const Step<T>& a, int64_t row) {
-  T* __restrict h = a.h + row * a.k;
-  values(a.act, a.s + row * a.k, h, a.k);
-  if (a.m)
-    for (int64_t l = 0; l < a.k; ++l) h[l] *= a.m[row];
+// f(j) for each unit of a row.
+template <class F> HD void every(int64_t k, F f) {
+#pragma omp simd
+  for (int64_t j = 0; j < k; ++j) f(j);
 }
 
-template <class T> HD void rnn_row_d(const Step<T>& a, int64_t row) {
-  alignas(64) T x[kUnits], dx[kUnits];
-  const T m = a.mask(row);
-  for (int64_t j = 0; j < a.k; j += kUnits) {
-    const int64_t n = std::min(kUnits, a.k - j), at = row * a.k + j;
-    slopes(a.act, a.s + at, x, dx, n);
-    for (int64_t l = 0; l < n; ++l) a.ds[at + l] = m * a.dh[at + l] * dx[l];
-  }
+template <class F> HD double total(int64_t k, F f) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < k; ++j) sum += double(f(j));
+  return sum;
 }
 
-#define DL4PY_STEP_KERNEL(name, T)                                                \
-  DL4PY_CLONES void name##_kernel(const Step<T>& a, int64_t first, int64_t last) { \
-    for (int64_t row = first; row < last; ++row) name(a, row);                    \
-  }
-#define DL4PY_STEP(name)                                                                \
-  DL4PY_STEP_KERNEL(name, float)                                                        \
-  DL4PY_STEP_KERNEL(name, double)                                                       \
-  template <class T> void run_##name(const Step<T>& a) {                                \
-    const int64_t grain = std::max<int64_t>(1, kGrain / 8 / std::max<int64_t>(1, a.k)); \
-    auto rows = [&](int64_t first, int64_t last) { name##_kernel(a, first, last); };    \
-    if (a.n <= grain) rows(0, a.n);                                                     \
-    else parallel_for(0, a.n, grain, rows);                                             \
-  }
+template <class T> HD T largest(const T* x, int64_t k) {
+  T most = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : most)
+  for (int64_t j = 0; j < k; ++j) most = x[j] > most ? x[j] : most;
+  return most;
+}
+
+template <class T> HD void row_slopes(const Named& k, const T* x, T* d, int64_t n) {
+  alignas(64) T unused[kUnits];
+  for (int64_t j = 0; j < n; j += kUnits) slopes(k, x + j, unused, d + j, std::min(kUnits, n - j));
+}
+
+#define DL4PY_ROW HD
 
 #else
 
@@ -242,14 +257,116 @@ template <class T> __device__ void lstm_row_d(const Step<T>& a, int64_t row, int
   a.dc[at] = dc;
 }
 
-template <class T> __device__ void rnn_row(const Step<T>& a, int64_t row, int64_t j) {
-  a.h[row * a.k + j] = a.mask(row) * value(a.act, a.s[row * a.k + j]);
+// Of plain layers each row is a warp's; its lanes keep to their own units between sums.
+#define DL4PY_ROW __device__
+
+template <class F> __device__ void every(int64_t k, F f) {
+  for (int64_t j = threadIdx.x; j < k; j += 32) f(j);
 }
 
-template <class T> __device__ void rnn_row_d(const Step<T>& a, int64_t row, int64_t j) {
-  const int64_t at = row * a.k + j;
-  a.ds[at] = a.mask(row) * a.dh[at] * slope(a.act, a.s[at]);
+template <class F> __device__ double total(int64_t k, F f) {
+  double sum = 0;
+  every(k, [&](int64_t j) { sum += double(f(j)); });
+  for (int half = 16; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
+  return sum;
 }
+
+template <class T> __device__ T largest(const T* x, int64_t k) {
+  T most = -T(INFINITY);
+  every(k, [&](int64_t j) { most = x[j] > most ? x[j] : most; });
+  for (int half = 16; half > 0; half /= 2) {
+    const T other = __shfl_xor_sync(~0u, most, half);
+    most = other > most ? other : most;
+  }
+  return most;
+}
+
+template <class T> __device__ void values(const Named& k, const T* x, T* y, int64_t n) {
+  every(n, [&](int64_t j) { y[j] = value(k, x[j]); });
+}
+template <class T> __device__ void row_slopes(const Named& k, const T* x, T* d, int64_t n) {
+  every(n, [&](int64_t j) { d[j] = slope(k, x[j]); });
+}
+
+#endif
+
+// u = (u - mean) / std, 0 where that is 0, and s = z + gain · u.
+template <class T> DL4PY_ROW void normalise(const Step<T>& a, int64_t row) {
+  const int64_t k = a.k, at = row * k;
+  T* u = a.u + at;
+  T* s = a.s + at;
+  const T *z = a.z + at, *gain = a.gain;
+  const T mean = T(total(k, [=](int64_t j) { return u[j]; }) / k);
+  const double squares = total(k, [=](int64_t j) { return (u[j] - mean) * (u[j] - mean); });
+  const T variance = T(squares / k), by = variance == 0 ? T(0) : 1 / std::sqrt(variance);
+  a.scale[row] = by;
+  every(k, [=](int64_t j) {
+    u[j] = (u[j] - mean) * by;
+    s[j] = z[j] + gain[j] * u[j];
+  });
+}
+
+template <class T> DL4PY_ROW void normalise_d(const Step<T>& a, int64_t row) {
+  const int64_t k = a.k, at = row * k;
+  const T *u = a.u + at, *ds = a.ds + at, *gain = a.gain;
+  T* du = a.du + at;
+  const T mean = T(total(k, [=](int64_t j) { return ds[j] * gain[j]; }) / k);
+  const T along = T(total(k, [=](int64_t j) { return ds[j] * gain[j] * u[j]; }) / k);
+  const T by = a.scale[row];
+  every(k, [=](int64_t j) { du[j] = by * (ds[j] * gain[j] - mean - u[j] * along); });
+}
+
+template <class T> DL4PY_ROW void softmax(const T* x, T* y, int64_t k) {
+  const T big = largest(x, k);
+  every(k, [=](int64_t j) { y[j] = math::exp_below_1(x[j] - big); });
+  const T sum = T(total(k, [=](int64_t j) { return y[j]; }));
+  every(k, [=](int64_t j) { y[j] /= sum; });
+}
+
+template <class T> DL4PY_ROW void rnn_row(const Step<T>& a, int64_t row) {
+  const int64_t k = a.k, at = row * k;
+  T* h = a.h + at;
+  if (a.gain) normalise(a, row);
+  if (a.act.softmax) softmax(a.s + at, h, k);
+  else values(a.act, a.s + at, h, k);
+  const T m = a.mask(row);
+  if (a.m) every(k, [=](int64_t j) { h[j] *= m; });
+}
+
+template <class T> DL4PY_ROW void rnn_row_d(const Step<T>& a, int64_t row) {
+  const int64_t k = a.k, at = row * k;
+  const T* dh = a.dh + at;
+  T* ds = a.ds + at;
+  const T m = a.mask(row);
+  if (a.act.softmax) {
+    softmax(a.s + at, ds, k);
+    const T dot = T(total(k, [=](int64_t j) { return m * dh[j] * ds[j]; }));
+    every(k, [=](int64_t j) { ds[j] *= m * dh[j] - dot; });
+  } else {
+    row_slopes(a.act, a.s + at, ds, k);
+    every(k, [=](int64_t j) { ds[j] *= m * dh[j]; });
+  }
+  if (a.gain) normalise_d(a, row);
+}
+
+#ifndef __CUDACC__
+
+#define DL4PY_STEP_KERNEL(name, T)                                                \
+  DL4PY_CLONES void name##_kernel(const Step<T>& a, int64_t first, int64_t last) { \
+    for (int64_t row = first; row < last; ++row) name(a, row);                    \
+  }
+#define DL4PY_STEP(name)                                                                \
+  DL4PY_STEP_KERNEL(name, float)                                                        \
+  DL4PY_STEP_KERNEL(name, double)                                                       \
+  template <class T> void run_##name(const Step<T>& a) {                                \
+    const int64_t grain = std::max<int64_t>(1, kGrain / 8 / std::max<int64_t>(1, a.k)); \
+    auto rows = [&](int64_t first, int64_t last) { name##_kernel(a, first, last); };    \
+    if (a.n <= grain) rows(0, a.n);                                                     \
+    else parallel_for(0, a.n, grain, rows);                                             \
+  }
+#define DL4PY_ROWS DL4PY_STEP
+
+#else
 
 #define DL4PY_STEP(name)                                                                  \
   template <class T> __global__ void name##_kernel(Step<T> a) {                           \
@@ -263,13 +380,26 @@ template <class T> __device__ void rnn_row_d(const Step<T>& a, int64_t row, int6
     const cudaError_t error = cudaGetLastError();                                         \
     STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));          \
   }
+#define DL4PY_ROWS(name)                                                                  \
+  template <class T> __global__ void name##_kernel(Step<T> a) {                           \
+    const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;                   \
+    if (row < a.n) name(a, row); /* whole warps */                                        \
+  }                                                                                       \
+  template <class T> void run_##name(const Step<T>& a) {                                  \
+    DeviceGuard guard(a.device);                                                          \
+    const dim3 threads(32, kThreads / 32);                                                \
+    const int64_t blocks = (a.n + threads.y - 1) / threads.y;                             \
+    if (blocks) name##_kernel<<<blocks, threads, 0, current_stream(a.device)>>>(a);       \
+    const cudaError_t error = cudaGetLastError();                                         \
+    STD_TORCH_CHECK(error == cudaSuccess, "dl4py: ", cudaGetErrorString(error));          \
+  }
 
 #endif
 
 DL4PY_STEP(lstm_row)
 DL4PY_STEP(lstm_row_d)
-DL4PY_STEP(rnn_row)
-DL4PY_STEP(rnn_row_d)
+DL4PY_ROWS(rnn_row)
+DL4PY_ROWS(rnn_row_d)
 
 inline Tensor like(const Tensor& x, int64_t steps, int64_t n, int64_t k) {
   const int64_t sizes[] = {steps, n, k}, strides[] = {n * k, k, 1};
@@ -410,59 +540,96 @@ std::tuple<Tensor, Tensor, Tensor> lstm_d_op(const Tensor& gh_in, const Tensor& 
   return {ds, dh, dc};
 }
 
-template <class T>
-void rnn(const Series& all, const Tensor& z, const Tensor& h0, const Tensor& h, const Tensor& s,
-         const Named& act) {
-  const Tensor r = all.recurrent(true);
-  Step<T> a = all.step<T>(z, act, act);
-  for (int64_t t = 0; t < all.steps; ++t) {
-    add_product(all.at(s, t, all.k), all.at(z, t, all.k), t ? all.at(h, t - 1, all.k) : h0, r);
-    a.s = place<T>(s, t * all.n * all.k), a.h = place<T>(h, t * all.n * all.k);
+// A plain layer's tensors; u and scale are empty without a gain.
+struct Plain {
+  Tensor h, s, u, scale, gain_;
+  bool normed;
+
+  Plain(const Series& all, const Tensor& z, Maybe gain) : normed(gain.has_value()) {
+    if (!normed) return;
+    same_kind(*gain, z);
+    STD_TORCH_CHECK(gain->dim() == 1 && gain->size(0) == all.k, "dl4py: the gain must be [units]");
+    gain_ = contiguous(*gain);
+  }
+  template <class T> Step<T> step(const Series& all, const Tensor& z, const Named& act) const {
+    Step<T> a = all.step<T>(z, act, act);
+    if (normed) a.gain = place<T>(gain_);
+    return a;
+  }
+  template <class T> void at(const Series& all, Step<T>& a, int64_t t) const {
+    const int64_t size = all.n * all.k;
+    a.s = place<T>(s, t * size);
+    if (normed) a.u = place<T>(u, t * size), a.scale = place<T>(scale, t * all.n);
     all.masks(a, t);
+  }
+};
+
+template <class T>
+void rnn(const Series& all, const Plain& own, const Tensor& z, const Tensor& h0, const Named& act) {
+  const Tensor r = all.recurrent(true);
+  Step<T> a = own.step<T>(all, z, act);
+  for (int64_t t = 0; t < all.steps; ++t) {
+    const Tensor before = t ? all.at(own.h, t - 1, all.k) : h0, now = all.at(z, t, all.k);
+    add_product(all.at(own.normed ? own.u : own.s, t, all.k), now, before, r, !own.normed);
+    own.at(all, a, t);
+    a.z = place<T>(z, t * all.n * all.k), a.h = place<T>(own.h, t * all.n * all.k);
     run_rnn_row(a);
   }
 }
 
 template <class T>
-void rnn_d(const Series& all, const Tensor& gh, const Tensor& s, const Tensor& ds,
-           const Tensor& dh, const Named& act) {
-  const Tensor r = all.recurrent(false);
-  Step<T> a = all.step<T>(s, act, act);
+void rnn_d(const Series& all, const Plain& own, const Tensor& gh, const Tensor& ds,
+           const Tensor& du, const Tensor& dh, const Named& act) {
+  const Tensor r = all.recurrent(false), &errors = own.normed ? du : ds;
+  Step<T> a = own.step<T>(all, gh, act);
   for (int64_t t = all.steps - 1; t >= 0; --t) {
-    if (t + 1 < all.steps)
-      add_product(dh, all.at(gh, t, all.k), all.at(ds, t + 1, all.k), r);
+    if (t + 1 < all.steps) add_product(dh, all.at(gh, t, all.k), all.at(errors, t + 1, all.k), r);
     a.dh = t + 1 < all.steps ? place<T>(dh) : place<T>(gh, t * all.n * all.k);
-    a.s = place<T>(s, t * all.n * all.k), a.ds = place<T>(ds, t * all.n * all.k);
-    all.masks(a, t);
+    own.at(all, a, t);
+    a.ds = place<T>(ds, t * all.n * all.k);
+    if (own.normed) a.du = place<T>(du, t * all.n * all.k);
     run_rnn_row_d(a);
   }
-  add_product(dh, dh, all.at(ds, 0, all.k), r, 0);
+  add_product(dh, dh, all.at(errors, 0, all.k), r, 0);
 }
 
-std::tuple<Tensor, Tensor> rnn_op(const Tensor& z_in, const Tensor& h0, const Tensor& rw,
-                                  Maybe mask, std::string act, double a, double b, double c) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> rnn_op(const Tensor& z_in, const Tensor& h0,
+                                                  const Tensor& rw, Maybe gain, Maybe mask,
+                                                  std::string act, double a, double b, double c) {
   const Tensor z = contiguous(z_in);
   const Series all(z, rw, mask, 1);
   all.fits(h0, z, 1);
-  const Named inner = named(act, a, b, c);
-  Tensor h = like(z, all.steps, all.n, all.k), s = like(z, all.steps, all.n, all.k);
-  if (z.numel() == 0) return {h, s};
-  if (z.scalar_type() == ScalarType::Float) rnn<float>(all, z, h0, h, s, inner);
-  else rnn<double>(all, z, h0, h, s, inner);
-  return {h, s};
+  const Named inner = named_for_rows(act, a, b, c);
+  Plain own(all, z, gain);
+  const int64_t normed = own.normed ? all.steps : 0;
+  own.h = like(z, all.steps, all.n, all.k), own.s = like(z, all.steps, all.n, all.k);
+  own.u = like(z, normed, all.n, all.k), own.scale = rows_like(z, normed, all.n);
+  if (z.numel() && z.scalar_type() == ScalarType::Float) rnn<float>(all, own, z, h0, inner);
+  else if (z.numel()) rnn<double>(all, own, z, h0, inner);
+  return {own.h, own.s, own.u, own.scale};
 }
 
-std::tuple<Tensor, Tensor> rnn_d_op(const Tensor& gh_in, const Tensor& s, const Tensor& rw,
-                                    Maybe mask, std::string act, double a, double b, double c) {
+std::tuple<Tensor, Tensor, Tensor> rnn_d_op(const Tensor& gh_in, const Tensor& s, const Tensor& u,
+                                            const Tensor& scale, const Tensor& rw, Maybe gain,
+                                            Maybe mask, std::string act, double a, double b,
+                                            double c) {
   const Series all(s, rw, mask, 1);
   const Tensor gh = contiguous(gh_in);
   all.fits(gh, s, all.steps);
-  const Named inner = named(act, a, b, c);
+  const Named inner = named_for_rows(act, a, b, c);
+  Plain own(all, s, gain);
+  own.s = s, own.u = u, own.scale = scale;
+  if (own.normed) {
+    all.fits(u, s, all.steps), same_kind(scale, s);
+    STD_TORCH_CHECK(scale.numel() == all.steps * all.n && scale.is_contiguous(),
+                    "dl4py: wrong scale");
+  }
   Tensor ds = like(s, all.steps, all.n, all.k), dh = rows_like(s, all.n, all.k);
-  if (s.numel() == 0) return {ds, zero_(dh)};
-  if (s.scalar_type() == ScalarType::Float) rnn_d<float>(all, gh, s, ds, dh, inner);
-  else rnn_d<double>(all, gh, s, ds, dh, inner);
-  return {ds, dh};
+  Tensor du = like(s, own.normed ? all.steps : 0, all.n, all.k);
+  if (s.numel() == 0) return {ds, du, zero_(dh)};
+  if (s.scalar_type() == ScalarType::Float) rnn_d<float>(all, own, gh, ds, du, dh, inner);
+  else rnn_d<double>(all, own, gh, ds, du, dh, inner);
+  return {ds, du, dh};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dl4py, DL4PY_DEVICE, m) {

@@ -1,6 +1,8 @@
 """Packages that only some users need, and what installs them."""
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 EXTRAS = {
@@ -33,10 +35,17 @@ def need(module: str, purpose: str) -> Any:
     'matplotlib.pyplot'
     """
     package = module.partition(".")[0]
-    try:
+    with needed(package, purpose):
         importlib.import_module(package)
         return importlib.import_module(module)
-    except ImportError as error:
+
+
+@contextlib.contextmanager
+def needed(package: str, purpose: str) -> Iterator[None]:
+    """Around imports of ``package``: as :func:`need` where it is not here."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # something that the package itself lacks
         raise ImportError(

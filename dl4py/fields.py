@@ -78,22 +78,25 @@ def real(value: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-    """A finite number in [``minimum``, ``maximum``] that is greater than ``above``."""
+    """A finite number in [``minimum``, ``maximum``] between ``above`` and ``below``."""
 
     minimum: float = -INF
     maximum: float = INF
     above: float = -INF
     primitive: bool = True  # in Java: it is never null
+    below: float = INF
 
     def __call__(self, value: Any) -> float:
         x = real(value)
-        if not (self.minimum <= x <= self.maximum and x > self.above):
+        if not (self.minimum <= x <= self.maximum and self.above < x < self.below):
             raise wrong(self._expected(), value)
         return x
 
     def _expected(self) -> str:
         if self.minimum > -INF and self.maximum < INF:
-            return f"in [{self.minimum:g}, {self.maximum:g}]"
+            opened = "(" if self.above >= self.minimum else "["
+            closed = ")" if self.below <= self.maximum else "]"
+            return f"in {opened}{self.minimum:g}, {self.maximum:g}{closed}"
         bounds = ((">=", self.minimum), (">", self.above), ("<=", self.maximum))
         return " ".join(
             [

@@ -19,6 +19,8 @@ from dl4py.config.regularization import Constraint, Regularization, WeightDecay
 from dl4py.config.weight_noise import DropConnect, ParameterNoise
 from dl4py.network.gradients import normalised
 from dl4py.noise import Noise, Source
+from dl4py.registry import SCHEDULES
+from dl4py.schedules import Schedule
 from dl4py.solvers import Solver
 
 MODES = (
@@ -68,7 +70,7 @@ class _NoisyParameter(nn.Module):
 
 def with_dropout(
     module: nn.Module,
-    dropout: float | InputNoise,
+    dropout: float | Schedule | InputNoise,
     noise: Source = None,
     clock: Clock | None = None,
 ) -> nn.Module:
@@ -77,9 +79,10 @@ def with_dropout(
     Args:
         module: any module that is called with its input by position; it is changed and
             returned, and its state dict stays as it is.
-        dropout: the probability of **keeping** a value, in (0, 1], or one of
-            ``dl4py.config``'s: ``Dropout``, ``AlphaDropout``, ``GaussianDropout``,
-            ``GaussianNoise``, ``SpatialDropout``, each with a number or a schedule.
+        dropout: the probability of **keeping** a value, in (0, 1], a schedule of it, or
+            one of ``dl4py.config``'s: ``Dropout``, ``AlphaDropout``,
+            ``GaussianDropout``, ``GaussianNoise``, ``SpatialDropout``, each with a
+            number or a schedule.
         noise: where the draws come from: a ``dl4py.NativeRandom``, a generator of
             torch's, ``None`` for its default one.
         clock: what schedules go by; share it with :func:`regularize`, which counts.
@@ -97,7 +100,7 @@ def with_dropout(
 
 def with_weight_noise(
     module: nn.Module,
-    weight_noise: float | ParameterNoise,
+    weight_noise: float | Schedule | ParameterNoise,
     name: str = "weight",
     noise: Source = None,
     clock: Clock | None = None,
@@ -109,8 +112,8 @@ def with_weight_noise(
 
     Args:
         module: any module; it is changed and returned.
-        weight_noise: the probability of **keeping** a weight, in (0, 1], or one of
-            ``dl4py.config``'s: ``DropConnect``, also with a schedule, ``WeightNoise``.
+        weight_noise: the probability of **keeping** a weight, in (0, 1], a schedule of
+            it, or one of ``dl4py.config``'s: ``DropConnect``, ``WeightNoise``.
         name: of the parameter.
         noise, clock: as in :func:`with_dropout`.
 
@@ -334,12 +337,14 @@ def _kind(
 ) -> Any:
     if isinstance(given, kind):
         return given
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if number or SCHEDULES.entry_of(type(given)) is not None:
         try:
             return of_number(given)
         except ValueError as error:
             raise ValueError(f"{argument}: {error}") from None
     raise TypeError(
-        f"{argument}: expected a probability of keeping, or one of dl4py.config's "
+        f"{argument}: expected a probability of keeping, a schedule of it, or one "
+        f"of dl4py.config's "
         f"{kind.__name__}s, got {given!r}"
     )

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.codec import DL4JFormatError, at, parse, replace
-from dl4py.config.eras import ERAS, TODAY, Era, recognise
+from dl4py.config.eras import TODAY, Era, recognise
 from dl4py.config.settings import data_type
 from dl4py.io.archive import (
+    CLASSES,
     COEFFICIENTS,
     CONFIGURATION,
     NO_PARAMS,
@@ -29,7 +30,7 @@ from dl4py.io.archive import (
 from dl4py.io.arrays import TYPES, ArrayStream, header_bytes, write_elements
 from dl4py.layers import Convolution1D, View
 from dl4py.layers.convolutional import as_it_is
-from dl4py.network import Network
+from dl4py.network import Network, classes
 from dl4py.network.build import DTYPES, build
 from dl4py.network.tracks import Track
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
@@ -87,35 +88,41 @@ def restore(
     with ModelReader(path) as reader:
         era, net = _planned(reader, dl4j_exact)  # counts and shapes, no memory yet
         _warn_of_objects(reader)
-        if NORMALIZER in reader:
-            net.normalizer = _normalizer(reader)
-        count = net.num_params()
-        if not count:
-            _expect_empty(reader)
-            return net.to_empty(device="cpu").eval()
-        if reader.size(COEFFICIENTS) == 0:
-            raise DL4JFormatError(
-                f"{reader.name}:{COEFFICIENTS}: missing, the network has {count} "
-                "parameters"
+        with era.assumed():
+            if NORMALIZER in reader:
+                net.normalizer = _normalizer(reader)
+            if CLASSES in reader:
+                where = f"{reader.name}:{CLASSES}"
+                net.classes = classes.names(reader.raw(CLASSES), where)
+            count = net.num_params()
+            if not count:
+                _expect_empty(reader)
+                return net.to_empty(device="cpu").eval()
+            if reader.size(COEFFICIENTS) == 0:
+                raise DL4JFormatError(
+                    f"{reader.name}:{COEFFICIENTS}: missing, the network has {count} "
+                    "parameters"
+                )
+            with reader.array(COEFFICIENTS) as stream:
+                _check(stream, reader, COEFFICIENTS, count)
+                torch_first = _kernels_of(net, era, stream, release, reader.name)
+                net.conf = replace(net.conf, data_type=wanted or stream.header.type)
+                net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
+                for view in net.views():
+                    _fill(stream, view, view.tensor, torch_first)
+            with at(f"{reader.name}:{CONFIGURATION}: $"):
+                optimizer = net.optimizer  # once: it looks at all layers each time
+                segments = _as_written(list(optimizer.segments()), era)
+            entry = next(
+                (e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None
             )
-        with reader.array(COEFFICIENTS) as stream:
-            _check(stream, reader, COEFFICIENTS, count, era)
-            torch_first = _kernels_of(net, era, stream, release, reader.name)
-            net.conf = replace(net.conf, data_type=wanted or stream.header.type)
-            net.to(DTYPES[net.conf.data_type]).to_empty(device="cpu")
-            for view in net.views():
-                _fill(stream, view, view.tensor, torch_first)
-        with at(f"{reader.name}:{CONFIGURATION}: $"):
-            optimizer = net.optimizer  # once: it looks at all layers each time
-            segments = _as_written(list(optimizer.segments()), era)
-        entry = next((e for e in (UPDATER_STATE, OWN_STATE) if reader.size(e)), None)
-        if entry is not None:
-            with reader.array(entry) as stream:
-                numbers = sum(track.view.size for _, track in segments)
-                _check(stream, reader, entry, numbers, era)
-                for name, track in segments:
-                    state = optimizer.state[track.tensor][name]
-                    _fill(stream, track.view, state, torch_first)
+            if entry is not None:
+                with reader.array(entry) as stream:
+                    numbers = sum(track.view.size for _, track in segments)
+                    _check(stream, reader, entry, numbers)
+                    for name, track in segments:
+                        state = optimizer.state[track.tensor][name]
+                        _fill(stream, track.view, state, torch_first)
     return net.eval()
 
 
@@ -133,8 +140,9 @@ def _planned(reader: ModelReader, dl4j_exact: bool) -> tuple[Era, Network]:
     try:
         content = parse(text)
         conf = NeuralNetConfiguration.from_dict(content)
-        with at("$"):
-            return recognise(content), build(conf, dl4j_exact, draw=False)
+        era = recognise(content)
+        with era.assumed(), at("$"):
+            return era, build(conf, dl4j_exact, draw=False)
     except DL4JFormatError as error:
         where = f"{reader.name}:{CONFIGURATION}"
         raise DL4JFormatError(f"{where}: {error}") from error
@@ -172,7 +180,7 @@ def _kernels_of(
 
 def _as_written(segments: list[tuple[str, Track]], era: Era) -> list[tuple[str, Track]]:
     """The updater's state in the file's order: up to 0.8.0 one parameter at a time."""
-    if era.key != next(iter(ERAS)):
+    if not era.state_by_parameter:
         return segments
     places = {id(track): i for i, (_, track) in reversed([*enumerate(segments)])}
     return sorted(segments, key=lambda segment: places[id(segment[1])])
@@ -187,20 +195,14 @@ def _warn_of_objects(reader: ModelReader) -> None:
         )
 
 
-def _check(
-    stream: ArrayStream,
-    reader: ModelReader,
-    entry: str,
-    count: int,
-    era: Era | None = None,
-) -> None:
+def _check(stream: ArrayStream, reader: ModelReader, entry: str, count: int) -> None:
     where = f"{reader.name}:{entry}"
     if stream.header.type not in _TORCH:
         raise DL4JFormatError(f"{where}: parameters of type {stream.header.type}")
     if stream.header.length != count:
         raise DL4JFormatError(
             f"{where}: {stream.header.length} numbers, the configuration implies "
-            f"{count}{f'; read as {era}' if era and era.old else ''}"
+            f"{count}"
         )
 
 
@@ -282,6 +284,9 @@ def save(
         given = net.normalizer
         data = given if isinstance(given, bytes) else write_normalizer(given)
         arrays[NORMALIZER] = (len(data), lambda file: file.write(data))
+    if net.classes:
+        text = classes.written(net.classes).encode()
+        arrays[CLASSES] = (len(text), lambda file: file.write(text))
     write_model(path, content, arrays)
 
 

@@ -13,21 +13,20 @@ from dl4py.config import InputType, NeuralNetConfiguration
 from dl4py.config.autoencoders import AutoEncoder
 from dl4py.config.feedforward import Dense, Output
 from dl4py.config.settings import NetworkConfiguration
-from dl4py.extras import need
+from dl4py.extras import needed
 from dl4py.network import Network
 
-need("sklearn", "dl4py.sklearn makes estimators")
-
-from sklearn.base import (  # noqa: E402
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    RegressorMixin,
-    TransformerMixin,
-)
-from sklearn.utils import check_random_state  # noqa: E402
-from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
-from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
+with needed("sklearn", "dl4py.sklearn makes estimators"):
+    from sklearn.base import (
+        BaseEstimator,
+        ClassifierMixin,
+        ClassNamePrefixFeaturesOutMixin,
+        RegressorMixin,
+        TransformerMixin,
+    )
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 Conf = NetworkConfiguration | Callable[[int, int], NetworkConfiguration] | None
 

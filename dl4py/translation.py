@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dl4py import config
 from dl4py.config import InputType, NeuralNetConfiguration
-from dl4py.config.codec import replace
+from dl4py.config.codec import brief, replace
 from dl4py.network import Network
 from dl4py.registry import ACTIVATIONS
 
@@ -77,7 +77,19 @@ def from_torch(
         >>> torch.allclose(net.output(x), module(x).softmax(1))
         True
     """
+    module = getattr(module, "_orig_mod", module)  # of what torch.compile wraps
+    if any(p.is_meta for p in module.parameters()):
+        raise ValueError(
+            "from_torch(module): parameters on the meta device hold no numbers; load "
+            "them first"
+        )
     words = list(_merged(_words(module)))
+    sources = [source for _, source in words if source is not None]
+    if len({id(source) for source in sources}) < len(sources):
+        raise ValueError(
+            "from_torch(module): a module with parameters stands at two places; DL4J "
+            "shares none between layers, copy it (copy.deepcopy)"
+        )
     words = _ended(words, loss, activation)
     first = next(module.parameters(), torch.zeros(()))
     builder = NeuralNetConfiguration.builder().activation("identity")
@@ -97,7 +109,7 @@ def from_torch(
 def _words(module: nn.Module, place: str = "module") -> Iterator[Word]:
     """The layers that modules stand for, in their order."""
     if isinstance(module, nn.Sequential):
-        for name, child in module.named_children():
+        for name, child in module._modules.items():  # one may stand there twice
             yield from _words(child, f"{place}[{name}]")
         return
     writer = _LAYERS.get(type(module))
@@ -189,7 +201,13 @@ def _compare(
     try:
         module.eval()
         with torch.no_grad():
-            expected = module(x)
+            try:
+                expected = module(x)
+            except RuntimeError as failed:
+                raise ValueError(
+                    f"from_torch(module, input_type): the module does not take {shape} "
+                    f"itself: {brief(failed)}; a Flatten may be missing before a Linear"
+                ) from failed
             if activation is not None:
                 last: Any = net.nodes[-1].layer
                 expected = last.activation(expected)
@@ -197,6 +215,11 @@ def _compare(
         for m, flag in flags:
             m.training = flag
     found = net.to(like.device).output(x)
+    if not bool(torch.isfinite(expected).all()):
+        raise ValueError(
+            "from_torch(module): what it computes of a random batch is not finite, so "
+            "nothing can be compared; are there NaN among its parameters?"
+        )
     error = (found - expected).abs().max() if found.shape == expected.shape else None
     allowed = 100 * torch.finfo(like.dtype).eps * max(1.0, float(expected.abs().max()))
     if error is None or not error <= allowed:

@@ -2,10 +2,14 @@
 
     python -m tests.executors
 
-On a cluster of two executors on this machine: the first run is undisturbed; in the
-second one executor's JVM is killed after the first epochs, and Spark starts the stage
-again, which goes on from the checkpoint; in the third Spark may not, and the call ends
-with one message, after which another call goes on. All give the same parameters.
+On a cluster of two executors on this machine, for mean gradients and for averages: one
+run is undisturbed; in another one executor's JVM is killed after the first epochs, and
+the call ends with one message within 30 s; it is called again, goes on from the
+checkpoint, and ends with the undisturbed run's parameters and updater state.
+
+Spark does not start a stage again whose task of TorchDistributor's died, although it
+may try four times here (``spark.stage.maxConsecutiveAttempts``): it ends the job of a
+barrier stage whose results are collected.
 """
 
 import multiprocessing
@@ -23,11 +27,12 @@ from dl4py import spark as ours
 from tests.test_spark import frame, network
 
 EPOCHS = 40
+WITHIN = 30.0  # seconds
 SPAWN = multiprocessing.get_context("spawn")
 ROOT = Path(__file__).parent.parent
 
 
-def session(attempts):
+def session():
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("dl4py")
@@ -36,7 +41,7 @@ def session(attempts):
         ("spark.driver.host", "127.0.0.1"),
         ("spark.executor.memory", "512m"),
         ("spark.sql.shuffle.partitions", "2"),
-        ("spark.stage.maxConsecutiveAttempts", str(attempts)),
+        ("spark.stage.maxConsecutiveAttempts", "4"),
     ):
         builder = builder.config(key, value)
     os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
@@ -72,51 +77,57 @@ def killed(checkpoint, told):
         time.sleep(0.05)
     os.kill(executors()[-1], signal.SIGKILL)
     told["time"] = time.time()
-    told["epoch"] = dl4py.restore(checkpoint).clock.epoch
 
 
-def run(name, attempts, kill, file, out):
+def run(kill, every, file, out):
     """One call of ``fit``; a JVM holds one cluster, so each has its own process."""
     x, y = dl4py.data.iris()
-    spark, told = session(attempts), {}
+    spark, told = session(), {}
     table = frame(spark, x.double().tolist(), y.argmax(1).tolist())
+    began = dl4py.restore(file).clock.epoch if file.exists() else 0
     if kill:
         threading.Thread(target=killed, args=(file, told), daemon=True).start()
     start = time.time()
     words = {"features": ["a", "b", "c", "d"], "batch_size": 25, "epochs": EPOCHS}
+    words |= {"checkpoint": str(file), "averaging_frequency": every}
     try:
-        net = ours.fit(network(), table, checkpoint=str(file), **words)
+        net = ours.fit(network(), table, **words)
     except RuntimeError as error:
-        after = time.time() - told.get("time", start)
-        print(f"{name}: {after:.1f} s after the kill: {error}", flush=True)
+        after = time.time() - told["time"]
+        kept = dl4py.restore(file).clock.epoch
+        told = str(error).replace(str(file), file.name)
+        print(
+            f"    {after:.1f} s after the kill, epoch {kept} kept: {told}", flush=True
+        )
+        assert kill and after < WITHIN and 0 < kept < EPOCHS, (kill, after, kept)
+        assert "ExecutorLostFailure" in told and "call it again to go on" in told, told
     else:
-        print(f"{name}: {time.time() - start:.0f} s, {net.clock.epoch} epochs", end="")
-        print(f", killed after {told.get('epoch')}" if told else "", flush=True)
-        torch.save(net.params(), out)
+        assert not kill, "it was not killed"
+        assert net.clock.epoch == EPOCHS and not file.exists()
+        print(
+            f"    epochs {began + 1} to {EPOCHS}: {time.time() - start:.0f} s",
+            flush=True,
+        )
+        torch.save((net.params(), net.updater_state()), out)
     spark.stop()
 
 
 def main():
-    runs = (
-        ("undisturbed", 1, False),
-        ("killed, Spark goes on", 4, True),
-        ("killed, one attempt", 1, True),
-        ("called again", 1, False),
-    )
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "net.zip")
-        for i, given in enumerate(runs):
-            out = Path(folder, f"{i}.pt")
-            process = SPAWN.Process(target=run, args=(*given, file, out))
-            process.start()
-            process.join()
-            found[given[0]] = torch.load(out) if out.exists() else None
-    assert found.pop("killed, one attempt") is None, "it was not killed"
-    whole = found.pop("undisturbed")
-    for name, params in found.items():
-        torch.testing.assert_close(params, whole, rtol=0, atol=1e-12, msg=name)
-    print("the same parameters")
+    for every, name in ((None, "mean gradients"), (2, "averages of two batches")):
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            # a file of its own: what the undisturbed run leaves helps nobody
+            whole, file = Path(folder, "whole.zip"), Path(folder, "net.zip")
+            outs = [Path(folder, f"{i}.pt") for i in range(3)]
+            given = ((False, whole), (True, file), (False, file))
+            for (kill, place), out in zip(given, outs, strict=True):
+                process = SPAWN.Process(target=run, args=(kill, every, place, out))
+                process.start()
+                process.join()
+                assert process.exitcode == 0, "see above"
+            found = [torch.load(out) for out in (outs[0], outs[2])]
+            torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+            print("    the same parameters and updater state", flush=True)
 
 
 if __name__ == "__main__":

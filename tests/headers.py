@@ -96,7 +96,9 @@ def unpack(version: str, folder: pathlib.Path) -> pathlib.Path:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         line = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
         line += ["--only-binary=:all:", "--python-version=3.12", f"torch=={version}"]
-        subprocess.run([*line, "-d", name], check=True, stderr=subprocess.DEVNULL)
+        done = subprocess.run([*line, "-d", name], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"torch {version}: {' '.join(done.stderr.splitlines()[-2:])}")
         (wheel,) = pathlib.Path(name).glob("torch-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             wanted = [

@@ -2,22 +2,15 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "dl4py"
-FLOORS = {
-    0: {"clock", "extras", "fields", "noise", "ops", "registry", "table"},
-    1: {"activations", "losses", "weight_init", "schedules", "updaters", "config",
-        "solvers"},
-    2: {"io", "layers", "zoo"},
-    3: {"network"},
-    4: {"data", "evaluation", "lightning", "normalizers", "plain", "pytorch_lightning",
-        "serializer", "sklearn", "stopping", "training", "translation",
-        "tuning"},
-    5: {"__init__", "commands", "formats", "serving", "spark"},
-}  # fmt: skip
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+ROWS = re.findall(
+    r"^\| (\d) \| ([^|]*) \|", (PACKAGE / "ARCHITECTURE.md").read_text(), re.M
+)
+FLOOR = {name: int(n) for n, names in ROWS for name in re.findall(r"`(\w+)`", names)}
 # every import that stays on a floor, and those inside a function that go up
 BESIDE = {
     ("fields", "registry"),

@@ -56,6 +56,22 @@ def test_import_warns_of_nothing():
     assert result.returncode == 0 and not result.stderr, result.stderr
 
 
+@pytest.mark.parametrize(
+    "package, extra", [("sklearn", "sklearn"), ("pyspark", "spark")]
+)
+def test_a_module_for_a_package_names_what_installs_it(package, extra):
+    code = f"""
+import sys
+sys.modules["{package}"] = None
+import dl4py.{extra}
+"""
+    last = run("-c", code).stderr.splitlines()[-1]
+    assert "ImportError: dl4py." in last
+    assert last.endswith(
+        f"with {package}, which is not installed: pip install 'dl4py[{extra}]'"
+    )
+
+
 def test_import_time_command_measures():
     seconds = importtime.measure(runs=1)
     assert 0 < seconds < 10  # whether it is fast is for python -m tests.importtime

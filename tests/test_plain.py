@@ -55,6 +55,21 @@ class TestDropout:
             module(torch.ones(2, 5, 3))
 
 
+@pytest.mark.parametrize("given", [lambda p: p, config.DropConnect])
+def test_drop_connect_follows_a_schedule(given: Any) -> None:
+    falling = schedules.get("step", initial_value=0.8, decay_rate=0.5, step=1)
+    clock, random = Clock(), NativeRandom(3)
+    layer = nn.Linear(50, 40)
+    before = layer.weight.detach().clone()
+    dl4py.with_weight_noise(layer, given(falling), noise=random, clock=clock)
+    for p in (0.8, 0.4, 0.2):
+        kept = NativeRandom(3).uniform(torch.empty(40, 50)) < p
+        random.set_seed(3)
+        assert torch.equal(layer.weight, before * kept)
+        assert kept.float().mean() == pytest.approx(p, abs=0.03)
+        clock.iteration += 1
+
+
 def test_drop_connect_is_a_parametrization() -> None:
     layer = nn.Linear(50, 40)
     before = layer.weight.detach().clone()
@@ -167,8 +182,9 @@ def with_optimizer(kind: Any) -> Any:
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: dl4py.with_dropout(nn.Identity(), 1.5), r"dropout=...\): .*got 1.5"),
+        (lambda: dl4py.with_dropout(nn.Identity(), 1.5), r"in \(0, 1\], got 1.5"),
         (lambda: dl4py.with_dropout(nn.Identity(), 0.0), r"dropout=...\): .*got 0.0"),
+        (lambda: config.GaussianDropout(1.0), r"rate=.* in \[0, 1\), got 1.0"),
         (lambda: dl4py.with_dropout(nn.Identity(), "x"), "probability of keeping"),
         (lambda: dl4py.with_dropout(nn.Identity(), 0.5, 42), "NativeRandom.seed"),
         (

@@ -121,7 +121,7 @@ def rank(number, folder, ports):
         MASTER_ADDR="127.0.0.1",
         TORCHELASTIC_RUN_ID="a",
     )
-    from dl4py.spark.training import _rank
+    from dl4py.spark.training import _rank, _start
 
     found = {}
     for every in (EVERY, 0):
@@ -134,7 +134,8 @@ def rank(number, folder, ports):
             os.environ["MASTER_PORT"] = str(ports.pop())
             while name == "on" and not os.path.exists(place):
                 time.sleep(0.01)  # rank 0 may not have written it yet
-            net = _rank(network(), f"{folder}/rows", BATCH, goal, 3, every, file)
+            net = _start(network(), file, goal)
+            net = _rank(net, f"{folder}/rows", BATCH, goal, 3, every, file)
             now = (net.clock.iteration, net.clock.epoch)
             found[every, name] = net.params(), net.updater_state(), now
     torch.save(found, f"{folder}/{number}.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,3 +92,8 @@ def resumed(updater, how, **arguments):
     other = type(updater)([nn.Parameter(p) for p in values(updater)], **arguments)
     other.load_state_dict(torch.load(file, weights_only=True))
     return other
+
+
+def group_of(updater: Any) -> dict[str, Any]:
+    group: dict[str, Any] = updater.param_groups[0]
+    return group

@@ -59,8 +59,7 @@ class ELU(Activation):
         return y
 
     def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
-        known = self.alpha == 1 or not self.dl4j_exact
-        return ("elu", (self.alpha,)) if known else None
+        return "elu_steps", (self.alpha, 1.0 if self.dl4j_exact else self.alpha)
 
     def log_above(self, x: Tensor) -> Tensor:
         if self.alpha != 1:  # 1 + f does not vanish, or does so at a finite x
@@ -102,8 +101,7 @@ class LeakyReLU(Activation):
         return y if slope == self.alpha else gradient_of(ops.leakyrelu(x, slope), y)
 
     def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
-        known = self.literal(self.alpha, x) == self.alpha
-        return ("leakyrelu", (self.alpha,)) if known else None
+        return "leakyrelu_steps", (self.alpha, self.literal(self.alpha, x))
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return literal_note(self.alpha, dtype, " in the gradient")
@@ -321,7 +319,8 @@ class RReLU(Activation):
     def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
         if self.dl4j_exact or self.training:
             return None
-        return "leakyrelu", ((self.l + self.u) / 2,)
+        mean = (self.l + self.u) / 2
+        return "leakyrelu_steps", (mean, mean)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         return "DL4J tests with max(x, (l + u)/2), and its gradient is 1 everywhere"
@@ -384,3 +383,6 @@ class ThresholdedReLU(Activation):
         if ops.exporting():  # torch.onnx knows no threshold but 0
             return x.masked_fill(x <= self.theta, 0)
         return F.threshold(x, self.theta, 0.0)
+
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "thresholdedrelu", (self.theta,)

@@ -286,6 +286,9 @@ class Softmax(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, dim=-1)
 
+    def in_steps(self, x: Tensor) -> tuple[str, tuple[float, ...]] | None:
+        return "softmax", ()
+
     def log(self, x: Tensor) -> Tensor:
         return F.log_softmax(x, dim=-1)
 

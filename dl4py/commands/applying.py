@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dl4py.data import Examples, Images, Reading, stream
 from dl4py.data.columns import several
 from dl4py.data.reading import unlabelled
 from dl4py.network import Network
+from dl4py.network.classes import check_order
 from dl4py.registry import Named, canonical, suggest
 from dl4py.training.evaluated import Judge
 
@@ -55,12 +57,14 @@ def predict(
     """Write a model's predictions for each row of ``source`` into a CSV.
 
     A row of a classifier's is the class and each class's probability; of a regression
-    the numbers. Several outputs stand side by side, their names and a point before
-    those of the columns. Images have their file's name before, sequences a row for
-    every step that counts. A table goes through in batches, never whole in memory.
+    the numbers. Where they are NaN there is no class, and a warning counts them.
+    Several outputs stand side by side, their names and a point before those of the
+    columns. Images have their file's name before, sequences a row for every step that
+    counts. A table goes through in batches, never whole in memory.
     """
     output.new_file(out, force)
     net = opened(model)
+    check_order(how.class_names, net.classes, str(model))
     table = _Rows(net, how)
     with output.rows(out, force) as file:
         pieces = unlabelled(source, how)
@@ -71,7 +75,21 @@ def predict(
                 file.writerow(table.head(p, files is not None))
             masks = _several(x_mask if y_mask is None else y_mask)
             file.writerows(table.rows(p, masks, files))
-    data = {"out": str(out), "examples": table.count, "columns": table.columns}
+    if table.unknowns:
+        shown = ", ".join(map(str, table.unknown))
+        warnings.warn(
+            f"{source}: of {table.unknowns:,} of {table.count:,} examples the "
+            f"predictions are NaN, with no class (counted from 0: {shown}"
+            f"{', ...' * (table.unknowns > len(table.unknown))}); are there NaN among "
+            "their features?",
+            stacklevel=2,
+        )
+    data = {
+        "out": str(out),
+        "examples": table.count,
+        "unknown": table.unknowns,
+        "columns": table.columns,
+    }
     return Found(data, [f"{table.count:,} examples predicted: {out}"])
 
 
@@ -87,6 +105,7 @@ def evaluate(
     """
     net = opened(model)
     outputs = net.plan.outputs
+    how = _by_its_classes(net, how, model)
     wanted = _wanted(metric, outputs)
     counts: dict[str, Any] = {}
     pieces = stream(source, how)
@@ -99,24 +118,29 @@ def evaluate(
                 f"{', '.join(outputs)}, got {len(_several(y))}; a MultiDataSet of "
                 "DL4J's (.bin) holds several"
             )
-        counts = counts or {n: _metric(net, n, m, piece) for n, m in wanted.items()}
         found = _several(_applied(net, source, x, x_mask, y_mask))
         masks = _several(y_mask) or (None,) * len(outputs)
-        for name, p, one, mask in zip(outputs, found, _several(y), masks, strict=True):
+        for name, p, one in zip(outputs, found, _several(y), strict=True):
             if p.shape != one.shape:
                 raise ValueError(f"{source}: {_unlike(name, p, one)}")
-            counts[name].update(p, one, *(() if mask is None else (mask,)))
+        counts = counts or {n: _metric(net, n, m, piece) for n, m in wanted.items()}
+        for name, p, one, mask in zip(outputs, found, _several(y), masks, strict=True):
+            try:
+                counts[name].update(p, one, *(() if mask is None else (mask,)))
+            except ValueError as error:
+                raise ValueError(f"{source}: {name}: {error}") from error
     if not counts:
         raise ValueError(f"{source}: no rows")
     if len(outputs) == 1:
-        return Found(_told(counts[outputs[0]]), [counts[outputs[0]].stats()])
-    shown = [f"{name}\n{one.stats()}" for name, one in counts.items()]
+        return Found(_told(counts[outputs[0]]), [_text(counts[outputs[0]])])
+    shown = [f"{name}\n{_text(one)}" for name, one in counts.items()]
     return Found({name: _told(one) for name, one in counts.items()}, shown)
 
 
 def judged(model: Path, source: Path, how: Reading, size: int) -> dict[str, Any]:
     """What a report shows of a model of one output on labelled data."""
     net = opened(model)
+    how = _by_its_classes(net, how, model)
     judge, classes = Judge(), None
     for piece, x, y, x_mask, y_mask in _batches(
         net, stream(source, how), "evaluate", size
@@ -152,6 +176,25 @@ def _told(counts: Any) -> dict[str, Any]:
     if scores and hasattr(counts, "score_for_metric"):
         told["scores"] = {s: counts.score_for_metric(s) for s in scores}
     return told
+
+
+def _by_its_classes(net: Network, how: Reading, model: Path) -> Reading:
+    """How labels are read: classes that are not given are the network's, in its order.
+
+    The alphabetical order of those in a file need not be that of training.
+    """
+    check_order(how.class_names, net.classes, str(model))
+    if how.classes is not None or not net.classes or len(several(how.labels)) != 1:
+        return how
+    return replace(how, classes=list(net.classes))
+
+
+def _text(counts: Any) -> str:
+    """A metric to read: DL4J's text, and the number where that has none."""
+    text: str = counts.stats()
+    if isinstance(counts, evaluation.EvaluationCalibration):
+        text += f"\nExpected calibration error (class-wise): {counts.compute():.4f}"
+    return text
 
 
 def _unlike(name: str, p: Tensor, y: Tensor) -> str:
@@ -236,7 +279,7 @@ def _metric(net: Network, output: str, name: str | None, data: Examples) -> Any:
             f"one of {', '.join(evaluation.__all__)}"
         )
     cls = METRICS[canonical(name)]
-    if cls is evaluation.Evaluation and data.classes:
+    if data.classes and cls not in (evaluation.ROC, evaluation.RegressionEvaluation):
         return cls(labels=list(data.classes))
     if cls is evaluation.RegressionEvaluation and data.labels and not data.classes:
         return cls(columns=list(data.labels))
@@ -257,6 +300,11 @@ class _Columns:
     def head(self, p: Tensor) -> list[str]:
         """The names of the columns, after a look at the first predictions."""
         fits = len(self.known) == p.shape[1]
+        if self.classified and self.known and not fits:
+            raise ValueError(
+                f"classes: expected {p.shape[1]} names, one for each output of the "
+                f"network, got {len(self.known)}: {', '.join(map(str, self.known))}"
+            )
         self.names = [str(x) for x in (self.known if fits else range(p.shape[1]))]
         return [
             f"{self.before}{name}"
@@ -269,8 +317,9 @@ class _Columns:
         texts = output.shortest((p.float() if half else p).numpy())
         if not self.classified:
             return [list(text) for text in texts]
-        best = p.argmax(1).tolist()
-        return [[self.names[k], *text] for k, text in zip(best, texts, strict=True)]
+        names = [*self.names, ""]  # where nothing is known no class is the likeliest
+        best = torch.where(p.isnan().any(1), -1, p.argmax(1)).tolist()
+        return [[names[k], *text] for k, text in zip(best, texts, strict=True)]
 
 
 class _Rows:
@@ -279,6 +328,8 @@ class _Rows:
     Attributes:
         count: the examples so far.
         columns: names of what is predicted.
+        unknown: the examples with NaN among what is predicted, the first ones of them.
+        unknowns: how many these are.
     """
 
     def __init__(self, net: Network, how: Reading) -> None:
@@ -287,13 +338,15 @@ class _Rows:
         self.outputs = []
         for name in names:
             classified = _activation(net, name) == "softmax"
-            known = how.class_names if classified else several(how.labels)
+            classes = how.class_names or net.classes
+            known = classes if classified else several(how.labels)
             known = known if single and known else ()
             self.outputs.append(
                 _Columns(classified, known, "" if single else f"{name}.")
             )
-        self.count = 0
+        self.count = self.unknowns = 0
         self.columns: list[str] = []
+        self.unknown: list[int] = []
 
     def head(self, ps: Sequence[Tensor], images: bool) -> list[str]:
         """The first line, after a look at the first predictions."""
@@ -324,6 +377,7 @@ class _Rows:
         cells = [one.cells(p) for one, p in zip(self.outputs, flat, strict=True)]
         fits = [m for m in masks if m is not None and m.shape == (n, steps)]
         counts = torch.stack(fits).any(0) if series and fits else None
+        self._look(flat, counts, steps)
         for i, parts in enumerate(zip(*cells, strict=True)):
             at, step = divmod(i, steps)
             if counts is not None and not counts[at, step]:
@@ -332,3 +386,12 @@ class _Rows:
             named = [] if files is None else [files[self.count + at]]
             yield [*place, *named, *(cell for part in parts for cell in part)]
         self.count += n
+
+    def _look(self, flat: Sequence[Tensor], counts: Tensor | None, steps: int) -> None:
+        """Count the examples of a batch of which something is NaN."""
+        lost = torch.stack([p.isnan().any(1) for p in flat]).any(0)
+        if counts is not None:
+            lost &= counts.flatten().bool()
+        at = sorted({self.count + i // steps for i in lost.nonzero()[:, 0].tolist()})
+        self.unknown = [*self.unknown, *at][:3]
+        self.unknowns += len(at)

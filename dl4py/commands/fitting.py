@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 import dl4py
 from dl4py.commands import models
 from dl4py.commands.found import Found
-from dl4py.commands.output import new_file
+from dl4py.commands.output import new_file, writable
 from dl4py.config import NeuralNetConfiguration
+from dl4py.config.codec import brief
 from dl4py.extras import need
 from dl4py.io.replacing import replacing
 from dl4py.lightning import DataModule, Network
@@ -37,6 +37,7 @@ _KNOWN = (  # of Lightning's warnings, what nobody can act upon
 )
 
 
+_OTHERS = (".ckpt", ".safetensors", ".pt2", ".onnx", ".py")  # convert's, not fit's
 _PEER = re.compile(r"closed by peer|reset by peer|remote process|Broken pipe", re.I)
 
 
@@ -92,6 +93,7 @@ def run(
             trainer's ``default_root_dir`` or where its callbacks keep theirs.
     """
     need("jsonargparse", "dl4py fit reads its configuration")
+    _check_words(arguments)
     from lightning.pytorch.cli import LightningCLI
 
     with _quiet():
@@ -110,11 +112,17 @@ def run(
             },
         )
         new_file(out, force)  # not before, or nobody could ask for --help
+        if out.suffix.lower() in _OTHERS:
+            raise ValueError(
+                f"{out}: fit writes a model zip of DL4J's; give it a name in .zip, "
+                f"then dl4py convert {out.with_suffix('.zip')} {out}"
+            )
         with warnings.catch_warnings():  # they come again when it is written
             warnings.simplefilter("ignore")
             dl4py.save(cli.model, io.BytesIO())  # what cannot be written, now
         _check_loggers(cli.trainer)
         path = _checkpoint(cli.trainer, ckpt_path)
+        cli.datamodule.read()  # what cannot be read leaves no folder of logs
         if type(cli.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             cli.trainer.strategy.checkpoint_io = _InOneStep()
         try:
@@ -131,6 +139,27 @@ def run(
             return Found(None, ())  # the first process writes and tells
         dl4py.save(cli.model, out)
     return _told(cli, out)
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    """Refuse files of words that hold none; what reads them repeats them whole."""
+    import yaml  # type: ignore[import-untyped]  # with jsonargparse
+
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for word, name in zip(words, words[1:], strict=False):
+        file = Path(name)
+        if word not in ("-c", "--config") or not file.is_file():
+            continue
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            told = brief(ValueError(" ".join(str(error).split())))
+            raise ValueError(f"{name}: expected YAML: {told}") from None
+        if not isinstance(found, dict):
+            raise ValueError(
+                f"{name}: expected YAML with model, data and trainer, as "
+                "examples/iris.yaml has them"
+            )
 
 
 def _checkpoint(trainer: Any, given: str | None) -> str | None:
@@ -185,22 +214,13 @@ def _check_loggers(trainer: Any) -> None:
         place = Path(folder).absolute()
         while not os.path.lexists(place):
             place = place.parent
-        if not _writable(place):
+        if not writable(place):
             what = "no folder to write to" if place.is_dir() else "no folder"
             raise ValueError(
                 f"{type(logger).__name__} cannot write to {folder}: {place} is {what}; "
                 "choose another with --trainer.default_root_dir, or --trainer.logger "
                 "false"
             )
-
-
-def _writable(folder: Path) -> bool:
-    """Tried, as permissions say nothing to root and of file systems."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

@@ -78,6 +78,9 @@ def differences(
     said = [normalizer_of(net) for net in (a, b)]
     if _bytes(a) != _bytes(b):
         found["normalizer"] = {"normalizer": said}
+    if a.classes != b.classes:
+        known = [net.classes and ", ".join(net.classes) for net in (a, b)]
+        found["classes"] = {"classes": known}
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,17 @@ def new_file(path: Path, force: bool) -> None:
         raise FileExistsError(f"{path} exists; --force replaces it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if not writable(path.resolve().parent):
+        raise ValueError(f"{path}: no file can be written into {path.resolve().parent}")
+
+
+def writable(folder: Path) -> bool:
+    """Tried, as permissions say nothing to root and of file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

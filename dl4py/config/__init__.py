@@ -40,7 +40,7 @@ from dl4py.config.inputs import InputType
 from dl4py.config.kinds import field
 from dl4py.config.layer import BaseLayer, ConfigurationError, FeedForwardLayer, Layer
 from dl4py.config.plan import Plan, Step
-from dl4py.config.vertices import TrainedVertex, Vertex
+from dl4py.config.vertex import TrainedVertex, Vertex
 from dl4py.registry import (
     CONSTRAINTS,
     DROPOUTS,

@@ -10,19 +10,21 @@ from dl4py.config.inputs import InputType, Recurrent
 from dl4py.config.kinds import Integer, field, flag
 from dl4py.config.layer import ConfigurationError
 from dl4py.config.samediff import ACTIVATIONS, INITS, SameDiff
-from dl4py.config.vertices import TrainedVertex, time_series
+from dl4py.config.vertex import TrainedVertex, time_series
 from dl4py.registry import LAYERS, VERTICES
 
 
 def _share_out(conf: Any) -> None:
     """Fill in the size of a head where it follows from ``n_out`` and ``n_heads``."""
-    if conf.head_size is None and conf.n_out is not None:
-        if conf.n_out % conf.n_heads:
-            raise ConfigurationError(
-                f"head_size: must be given where n_out = {conf.n_out} is no multiple "
-                f"of n_heads = {conf.n_heads}"
-            )
-        object.__setattr__(conf, "head_size", conf.n_out // conf.n_heads)
+    sizes = conf.n_out, conf.n_heads
+    if conf.head_size is not None or not all(isinstance(s, int) and s for s in sizes):
+        return  # fields are checked where all are known
+    if conf.n_out % conf.n_heads:
+        raise ConfigurationError(
+            f"head_size: must be given where n_out = {conf.n_out} is no multiple "
+            f"of n_heads = {conf.n_heads}"
+        )
+    object.__setattr__(conf, "head_size", conf.n_out // conf.n_heads)
 
 
 @VERTICES.add("attention_vertex", "attention", java="AttentionVertex")

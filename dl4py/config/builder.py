@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dl4py.config.chain import MultiLayerConfiguration
-from dl4py.config.codec import DL4JFormatError, parse
+from dl4py.config.codec import DL4JFormatError, parse, printable
 from dl4py.config.eras import current, recognise
 from dl4py.config.graph import ComputationGraphConfiguration
 from dl4py.config.graph_builder import GraphBuilder
@@ -85,21 +85,27 @@ class NeuralNetConfiguration:
         """As :meth:`from_yaml`, from plain Python types."""
         if "layers" in content:
             return heard(content, NetworkBuilder())
+        if not {"confs", "vertices"} & set(content):
+            came = ", ".join(map(str, list(content)[:10])) or "nothing"
+            raise DL4JFormatError(
+                "$: expected layers, of a builder's words, or DL4J's confs or "
+                f"vertices; there is {printable(came)}"
+            )
         return NeuralNetConfiguration.from_dict(content)
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Any:
         """As :meth:`from_json`, from plain Python types."""
         era = recognise(content)
-        try:
+        with era.assumed():
+            if {"vertices", "confs"} <= content.keys():
+                raise DL4JFormatError(
+                    "$: expected 'confs' of a chain or 'vertices' of a graph, got both"
+                )
             content = current(content, era)
-            if "vertices" in content and "confs" not in content:
+            if "vertices" in content:
                 return ComputationGraphConfiguration.from_dict(content)
             return MultiLayerConfiguration.from_dict(content)
-        except DL4JFormatError as error:
-            if not era.old:
-                raise
-            raise DL4JFormatError(f"{error}; read as {era}") from error
 
     Builder = builder
     fromJson = from_json
@@ -194,6 +200,5 @@ class NetworkBuilder(Words):
         )
         if conf.validate_output_layer_config:
             check_output(f"layer {count - 1}", layers[-1])
-        if conf.truncated:
-            conf.plan().check_truncation()
+        self._check_truncation(conf)
         return conf

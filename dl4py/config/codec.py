@@ -22,6 +22,7 @@ from dl4py.registry import (
     DISTRIBUTIONS,
     LAYERS,
     LOSSES,
+    PREPROCESSORS,
     REGISTRIES,
     VERTICES,
     Entry,
@@ -254,19 +255,25 @@ def unregistered(registry: Registry[Any], java: str) -> str:
     )
 
 
-_LAYER_KEYS = ("layer", "fwd", "bwd", "underlying")
+_PLACES: dict[str, Registry[Any]] = {
+    "$.vertices": VERTICES,
+    "$.inputPreProcessors": PREPROCESSORS,
+}
+_KEYS: dict[str, Registry[Any]] = {
+    **dict.fromkeys(("layer", "fwd", "bwd", "underlying"), LAYERS),
+    "lossFn": LOSSES,
+    "preProcessor": PREPROCESSORS,
+    "dist": DISTRIBUTIONS,
+    "distribution": DISTRIBUTIONS,
+}
 
 
 def _registry_at(path: str) -> Registry[Any] | None:
     """The registry of what may stand at a place of a configuration."""
     place, _, key = path.rpartition(".")
-    if place == "$.vertices":
-        return VERTICES
-    if key in _LAYER_KEYS:
-        return LAYERS
     if "activation" in key.lower():
         return ACTIVATIONS
-    return LOSSES if key == "lossFn" else None
+    return _PLACES.get(place) or _KEYS.get(key)
 
 
 def _refuse_code(value: Mapping[str, Any], java: str, path: str) -> None:
@@ -370,6 +377,8 @@ def _build(entry: Entry[Any], content: dict[str, Any], path: str) -> Any:
             key = json_key(f)
             if f.init and key in rest:
                 known[f.name] = decode_field(f, rest.pop(key), f"{path}.{key}")
+            elif f.init and f.default is f.default_factory is dataclasses.MISSING:
+                raise DL4JFormatError(f"{path}.{key}: must be given")
         rest = {k: decode(v, f"{path}.{k}") for k, v in rest.items()}
         value: Any = entry.item(**known)
         for key in getattr(entry.item, "json_derived", ()):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dl4py.noise import Noise
 
 
+KEEP = Rate(0.0, 1.0, above=0.0)  # a probability of keeping
+
+
 @dataclass(frozen=True)
 class Scheduled(Checked):
     """Base of noise with a rate that may be a schedule.
@@ -87,7 +90,7 @@ class Dropout(InputNoise):
 
     json_last: ClassVar[tuple[str, ...]] = ("helperAllowFallback", "pschedule")
 
-    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p: Any = field(0.5, KEEP)
     p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
     helper_allow_fallback: bool = field(True, flag)
 
@@ -112,7 +115,7 @@ class SpatialDropout(InputNoise):
     DL4J: org.deeplearning4j.nn.conf.dropout.SpatialDropout
     """
 
-    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p: Any = field(0.5, KEEP)
     p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
 
     def apply(self, x: Tensor, noise: Noise, clock: Clock) -> Tensor:
@@ -143,7 +146,7 @@ class AlphaDropout(InputNoise):
     DL4J: org.deeplearning4j.nn.conf.dropout.AlphaDropout
     """
 
-    p: Any = field(0.5, Rate(1e-12, 1.0))
+    p: Any = field(0.5, KEEP)
     p_schedule: Any = field(None, Data(SCHEDULES), json="pschedule")
     alpha: float = field(1.6732632423543772, Real())
     scale: float = field(1.0507009873554805, Real(), json="lambda")
@@ -170,7 +173,7 @@ class GaussianDropout(InputNoise):
     DL4J: org.deeplearning4j.nn.conf.dropout.GaussianDropout
     """
 
-    rate: Any = field(0.5, Rate(0.0, 1.0 - 1e-12))
+    rate: Any = field(0.5, Rate(0.0, 1.0, below=1.0))
     rate_schedule: Any = field(None, Data(SCHEDULES))
 
     rate_field: ClassVar[str] = "rate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dl4py.config.codec import replace
+from dl4py.config import sliding
 from dl4py.config.inputs import FeedForward, InputType, Recurrent, Shape
 from dl4py.config.kinds import Choice, Integer, Item, field, flag
 from dl4py.config.layer import FeedForwardLayer, Layer
@@ -224,10 +224,8 @@ class RnnOutput(FeedForwardLayer, HasLoss):
 
 
 def in_format(layer: Any, given: InputType) -> Any:
-    """``layer`` with the data format of its input, unless it states one."""
-    if layer.format is not None or not isinstance(given, Recurrent):
-        return layer
-    return replace(layer, format=given.format)
+    """:func:`sliding.in_format` of layers on series, where ``given`` is one."""
+    return sliding.in_format(layer, given) if isinstance(given, Recurrent) else layer
 
 
 def as_series(size: int | None, given: InputType) -> Recurrent:

@@ -19,7 +19,7 @@ from dl4py.config.settings import (
     layer_of,
     preprocessor_of,
 )
-from dl4py.config.vertices import Vertex
+from dl4py.config.vertex import Vertex
 from dl4py.registry import suggest
 
 LAYER_VERTEX = "org.deeplearning4j.nn.conf.graph.LayerVertex"

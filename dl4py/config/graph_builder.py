@@ -14,7 +14,8 @@ from dl4py.config.layer import (
     LayerBuilder,
 )
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.config.vertices import MergeVertex, Vertex
+from dl4py.config.vertex import Vertex
+from dl4py.config.vertices import MergeVertex
 from dl4py.config.words import (
     Words,
     an_input_type,
@@ -236,8 +237,7 @@ class GraphBuilder(Words):
         if conf.validate_output_layer_config:
             for name in conf.network_outputs:
                 check_output(f"vertex {name!r}", conf.vertices[name])
-        if conf.truncated:
-            conf.plan().check_truncation()
+        self._check_truncation(conf)
         return conf  # type: ignore[no-any-return]
 
 

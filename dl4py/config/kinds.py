@@ -19,7 +19,15 @@ from dl4py.fields import Checked as Checked
 from dl4py.fields import Integer as Integer
 from dl4py.fields import Kind, wrong
 from dl4py.fields import Real as Real
-from dl4py.registry import Named, Registry, canonical, option, parameters
+from dl4py.registry import (
+    SCHEDULES,
+    WEIGHT_INITS,
+    Named,
+    Registry,
+    canonical,
+    option,
+    parameters,
+)
 
 
 def field(
@@ -48,11 +56,13 @@ class Rate:
 
     minimum: float = 0.0
     maximum: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
 
     def __call__(self, value: Any) -> Any:
         if callable(value) or value != value:  # NaN: DL4J's mark of "see the schedule"
             return value
-        return Real(self.minimum, self.maximum)(value)
+        return Real(self.minimum, self.maximum, self.above, below=self.below)(value)
 
 
 def flag(value: Any) -> bool:
@@ -158,15 +168,18 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """An instance of a class in ``registry``, its name, or a callable in its place.
+    """An instance of a class in ``registry`` or its name.
+
+    Schedules and weight inits are functions: any callable may be in their place.
 
     Args:
         registry: where names are looked up.
-        number: makes an instance of a plain number (a retain probability, say).
+        number: makes an instance of a plain number (a retain probability, say) or of a
+            schedule of it.
     """
 
     registry: Registry[Any]
-    number: Callable[[float], Any] | None = None
+    number: Callable[[Any], Any] | None = None
 
     def __call__(self, value: Any) -> Any:
         value = getattr(value, "name", value) if _is_enum(value) else value
@@ -178,7 +191,10 @@ class Data:
             if self.number is None:
                 raise wrong(f"a {self.registry.kind}", value)
             return self.number(float(value))
-        if callable(value) or self.registry.entry_of(type(value)) is not None:
+        if self.number is not None and SCHEDULES.entry_of(type(value)) is not None:
+            return self.number(value)
+        function = self.registry in (SCHEDULES, WEIGHT_INITS) and callable(value)
+        if function or self.registry.entry_of(type(value)) is not None:
             return value
         raise wrong(f"a {self.registry.kind}", value)
 

@@ -114,8 +114,8 @@ class Layer:
 
     Args:
         name: a name for summaries and messages.
-        dropout: noise on the layer's input while training; a number is the probability
-            of **keeping** a value.
+        dropout: noise on the layer's input while training; a number, or a
+            schedule of it, is the probability of **keeping** a value.
         constraints: conditions met after every step.
         gradient_normalization: one of DL4J's five rules, or ``"None"``.
         gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
@@ -234,8 +234,8 @@ class BaseLayer(Layer):
             numbers or schedules.
         bias_init: first value of biases.
         gain_init: first value of layer-norm gains.
-        weight_noise: noise on the parameters while training; a number is the
-            probability of **keeping** a weight.
+        weight_noise: noise on the parameters while training; a number, or a
+            schedule of it, is the probability of **keeping** a weight.
     """
 
     activation: Any = field(None, Item(ACTIVATIONS), json="activationFn", inherit=True)

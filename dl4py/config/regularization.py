@@ -44,16 +44,27 @@ class _Coefficient:
 def _pieces(*tensors: Any) -> Sequence[tuple[Any, ...]]:
     """Flat views so short that what is made of them stays in a processor's cache.
 
-    On other devices, where nothing is gained, and where there are none: the tensors.
+    On other devices, where nothing is gained, where there are none, and of tensors that
+    are spread over ranks, which may have no flat view: the tensors.
     """
-    if all(t.is_cpu and t.is_contiguous() and t.numel() > PIECE for t in tensors):
+    if all(
+        t.is_cpu
+        and t.is_contiguous()
+        and t.numel() > PIECE
+        and not hasattr(t, "device_mesh")
+        for t in tensors
+    ):
         return list(zip(*(t.view(-1).split(PIECE) for t in tensors), strict=True))
     return [tensors]
 
 
 def _squares(w: Tensor) -> Any:
     """Σw²."""
-    first, *rest = (piece.square().sum() for (piece,) in _pieces(w))
+    first, *rest = (
+        # a dot writes no squares
+        piece.square().sum() if piece is w else piece.dot(piece)
+        for (piece,) in _pieces(w)
+    )
     return sum(rest, first)
 
 
@@ -70,6 +81,10 @@ class Regularization(Checked):
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         """What it adds: to the gradient before the updater, else to the update."""
         raise NotImplementedError
+
+    def slope(self, clock: Clock) -> float | None:
+        """c, where the gradient is c·w."""
+        return None
 
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         """Write g + :meth:`gradient` to ``out``, which may be g."""
@@ -100,7 +115,7 @@ class L1(Regularization):
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         c = clock.at(self.l1)
         for o, a, b in _pieces(out, g, w):
-            o.copy_(a).add_(b.sign(), alpha=c)
+            (o if out is g else o.copy_(a)).add_(b.sign(), alpha=c)
 
 
 @REGULARIZATIONS.add("l2", java="L2Regularization")
@@ -123,10 +138,13 @@ class L2(Regularization):
     def gradient(self, w: Tensor, clock: Clock) -> Tensor:
         return clock.at(self.l2) * w
 
+    def slope(self, clock: Clock) -> float | None:
+        return clock.at(self.l2)
+
     def add(self, g: Tensor, w: Tensor, clock: Clock, out: Tensor) -> None:
         c = clock.at(self.l2)
         for o, a, b in _pieces(out, g, w):
-            o.copy_(a).add_(b, alpha=c)
+            (o if out is g else o.copy_(a)).add_(b, alpha=c)
 
 
 @REGULARIZATIONS.add("weight_decay", java="WeightDecay")

@@ -46,7 +46,8 @@ def in_format(layer: Any, given: InputType | str | None) -> Any:
         return layer
     if layer.format is not None:
         raise ConfigurationError(
-            f"format: the layer before gives {known}, got {layer.format}"
+            f"format: the layer before gives {known}, got {layer.format}; leave format "
+            "out to follow it"
         )
     return replace(layer, format=known)
 

@@ -7,21 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dl4py.config.codec import encode, replace
+from dl4py.config.codec import replace
 from dl4py.config.inputs import (
     Convolutional,
-    Convolutional3D,
-    ConvolutionalFlat,
     FeedForward,
     InputType,
     Recurrent,
 )
 from dl4py.config.kinds import (
-    Checked,
     Choice,
     Data,
     Integer,
-    Item,
     Many,
     Real,
     Text,
@@ -29,146 +25,20 @@ from dl4py.config.kinds import (
     flag,
 )
 from dl4py.config.layer import (
-    GRADIENT_NORMALIZATION,
-    WEIGHT_INIT,
     ConfigurationError,
-    filled,
 )
 from dl4py.config.preprocessors import Preprocessor
-from dl4py.registry import PREPROCESSORS, REGULARIZATIONS, UPDATERS, VERTICES
-
-
-@dataclass(frozen=True)
-class Vertex(Checked):
-    """Base of all vertices.
-
-    A vertex of one's own is such a dataclass, registered with
-    ``@VERTICES.add("name")``, and a module that :func:`dl4py.layers.implements` it; one
-    with parameters derives from :class:`TrainedVertex`.
-    """
-
-    least: ClassVar[int] = 1  # inputs that it needs
-    most: ClassVar[int | None] = 1  # inputs that it takes; None: any number
-    reads: ClassVar[tuple[str, ...]] = ()  # fields that name a network input
-    variables: ClassVar[tuple[str, ...]] = ()  # DL4J lists those of layers only
-    pieces: ClassVar[str] = "all"  # as a layer's
-
-    def resolved(self, settings: Mapping[str, Any]) -> Any:
-        """The final form: with what it inherits from the network's settings."""
-        return self
-
-    def with_inputs(self, given: tuple[InputType, ...]) -> Any:
-        """This vertex with what follows from its inputs."""
-        return self
-
-    def output(self, given: tuple[InputType, ...]) -> InputType:
-        """What leaves the vertex; a ``ConfigurationError`` where shapes do not fit."""
-        return given[0]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The names of all parameters inside."""
-        return self.variables
-
-    @property
-    def named_inputs(self) -> tuple[str, ...]:
-        """The network inputs that it looks at beside its own."""
-        names = (getattr(self, name) for name in self.reads)
-        return tuple(name for name in names if name is not None)
-
-    def check(self) -> None:
-        """Conditions on the finished vertex; raises ``ValueError("field: …")``."""
-
-    def to_dict(self, name: str, data_type: str, path: str) -> dict[str, Any]:
-        """DL4J's JSON of the vertex as plain types.
-
-        Args:
-            name, data_type: its own, and the network's.
-            path: where it stands, for messages.
-        """
-        content: dict[str, Any] = encode(self, path)
-        return content
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedVertex(Vertex):
-    """Base of vertices with parameters, which are trained as those of layers are.
-
-    Args:
-        updater, bias_updater: a name, or a torch optimizer class; biases follow
-            ``updater`` unless they have their own.
-        regularization, regularization_bias: penalties on weights and on biases.
-        gradient_normalization: one of DL4J's five rules, or ``"None"``.
-        gradient_normalization_threshold: the threshold of the clipping rules, >= 0.
-        weight_init: a name, a distribution or a function.
-
-    What is not given is the network's.
-
-    DL4J: org.deeplearning4j.nn.conf.layers.samediff.SameDiffVertex
-    """
-
-    updater: Any = field(None, Item(UPDATERS), inherit=True, training=True)
-    bias_updater: Any = field(None, Item(UPDATERS), inherit=True, training=True)
-    regularization: Any = field(
-        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
-    )
-    regularization_bias: Any = field(
-        None, Many(Data(REGULARIZATIONS)), inherit=True, training=True
-    )
-    gradient_normalization: Any = field(
-        None, GRADIENT_NORMALIZATION, inherit=True, training=True
-    )
-    gradient_normalization_threshold: Any = field(
-        None, Real(0.0), inherit=True, training=True
-    )
-    weight_init: Any = field(None, WEIGHT_INIT, json="weightInitFn", inherit=True)
-
-    def resolved(self, settings: Mapping[str, Any]) -> Any:
-        return filled(self, settings)
-
-    def around(self) -> dict[str, Any]:
-        """What else DL4J writes beside the fields."""
-        return {}
-
-    def to_dict(self, name: str, data_type: str, path: str) -> dict[str, Any]:
-        content = super().to_dict(name, data_type, path)
-        kind = content.pop("@class")
-        content |= {"dataType": data_type, "layerName": name, "name": name}
-        content |= self.around()
-        return {"@class": kind, **{k: content[k] for k in sorted(content)}}
-
-
-def _same_kind(given: tuple[InputType, ...]) -> None:
-    if len({(type(g), getattr(g, "format", "")) for g in given}) > 1:
-        raise ConfigurationError(
-            f"inputs: expected arrays of one kind and format, got {_few(given)}"
-        )
-
-
-def _few(given: tuple[InputType, ...]) -> str:
-    """The inputs for a message; of many those that differ."""
-    names = list(dict.fromkeys(map(str, given)))
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-
-
-def _axes(given: InputType) -> tuple[str, ...]:
-    """What the axes behind that of the examples are."""
-    words = {
-        Recurrent: ("size", "length"),
-        Convolutional: ("channels", "height", "width"),
-        Convolutional3D: ("channels", "depth", "height", "width"),
-    }
-    first, *rest = words.get(type(given), ("size",))
-    last = getattr(given, "format", "") in ("NWC", "NHWC", "NDHWC")
-    return (*rest, first) if last else (first, *rest)
-
-
-def _as_rows(given: tuple[InputType, ...]) -> tuple[InputType, ...]:
-    """Flat images as the rows that they are."""
-    return tuple(
-        FeedForward(g.features) if isinstance(g, ConvolutionalFlat) else g
-        for g in given
-    )
+from dl4py.config.vertex import (
+    Vertex,
+    as_rows,
+    axes_of,
+    channels_first,
+    few,
+    same_kind,
+    time_series,
+    width_of,
+)
+from dl4py.registry import PREPROCESSORS, VERTICES
 
 
 @VERTICES.add("merge_vertex", "merge", java="MergeVertex")
@@ -197,9 +67,9 @@ class MergeVertex(Vertex):
         return replace(self, merge_axis=len(format) - 1)  # type: ignore[no-any-return]
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        given = _as_rows(given)
-        _same_kind(given)
-        first, axes = given[0], _axes(given[0])
+        given = as_rows(given)
+        same_kind(given)
+        first, axes = given[0], axes_of(given[0])
         if not 1 <= self.merge_axis <= len(axes):
             raise ConfigurationError(
                 f"merge_axis: expected 1 to {len(axes)} for {first}, got "
@@ -213,7 +83,7 @@ class MergeVertex(Vertex):
             if name != along and len(known) > 1:
                 raise ConfigurationError(
                     f"inputs: expected one {name} to merge along {along}, got "
-                    f"{_few(given)}"
+                    f"{few(given)}"
                 )
             if name != along:
                 found[name] = next(iter(known), None)
@@ -238,44 +108,22 @@ class ElementWiseVertex(Vertex):
     most: ClassVar[int | None] = None
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        given = _as_rows(given)
-        _same_kind(given)
+        given = as_rows(given)
+        same_kind(given)
         if self.op == "Subtract" and len(given) != 2:
             raise ConfigurationError(
                 f"inputs: Subtract needs exactly two inputs, got {len(given)}"
             )
         found = {}
-        for name in _axes(given[0]):
+        for name in axes_of(given[0]):
             sizes = [getattr(g, name) for g in given]
             known = set(sizes) - {1, None}
             if len(known) > 1:
                 raise ConfigurationError(
-                    f"inputs: expected equal sizes, or 1, got {_few(given)}"
+                    f"inputs: expected equal sizes, or 1, got {few(given)}"
                 )
             found[name] = known.pop() if known else sizes[0]
         return replace(given[0], **found)  # type: ignore[no-any-return]
-
-
-def _width(given: InputType) -> int:
-    return int(getattr(given, "channels", given.features))
-
-
-def _channels_first(given: InputType) -> InputType:
-    """``given``, where axis 1 holds features or channels."""
-    if getattr(given, "format", "") in ("NWC", "NHWC", "NDHWC"):
-        raise ConfigurationError(
-            "inputs: expected features or channels on axis 1, as DL4J does here, got "
-            f"{given}"
-        )
-    return given
-
-
-def time_series(given: InputType) -> Recurrent:
-    """``given``, where it is a time series ``[n, size, time]``."""
-    if not isinstance(given, Recurrent):
-        raise ConfigurationError(f"inputs: expected a time series, got {given}")
-    _channels_first(given)
-    return given
 
 
 @VERTICES.add("subset_vertex", "subset", java="SubsetVertex")
@@ -301,8 +149,8 @@ class SubsetVertex(Vertex):
             )
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        g = _channels_first(given[0])
-        size, width = self.last - self.first + 1, _width(g)
+        g = channels_first(given[0])
+        size, width = self.last - self.first + 1, width_of(g)
         if self.last >= width:
             raise ConfigurationError(
                 f"last: the input has {width} features or channels, 0 to {width - 1}, "
@@ -326,14 +174,12 @@ class StackVertex(Vertex):
     def output(self, given: tuple[InputType, ...]) -> InputType:
         first = given[0]
         if isinstance(first, Recurrent):
-            _same_kind(given)
+            same_kind(given)
             lengths = [g.length for g in given]  # type: ignore[attr-defined]
             longest = None if None in lengths else max(lengths)
             given = tuple(replace(g, length=longest) for g in given)
         if len(set(given)) > 1:
-            raise ConfigurationError(
-                f"inputs: expected equal shapes, got {_few(given)}"
-            )
+            raise ConfigurationError(f"inputs: expected equal shapes, got {few(given)}")
         return given[0]
 
 
@@ -491,7 +337,7 @@ class PoolHelperVertex(Vertex):
     """
 
     def output(self, given: tuple[InputType, ...]) -> InputType:
-        g = _channels_first(given[0])
+        g = channels_first(given[0])
         if not isinstance(g, Convolutional) or min(g.height, g.width) < 2:
             raise ConfigurationError(
                 f"inputs: expected images of 2×2 and more, got {g}"

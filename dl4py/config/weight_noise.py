@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dl4py.config.dropout import Scheduled
-from dl4py.config.kinds import Checked, Data, Rate, field, flag
+from dl4py.config.dropout import KEEP, Scheduled
+from dl4py.config.kinds import Checked, Data, field, flag
 from dl4py.registry import DISTRIBUTIONS, SCHEDULES, WEIGHT_NOISES
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class DropConnect(ParameterNoise, Scheduled):
     DL4J: org.deeplearning4j.nn.conf.weightnoise.DropConnect
     """
 
-    p: Any = field(0.5, Rate(1e-12, 1.0), json="weightRetainProb")
+    p: Any = field(0.5, KEEP, json="weightRetainProb")
     apply_to_biases: bool = field(False, flag)
     p_schedule: Any = field(None, Data(SCHEDULES), json="weightRetainProbSchedule")
 

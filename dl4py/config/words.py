@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -107,6 +108,19 @@ class Words:
                 raise ConfigurationError(f"{name}: {error}") from error
         network.setdefault("seed", time.time_ns() % 2**31)
         return network
+
+    def _check_truncation(self, conf: NetworkConfiguration) -> None:
+        """Refuse what windows cannot train; tell of lengths without windows."""
+        if conf.truncated:
+            conf.plan().check_truncation()
+            return
+        lengths = sorted(n for n in self._network if n.startswith("tbptt_"))
+        if lengths:
+            warnings.warn(
+                f"{' and '.join(lengths)}: without backprop_type('TruncatedBPTT') "
+                "series are trained on whole, as in DL4J",
+                stacklevel=3,
+            )
 
     def _for_layers(self) -> dict[str, Any]:
         """What layers inherit."""

@@ -13,6 +13,7 @@ from dl4py.config.kinds import Choice, Data, Many, Real, field
 from dl4py.config.layer import DROPOUT, Layer, inner
 from dl4py.config.preprocessors import Preprocessor
 from dl4py.config.recurrent import LSTM
+from dl4py.config.sliding import in_format
 from dl4py.registry import CONSTRAINTS, LAYERS
 
 
@@ -195,8 +196,7 @@ class TimeDistributed(Around):
 
     def with_input(self, given: InputType) -> Any:
         sized = self.each(lambda layer: layer.with_input(FeedForward(given.features)))
-        known = getattr(given, "format", None)
-        return sized if self.format is not None else replace(sized, format=known)
+        return in_format(sized, given)
 
     def output(self, given: InputType) -> InputType:
         size = self.inside.output(FeedForward(given.features)).features

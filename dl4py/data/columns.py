@@ -46,6 +46,12 @@ def find(given: Column, names: Sequence[str], argument: str, file: str) -> int:
     """The number of a column that is named, or numbered from 0 or from the end."""
     text = str(given)
     if text in names:
+        if list(names).count(text) > 1:
+            at = ", ".join(str(i) for i, name in enumerate(names) if name == text)
+            raise ValueError(
+                f"{file}: {argument}: {printable(text)!r} is the name of columns {at}; "
+                "give the number of one"
+            )
         return names.index(text)
     if text.removeprefix("-").isdigit():
         if -len(names) <= int(text) < len(names):
@@ -58,7 +64,14 @@ def find(given: Column, names: Sequence[str], argument: str, file: str) -> int:
     raise ValueError(
         f"{file}: {argument}: no column {printable(text)!r}"
         f"{': ' + hint if hint else ''}; there are {printable(shown)}"
+        f"{_other_delimiter(names[0]) if len(names) == 1 else ''}"
     )
+
+
+def _other_delimiter(text: str) -> str:
+    """The way out where a cell looks like a row with another delimiter."""
+    found = next((mark for mark in ";\t|" if mark in text), None)
+    return f"; is its delimiter {found!r}? Give it with delimiter" if found else ""
 
 
 def several(given: Any) -> list[Column]:
@@ -133,6 +146,7 @@ def numbers(cells: Any, place: Place) -> Array:
             wrong = (i for i, c in enumerate(cells) if not _is_number(c.as_py()))
             at = next(wrong, 0)
             way_out = "" if at or not str(cells[at]) else _TEXT  # else a slip
+            way_out = _other_delimiter(str(cells[at])) or way_out
             raise place.refuse(at, "a number", cells[at], way_out) from None
     elif not (
         pa.types.is_integer(kind)
@@ -193,6 +207,10 @@ def labelled(
     """Label columns as ``[n, outputs]``: one-hot, or the numbers as they are."""
     dtype = options.numpy
     if isinstance(options.classes, int):
+        if is_text(columns[0]):
+            found = str(columns[0][0])
+            way_out = "; give the classes' names in place of their number"
+            raise places[0].refuse(0, "the number of a class", found, way_out)
         return one_hot(
             numbers(columns[0], places[0]), options.classes, places[0], dtype
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dl4py.data.examples import Examples
 from dl4py.data.options import Reading
 from dl4py.data.reading import read
+from dl4py.network.classes import check_order
 from dl4py.normalizers import Normalizer
 from dl4py.registry import NORMALIZERS
 
@@ -86,10 +87,13 @@ class DataMixin(_Base):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what there is, and let the normalizer learn; the second call is free."""
-        if not self.parts:
-            self.parts = self._read()
+        self.read()
+        classes = self.parts["train"].classes if "train" in self.parts else None
         model = getattr(self.trainer, "lightning_module", None)
         network = getattr(model, "network", None)
+        if network is not None and classes:
+            check_order(classes, getattr(network, "classes", None), "the network")
+            network.classes = tuple(classes)  # as the normalizer, for files
         if self.normalizer is not None and "train" in self.parts and not self._fitted:
             # in the order of the examples: what is learned depends on no seed
             self.normalizer.fit(self.parts["train"].loader(self.batch_size))
@@ -104,6 +108,10 @@ class DataMixin(_Base):
             self.normalizer = known
         if network is not None and self.normalizer is not None:
             network.normalizer = self.normalizer
+
+    def read(self) -> None:
+        """Read what there is; the second call is free."""
+        self.parts = self.parts or self._read()
 
     def _read(self) -> dict[str, Examples]:
         files = {k: v for k, v in self.sources.items() if isinstance(v, str) and v}

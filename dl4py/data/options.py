@@ -70,6 +70,8 @@ class Reading:
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("channels", self.channels in (1, 3), "1 or 3"),
             ("skip", self.skip >= 0, "a whole number >= 0"),
+            ("height", self.height is None or self.height >= 1, "1 or more"),
+            ("width", self.width is None or self.width >= 1, "1 or more"),
             ("classes", self._classes_fit(), "a number >= 2, or distinct names"),
             ("delimiter", len(self.delimiter or ",") == 1, "one character"),
             ("sequence", self.sequence is None or not self.per_file, "no per_file"),
@@ -80,7 +82,9 @@ class Reading:
     def _classes_fit(self) -> bool:
         if isinstance(self.classes, int):
             return self.classes >= 2
-        names = self.classes or ["a", "b"]
+        names = ["a", "b"] if self.classes is None else self.classes
+        if not isinstance(names, (list, tuple)):
+            return False
         return len(set(names)) == len(names) >= 2
 
     def _got(self, name: str) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from dl4py.config.codec import printable
 from dl4py.data import columns
 from dl4py.data.examples import Arrays, Examples, joined
 from dl4py.data.images import SUFFIXES, Images, is_image
 from dl4py.data.options import READERS, Reading, natural
 from dl4py.data.sequences import grouped, padded
-from dl4py.registry import canonical
+from dl4py.registry import canonical, suggest
 
 
 def read(source: str | Path, options: Reading | None = None, **words: Any) -> Examples:
@@ -78,6 +79,11 @@ def stream(
 
 
 def _options(options: Reading | None, words: dict[str, Any]) -> Reading:
+    known = {field.name for field in fields(Reading)}
+    for word in words:
+        if word not in known:
+            hint = suggest(word, known)
+            raise TypeError(f"{word}: unknown{': ' + hint if hint else ''}")
     return replace(options or Reading(), **words)
 
 
@@ -127,6 +133,11 @@ def _classes(files: Sequence[Path], options: Reading) -> Sequence[str] | None:
         if words is None:
             return None
         seen |= words
+    if len(seen) == 1:
+        raise ValueError(
+            f"{files[0]}: labels: {printable(min(seen))!r} is the only class "
+            "that is there; name all of them, in the order of training, with classes"
+        )
     return sorted(seen)
 
 

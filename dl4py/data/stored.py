@@ -54,6 +54,8 @@ class Npz(Stored):
     """
 
     def pieces(self) -> Iterator[Arrays]:
+        if not zipfile.is_zipfile(self.path):
+            raise ValueError(f"{self.path}: not an .npz file, as NumPy's savez writes")
         try:
             with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

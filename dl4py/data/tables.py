@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from dl4py.config.codec import brief
 from dl4py.data.columns import (
     Array,
     Chosen,
@@ -44,7 +46,11 @@ class Table:
         self.arrow = need("pyarrow", _WHY)
         self.path = path
         self.options = options
-        self.open()
+        try:
+            self.open()
+        except self.arrow.ArrowInvalid as error:
+            kind = path.suffix.lower().removeprefix(".")
+            raise ValueError(f"{path}: not a file of {kind}: {brief(error)}") from error
         self.chosen = Chosen.of(self.names, options, str(path))
         self.classes = options.class_names or (classes and tuple(classes)) or None
 
@@ -178,14 +184,19 @@ class Csv(Table):
                 yield block.columns
         except pa.ArrowInvalid as error:
             if not ragged:
-                told = str(error).splitlines()[0]
-                told += f": {_NOT_TEXT}" * ("UTF8" in told)
-                raise ValueError(f"{self.path}: {told}") from None
+                raise ValueError(f"{self.path}: {self._told(error)}") from None
             row = ragged[0]
             raise ValueError(
                 f"{self.path}: row {row.number}: expected {row.expected_columns} "
                 f"columns, got {row.actual_columns}: {row.text[:60]!r}"
             ) from None
+
+    def _told(self, error: Exception) -> str:
+        """What Arrow says, its columns by name."""
+        told = str(error).splitlines()[0]
+        if place := re.search(r"column #(\d+): Row #(\d+): .*UTF8", told):
+            return f"row {place[2]}, column {self.names[int(place[1])]!r}: {_NOT_TEXT}"
+        return told
 
 
 @READERS.add("parquet", "pq")

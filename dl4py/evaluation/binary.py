@@ -243,10 +243,8 @@ class EvaluationBinary(Curves):
 
     def to_json(self) -> str:
         """DL4J's JSON."""
-        counts = [
-            row.tolist() if row.ndim else None for row in self.tallies.reshape(4, -1)
-        ]
-        tp, fp, fn, tn = counts if self.num_columns() else (None,) * 4
+        known = self.num_columns() > 0
+        tp, fp, fn, tn = self.tallies.tolist() if known else (None,) * 4
         roc = None
         if self.threshold_steps is not None:
             roc = {

@@ -180,7 +180,7 @@ class RegressionEvaluation(RowMetric):
         """DL4J's JSON."""
         self._value("MSE", None)
         n, y, p, squared, absolute, py, yy, pp = (v.tolist() for v in self.sums.cpu())
-        means = [[s / c for s, c in zip(v, n, strict=True)] for v in (y, p)]
+        means = [(self.sums[i] / self.sums[0]).tolist() for i in (1, 2)]
         vectors = {
             "exampleCountPerColumn": n,
             "labelsSumPerColumn": y,

@@ -57,6 +57,7 @@ def read(path: str, where: str) -> Parts:
         {k.removeprefix(PREFIX): t for k, t in state.items()},
         optimizers[0],
         None if normalizer is None else bytes(normalizer.numpy()),
+        None if content.get("classes") is None else str(content["classes"]),
     )
 
 

@@ -15,7 +15,7 @@ from dl4py.config.codec import unknown
 from dl4py.config.layer import DEFAULTS, Layer
 from dl4py.config.regularization import L1, L2, WeightDecay
 from dl4py.config.settings import NetworkConfiguration
-from dl4py.config.vertices import Vertex
+from dl4py.config.vertex import Vertex
 from dl4py.config.words import Settings
 from dl4py.registry import REGISTRIES, SCHEDULES, Named, parameters
 

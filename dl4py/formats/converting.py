@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from dl4py.formats import checkpoint, code, program, tensors
@@ -27,7 +27,8 @@ class Options:
     Args:
         shapes: of an example at each input, for ``.pt2`` and ``.onnx``, where the
             configuration does not say it; ``None``: an axis of any length.
-        labels: the names of the classes, which ``.pt2`` and ``.onnx`` keep.
+        labels: the names of the classes, which ``.pt2`` and ``.onnx`` keep; default:
+            those that the old file knows.
         allow_difference: write a zip although DL4J would predict something else.
     """
 
@@ -166,6 +167,7 @@ def convert(
     options = Options(tuple(shapes), tuple(labels), allow_difference)
     kind = kind_of(os.fspath(old))
     net = load(old, dl4j_exact=dl4j_exact)
+    options = replace(options, labels=options.labels or net.classes or ())
     with replacing(target, "convert(old, new)") as file:
         left, about = WRITERS[ending](net, file, options)
     if kind == "ckpt":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.codec import DL4JFormatError, brief, replace
-from dl4py.network import Network
+from dl4py.network import Network, classes
 from dl4py.network.build import DTYPES, build
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
 from dl4py.normalizers.files import is_custom
@@ -28,6 +28,7 @@ class Parts:
         parameters: the network's state dict.
         optimizer: its optimizer's, with the counters; ``None``: it starts anew.
         normalizer: the bytes of ``normalizer.bin``, if there is one.
+        classes: their names as JSON, if they are known.
     """
 
     conf: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Parts:
     parameters: Mapping[str, Tensor]
     optimizer: Mapping[str, Any] | None
     normalizer: bytes | None
+    classes: str | None = None
 
     @classmethod
     def of(cls, net: Network) -> Parts:
@@ -51,6 +53,7 @@ class Parts:
             net.state_dict(),
             net.optimizer.state_dict(),
             normalizer_bytes(net),
+            classes.written(net.classes) if net.classes else None,
         )
 
     def network(self, where: str) -> Network:
@@ -90,6 +93,8 @@ class Parts:
         )
         if self.normalizer is not None:
             net.normalizer = normalizer_of(self.normalizer, where)
+        if self.classes is not None:
+            net.classes = classes.names(self.classes, f"{where}: classes")
         return net.eval()
 
     def _check(self, net: Network, where: str) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 Tensors are the network's state dict, and under ``optimizer.`` the updaters' state. In
 the metadata stand ``configuration`` (DL4J's JSON), ``dl4j_exact``, ``optimizer`` (its
-state dict, a tensor in it by its name) and ``normalizer`` (``normalizer.bin``, base64).
+state dict, a tensor in it by its name), ``normalizer`` (``normalizer.bin``, base64) and
+``classes`` (their names as JSON).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def read(path: str, where: str) -> Parts:
             base64.b64decode(about["normalizer"], validate=True)
             if "normalizer" in about
             else None,
+            about.get("classes"),
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DL4JFormatError(f"{where}: its metadata: {brief(error)}") from error
@@ -68,6 +70,8 @@ def write(net: Network, file: IO[bytes]) -> None:
     }
     if parts.normalizer is not None:
         about["normalizer"] = base64.b64encode(parts.normalizer).decode()
+    if parts.classes is not None:
+        about["classes"] = parts.classes
     # copies: what shares memory, or has a layout of its own, is refused
     own = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     file.write(torch.save(own, about))

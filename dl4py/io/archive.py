@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dl4py.config.codec import DL4JFormatError, brief
 from dl4py.io.arrays import ArrayStream, Header
@@ -27,12 +27,15 @@ UPDATER_STATE = "updaterState.bin"
 OWN_STATE = "dl4pyUpdaterState.bin"  # the same where DL4J could not load it
 NO_PARAMS = "noParams.marker"
 NORMALIZER = "normalizer.bin"
+CLASSES = "dl4pyClasses.json"  # their names; DL4J looks up entries, and not this one
 # Java objects, which are never read: entry, or folder → what is lost
 JAVA_OBJECTS = {
     "updater.bin": "training goes on with a new updater",
     "preprocessor.bin": "data must be preprocessed by yourself",
     "objects/": "objects that somebody added",
 }
+
+_JAVA = b"\xac\xed\x00\x05"  # what a serialised Java object begins with
 
 TEXT_LIMIT = 4 << 20  # bytes of what is read whole; a layer's JSON has about 3000
 _TEXT_RATIO = 128  # or, if more, bytes for each one of a file, parameters included
@@ -168,6 +171,12 @@ class ModelReader:
         self._check_size(self._zip.getinfo(entry))
         try:
             with self._zip.open(entry) as file:
+                start = cast(zipfile.ZipExtFile, file).peek(len(_JAVA))
+                if start[: len(_JAVA)] == _JAVA:
+                    raise DL4JFormatError(
+                        f"{self.name}:{entry}: a serialised Java object, which is "
+                        "never read"
+                    )
                 yield file
         except DL4JFormatError:
             raise

@@ -40,6 +40,7 @@ def replacing(
     Raises:
         FileNotFoundError: where the path's folder does not exist.
         ValueError: where the path is a folder, a device or a pipe.
+        OSError: where the folder takes no new file.
     """
     target = _target(path, what)
     folder = os.path.dirname(target)
@@ -48,7 +49,13 @@ def replacing(
         old = os.stat(target)
     except FileNotFoundError:
         old = None
-    name, file = _begin(folder, 0o666 if old is None else 0o600)
+    try:
+        name, file = _begin(folder, 0o666 if old is None else 0o600)
+    except OSError as error:  # whose name is one that nobody wrote
+        raise type(error)(
+            f"{what}: cannot write {target}: no new file can be made in {folder} "
+            f"({(error.strerror or str(error)).lower()})"
+        ) from error
     try:
         yield file
         file.flush()

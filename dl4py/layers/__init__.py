@@ -30,8 +30,9 @@ from dl4py.layers import (
 from dl4py.layers.base import Layer
 from dl4py.layers.flow import Flow
 from dl4py.layers.output import Scored
-from dl4py.layers.part import Part, View, implements, module_of
+from dl4py.layers.part import Part, implements, module_of
 from dl4py.layers.vertices import Vertex
+from dl4py.layers.view import View
 from dl4py.registry import MODULES
 
 if TYPE_CHECKING:

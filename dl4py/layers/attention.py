@@ -12,9 +12,10 @@ from dl4py import activations, config
 from dl4py.activations import gradient_of
 from dl4py.layers.base import Layer
 from dl4py.layers.flow import Flow
-from dl4py.layers.part import View, implements
-from dl4py.layers.recurrent import check_mask
+from dl4py.layers.part import implements
+from dl4py.layers.recurrent import check_mask, check_series
 from dl4py.layers.vertices import Vertex
+from dl4py.layers.view import View
 
 
 @implements(config.AttentionVertex)
@@ -64,6 +65,7 @@ class AttentionVertex(Vertex):
         key_mask: Tensor | None = None,
         value_mask: Tensor | None = None,
     ) -> Tensor:
+        self.check(queries, keys, values, query_mask, key_mask, value_mask)
         hidden = _hidden(key_mask, value_mask, queries.dtype)
         q, k, v = (
             self._heads(x, name)
@@ -77,6 +79,22 @@ class AttentionVertex(Vertex):
         if query_mask is not None:
             y = y * query_mask.unsqueeze(1).to(y.dtype)
         return gradient_of(2 * y, y) if self.dl4j_exact else y
+
+    def check(self, *given: Tensor | None) -> None:
+        """Refuse series and masks that do not go together."""
+        series = [x for x in given[:3] if x is not None]
+        masks = zip(("query_mask", "key_mask", "value_mask"), given[3:], strict=True)
+        for role, x, (name, mask) in zip(self.conf.roles, series, masks, strict=True):
+            check_series(x, getattr(self.conf, f"n_in_{role}"), name=role)
+            check_mask(mask, x, name)
+        queries, keys, values = series
+        alike = all(x.shape[0] == keys.shape[0] for x in series)
+        if not alike or keys.shape[2] != values.shape[2]:
+            raise ValueError(
+                "queries, keys, values: expected equally many examples, and keys and "
+                f"values equally long, got {list(queries.shape)}, {list(keys.shape)}, "
+                f"{list(values.shape)}"
+            )
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         return [*super().differs(dtype), *differences("AttentionVertex")]
@@ -143,6 +161,7 @@ class Attention(Layer):
 
     def keys(self, x: Tensor, mask: Tensor | None) -> Keys:
         """Keys and values of all steps, and what hides those that are masked."""
+        check_series(x, self.conf.n_in)
         check_mask(mask, x)
         k, v = (heads(x, getattr(self, name, None)) for name in ("Wk", "Wv"))
         return k, v, _hidden(mask, None, x.dtype)

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from dl4py import activations, config, losses
 from dl4py.layers.base import Layer, masked
 from dl4py.layers.feedforward import Affine
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.reconstruction import Reconstruction, distribution_of
+from dl4py.layers.view import View
 
 
 class Pretrained(Layer):

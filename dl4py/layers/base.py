@@ -40,8 +40,21 @@ class Layer(Part):
     weights_noisy = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check_mask(mask, x)
         x = self.arrange(self.disturb(x))
         return self.cover(self.finish(self.as_given(self.transform(x, mask))), mask)
+
+    def check_mask(self, mask: Tensor | None, x: Tensor) -> None:
+        """Refuse a mask that does not fit the input, even where it changes nothing."""
+        if mask is None:
+            return
+        last = getattr(self.conf, "format", {3: "NWC", 4: "NHWC"}.get(x.dim(), "NDHWC"))
+        try:  # a layer without a format takes both
+            spread(mask, x, last)
+        except ValueError:
+            if hasattr(self.conf, "format"):
+                raise
+            spread(mask, x)
 
     def disturb(self, x: Tensor) -> Tensor:
         """The input with its training noise."""
@@ -154,18 +167,30 @@ def spread(mask: Tensor, x: Tensor, format: str | None = None) -> Tensor:
         a not in (1, b) or (not axis and a != b)
         for axis, (a, b) in enumerate(zip(mask.shape, x.shape, strict=True))
     ):
-        raise ValueError(f"a mask {list(shape)} does not fit an array {list(x.shape)}")
+        raise _misfit(shape, x, _fitting(x, format))
     return mask
+
+
+def _fitting(x: Tensor, format: str | None) -> str:
+    """The shapes of masks that go with ``x``."""
+    n, *places = x.shape[:1] + (
+        x.shape[1:-1] if format in CHANNELS_LAST else x.shape[2:]
+    )
+    whole = [n, *places] if x.dim() == 3 else [n, 1, *places]
+    return f"expected {[n]}, {[n, 1]} or {whole if places else list(x.shape)}"
+
+
+def _misfit(shape: torch.Size, x: Tensor, expected: str) -> ValueError:
+    return ValueError(
+        f"mask: a mask {list(shape)} does not fit an array {list(x.shape)}: {expected}"
+    )
 
 
 def places_shown(mask: Tensor, x: Tensor) -> Tensor:
     """Which rows, steps or places of ``x``, channels first, count, ``[n, 1, …]``."""
     m = spread(mask, x)
     if m.shape[1] != 1:
-        raise ValueError(
-            f"a mask {list(mask.shape)} does not fit an array {list(x.shape)}: "
-            "expected one entry for all features"
-        )
+        raise _misfit(mask.shape, x, "expected one entry for all features")
     return (m != 0).expand(-1, 1, *x.shape[2:])
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from dl4py import config
 from dl4py.activations import gradient_of
 from dl4py.layers.base import Layer
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded
+from dl4py.layers.view import View
 
 _EPS = 1e-5  # DL4J's
 

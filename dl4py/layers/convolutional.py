@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded
+from dl4py.layers.view import View
 
 
 def as_it_is(weight: Tensor) -> Tensor:
@@ -108,8 +109,8 @@ class Convolution1D(Convolution):
 
     @property
     def counted(self) -> tuple[int, int]:
-        area, stride = super().counted
-        return area**2, stride**2  # DL4J's kernel is [k, k], and its stride [s, s]
+        # of both numbers that DL4J holds: [k, k] today, [k, 1] up to beta6
+        return math.prod(self.conf.kernel_size), math.prod(self.conf.stride)
 
 
 @implements(config.Convolution2D)

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from dl4py import activations, config
 from dl4py.layers.convolutional import Convolution
-from dl4py.layers.part import View, implements, weights_first
+from dl4py.layers.part import implements
 from dl4py.layers.sliding import Spatial, around
+from dl4py.layers.view import View, weights_first
 
 _OPEN: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 

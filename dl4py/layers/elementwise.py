@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dl4py import activations, config
 from dl4py.layers.base import Layer, masked
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 
 
 @implements(config.PReLU)

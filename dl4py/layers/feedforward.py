@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from dl4py import activations, config
 from dl4py.layers.base import Layer, masked
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 
 
 class Affine(Layer):
@@ -179,11 +180,15 @@ class Embedding(Affine):
 def whole_indices(layer: Layer, x: Tensor) -> Tensor:
     """Class indices from integers or whole floats."""
     name, count = type(layer).__name__, layer.conf.n_in
+    if x.is_complex():
+        raise TypeError(f"{name}: input must be class indices, got {x.dtype}")
     whole = x.long()
     if not torch.compiler.is_compiling():
-        floats = x.is_floating_point() and not layer.dl4j_exact
-        if floats and bool((whole != x).any()):
-            raise ValueError(f"{name}: input must hold whole numbers, got fractions")
+        floats = x.is_floating_point()
+        fault = (~x.isfinite() if layer.dl4j_exact else whole != x) if floats else None
+        if fault is not None and bool(fault.any()):
+            got = "fractions" if bool(x.isfinite().all()) else "NaN or an infinity"
+            raise ValueError(f"{name}: input must hold whole numbers, got {got}")
         if x.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < count:
             raise ValueError(
                 f"{name}: class indices must be in 0 to {count - 1}, got "

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded
+from dl4py.layers.view import View
 
 
 class LocallyConnected(Sliding):

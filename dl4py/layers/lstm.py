@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dl4py import activations, config
 from dl4py.layers.base import Layer
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
 from dl4py.layers.recurrent import (
     Recurrent,
     State,
@@ -20,6 +20,7 @@ from dl4py.layers.recurrent import (
     both_ways,
     step_kernel,
 )
+from dl4py.layers.view import View
 from dl4py.ops.recurrent import lstm_steps, serves
 
 

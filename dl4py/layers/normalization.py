@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from dl4py import activations, config
 from dl4py.layers.base import Layer, places_shown
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 
 
 @implements(config.BatchNormalization)

@@ -13,7 +13,8 @@ from dl4py import activations, config
 from dl4py.layers.base import masked
 from dl4py.layers.feedforward import Affine
 from dl4py.layers.output import Scored
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 
 
 @implements(config.CenterLossOutput)

@@ -52,6 +52,7 @@ class Scored(Layer):
         x = self.arrange(self.disturb(x))
         z = self.as_given(self.pre_output(x))
         if labels is None:
+            self.check_mask(mask, z)
             return self.cover(self.finish(z), mask)
         if labels_mask is not None or mask is None:
             return self.judged(x, z, labels, labels_mask)

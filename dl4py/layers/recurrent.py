@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from dl4py import activations, config
 from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
-from dl4py.layers.part import View, implements
+from dl4py.layers.part import implements
+from dl4py.layers.view import View
 from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]
@@ -46,6 +47,7 @@ class Recurrent(Layer):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
+        check_series(x, self.conf.n_in, self.channels_last)
         x = self.arrange(self.disturb(x))
         check_mask(mask, x)
         if state is not None:
@@ -153,8 +155,14 @@ class Recurrent(Layer):
         return y * mask, tuple(s * mask for s in state)
 
 
-def step_kernel(activation: Any, x: Tensor) -> Act | None:
-    """The name of an activation in kernels for steps, where nobody has changed it."""
+def step_kernel(activation: Any, x: Tensor, rows: bool = False) -> Act | None:
+    """The name of an activation in kernels for steps, where nobody has changed it.
+
+    Args:
+        rows: whether the kernel knows activations of whole rows too.
+    """
+    if not (rows or getattr(activation, "elementwise", False)):
+        return None
     own = vars(type(activation))  # a subclass may compute something else
     if "forward" not in own or not ("kernel" in own or "in_steps" in own):
         return None
@@ -164,11 +172,18 @@ def step_kernel(activation: Any, x: Tensor) -> Act | None:
     return found
 
 
-def check_mask(mask: Tensor | None, x: Tensor) -> None:
+def check_series(x: Tensor, size: int, last: bool = False, name: str = "x") -> None:
+    """Refuse what is no series of ``size`` features; ``last``: where they stand."""
+    if x.dim() != 3 or x.shape[2 if last else 1] != size:
+        expected = f"[n, time, {size}]" if last else f"[n, {size}, time]"
+        raise ValueError(f"{name}: expected {expected}, got {list(x.shape)}")
+
+
+def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
     """Refuse a mask that does not fit a series ``[n, size, time]``."""
     if mask is not None and tuple(mask.shape) != (x.shape[0], x.shape[2]):
         raise ValueError(
-            "mask: expected one entry per example and time step, "
+            f"{name}: expected one entry per example and time step, "
             f"{[x.shape[0], x.shape[2]]}, got {list(mask.shape)}"
         )
 
@@ -234,15 +249,24 @@ class SimpleRnn(Recurrent):
     def fused(
         self, z: Tensor, mask: Tensor | None, state: State, weights: Weights
     ) -> tuple[Tensor, State] | None:
-        act, rw = step_kernel(self.activation, z), weights["recurrent_weight"]
-        if act is None or self.conf.has_layer_norm or not serves(mask, z, *state, rw):
+        act, rw = step_kernel(self.activation, z, True), weights["recurrent_weight"]
+        gains = weights.get("gain")
+        if act is None or not serves(
+            mask, z, *state, rw, *(() if gains is None else (gains,))
+        ):
             return None
+        gain = None if gains is None else gains.chunk(2)[1]
 
-        def compose(z: Tensor, h: Tensor, rw: Tensor) -> tuple[Tensor, ...]:
-            return self.loop(z, mask, (h,), {"recurrent_weight": rw})[:1]
+        def compose(
+            z: Tensor, h: Tensor, rw: Tensor, gain: Tensor | None
+        ) -> tuple[Tensor, ...]:
+            used = {"recurrent_weight": rw}
+            if gain is not None:
+                used["gain"] = gain.repeat(2)  # only the second half is read
+            return self.loop(z, mask, (h,), used)[:1]
 
         def steps(z: Tensor, h: Tensor, rw: Tensor) -> Tensor:
-            return rnn_steps(z, h, rw, mask, act, compose)
+            return rnn_steps(z, h, rw, gain, mask, act, compose)
 
         y = self.product(steps, z, *state, rw)
         return y, (y[-1],)

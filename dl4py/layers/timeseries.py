@@ -29,6 +29,8 @@ class RepeatVector(Layer):
     neighbour = ("Tensor.expand", "a row at every time step")
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if x.dim() != 2:
+            raise ValueError(f"x: expected rows [n, size], got {list(x.shape)}")
         return x.unsqueeze(2).expand(-1, -1, self.conf.n)
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from dl4py import config
 from dl4py.layers.flow import Flow
-from dl4py.layers.part import Part, View, implements, module_of
+from dl4py.layers.part import Part, implements, module_of
+from dl4py.layers.view import View
 from dl4py.noise import Noise
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from dl4py import config
 from dl4py.layers.base import Layer
 from dl4py.layers.lstm import Gated
-from dl4py.layers.part import View, implements, module_of
+from dl4py.layers.part import implements, module_of
 from dl4py.layers.recurrent import Recurrent, both_ways, check_mask
 from dl4py.layers.vertices import last_step
+from dl4py.layers.view import View
 from dl4py.noise import Noise
 
 

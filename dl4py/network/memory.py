@@ -180,6 +180,12 @@ class TimeSteps(nn.Module):
                     f"rnn_set_previous_state: {node.name!r} has {inside.states}, got "
                     f"{tuple(state)}"
                 )
+            for name, value in state.items():
+                if not isinstance(value, Tensor):
+                    raise TypeError(
+                        f"rnn_set_previous_state: {name!r} of {node.name!r}: expected "
+                        f"a torch.Tensor [n, n_out], got {type(value).__name__}"
+                    )
             like = next(inside.parameters())
             values = tuple(
                 state[name].detach().to(like.device, like.dtype, copy=True)

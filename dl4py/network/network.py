@@ -51,6 +51,11 @@ class Network(TimeSteps, LayerWise, Scores):
     finite at an example without any label are masked with it. In exact mode masks act
     as far as DL4J heeds them, and what is not finite behind one counts as 0.
 
+    Attributes:
+        normalizer: what :meth:`predict` scales raw features with, or ``None``.
+        classes: the names of the classes, in the outputs' order, or ``None``; they go
+            into files and are what data gives a network that a Trainer fits.
+
     Example:
         >>> from dl4py.config import Dense, NeuralNetConfiguration, Output
         >>> chain = NeuralNetConfiguration.builder().layer(Dense(n_in=4, n_out=5))
@@ -91,6 +96,7 @@ class Network(TimeSteps, LayerWise, Scores):
         behind = any(view.behind and view.exact for view in self._views)
         self._counts = behind and conf.mini_batch
         self.normalizer: Any = None
+        self.classes: tuple[str, ...] | None = None
         self._optimizer: NetworkOptimizer | None = None
         self.set_noise(None)
         drawing.keep(self)
@@ -421,7 +427,8 @@ class Network(TimeSteps, LayerWise, Scores):
                     with torch.no_grad():
                         score = float(loss + self.penalty())
                     check_score(score, self.clock.iteration)
-                optimizer.step()
+                with optimizer.spending():
+                    optimizer.step()
             optimizer.zero_grad()
         return score
 

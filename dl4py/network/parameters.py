@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4py.clock import Clock
-from dl4py.layers.part import View
+from dl4py.layers.view import View
 from dl4py.ops.head import head
 from dl4py.ops.sharding import gathered
 

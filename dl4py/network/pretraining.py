@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dl4py.clock import Clock
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.layers.autoencoders import Pretrained
-from dl4py.layers.part import View
+from dl4py.layers.view import View
 from dl4py.network.batch import Batch, Given
 from dl4py.network.optimizer import NetworkOptimizer
 from dl4py.network.scores import check_score

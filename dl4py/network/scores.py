@@ -18,6 +18,8 @@ from dl4py.network.batch import Batch, Given
 from dl4py.network.parameters import Parameters
 from dl4py.network.walk import Node
 
+STILL = ("never", "still")  # what a layer around another says of its parameters
+
 
 def check_score(score: float, iteration: int) -> None:
     """Refuse to step on a score that is no number.
@@ -52,7 +54,14 @@ class Scores(Parameters):
         for name in self.plan.outputs:
             layer = by_name[name].scored
             if layer is None:
-                kind = type(by_name[name].layer).__name__
+                around = by_name[name].layer
+                kind = type(around).__name__
+                inner = getattr(around, "inner", None)
+                if isinstance(inner, Scored) and around.trained in STILL:
+                    raise ValueError(
+                        f"the output {name!r}, {kind}, is frozen, and behind a frozen "
+                        "output nothing is trained: freeze layers before it only"
+                    )
                 raise ValueError(
                     f"the output {name!r}, {kind}, has no loss: end the network with "
                     "Output, RnnOutput or LossLayer to train it"
@@ -117,6 +126,13 @@ class Scores(Parameters):
         solver needs them in what it minimises.
         """
         loss = self.loss(x, labels, features_mask, labels_mask)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            frozen = [n.name for n in self.nodes if any(True for _ in n.layer.views())]
+            raise ValueError(
+                "there is nothing to train: no parameter takes a gradient "
+                f"({', '.join(frozen) or 'the network has none'}); leave a layer "
+                "unfrozen, or use score(x, labels)"
+            )
         return loss + self.penalty(whole=True) if self.solved else loss
 
     @property

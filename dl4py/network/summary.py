@@ -25,6 +25,7 @@ def describe(net: Network) -> dict[str, Any]:
         "inputs": list(net.plan.inputs),
         "outputs": list(net.plan.outputs),
         "normalizer": normalizer_of(net),
+        "classes": list(net.classes) if net.classes else None,
         "layers": layers(net),
         # where dl4j_exact=False would compute something else
         "differences": build(net.conf, draw=False).differs(),
@@ -108,6 +109,8 @@ def table(net: Network) -> Table:
     ]
     if found["normalizer"]:
         notes.append(f"normalizer: {found['normalizer']}")
+    if found["classes"]:
+        notes.append(f"classes: {', '.join(map(printable, found['classes']))}")
     return Table(body, head + ["reads"] * graph, notes=notes)
 
 

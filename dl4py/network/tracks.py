@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dl4py.clock import Clock
-from dl4py.layers.part import View
+from dl4py.layers.view import View
 from dl4py.registry import UPDATERS, Named
 from dl4py.solvers import Solver
 from dl4py.updaters import Updater
@@ -50,6 +50,7 @@ class Track:
     whole: Track | None = None
     left: Tensor | None = None
     kept: Tensor | None = field(default=None, compare=False, repr=False)
+    spends: bool = False  # whether who calls for a step drops the gradients after it
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": None}
@@ -94,7 +95,12 @@ class Track:
         return same.index(True) == self.place
 
     def room(self, g: Tensor) -> Tensor:
-        """Kept memory for what becomes of the gradient g: pages cost more than sums."""
+        """Memory for what becomes of the gradient g: its own, where it is dropped.
+
+        Else kept memory, since new pages cost more than sums.
+        """
+        if self.spends and g is self.tensor.grad:
+            return g
         kept = self.kept
         if kept is None or (kept.shape, kept.dtype, kept.device, kept.stride()) != (
             g.shape,
@@ -110,7 +116,11 @@ class Track:
         view = self.view
         if not view.computed:
             found = self.room(g)
-            r.add(g, self.tensor, clock, found)
+            c = r.slope(clock)
+            if c is None:
+                r.add(g, self.tensor, clock, found)
+            else:  # in one pass
+                torch.add(g, self.tensor, alpha=c, out=found)
             return found
         with torch.enable_grad():
             w = view.tensor

@@ -402,11 +402,10 @@ def whole(library: pathlib.Path) -> bool:
 
 def _seconds_to_wait() -> float:
     told = os.environ.get("DL4PY_OPS_WAIT", "600")
-    try:
-        return float(told)
-    except ValueError:
-        what = f"expected a number of seconds, got {told!r}"
-        raise BuildError(f"DL4PY_OPS_WAIT: {what}") from None
+    with contextlib.suppress(ValueError):
+        if (seconds := float(told)) >= 0:  # NaN is not: no time would be up
+            return seconds
+    raise BuildError(f"DL4PY_OPS_WAIT: expected seconds, 0 or more, got {told!r}")
 
 
 @contextlib.contextmanager

@@ -53,19 +53,25 @@ _lstm_d_op = register.define(
     ),
 )
 _rnn_op = register.define(
-    f"rnn_steps(Tensor z, Tensor h0, Tensor rw, Tensor? mask, {_ACT})"
-    " -> (Tensor, Tensor)",
+    "rnn_steps(Tensor z, Tensor h0, Tensor rw, Tensor? gain, Tensor? mask, "
+    f"{_ACT}) -> (Tensor, Tensor, Tensor, Tensor)",
     _no_kernel,
-    lambda z, *_: (
+    lambda z, h0, rw, gain, *_: (
         torch.empty_like(z, memory_format=torch.contiguous_format),
         torch.empty_like(z, memory_format=torch.contiguous_format),
+        z.new_empty(0 if gain is None else z.shape[0], *z.shape[1:]),
+        z.new_empty(0 if gain is None else z.shape[0], z.shape[1]),
     ),
 )
 _rnn_d_op = register.define(
-    f"rnn_steps_d(Tensor gh, Tensor s, Tensor rw, Tensor? mask, {_ACT})"
-    " -> (Tensor, Tensor)",
+    "rnn_steps_d(Tensor gh, Tensor s, Tensor u, Tensor scale, Tensor rw, "
+    f"Tensor? gain, Tensor? mask, {_ACT}) -> (Tensor, Tensor, Tensor)",
     _no_kernel,
-    lambda gh, s, *_: (torch.empty_like(s), torch.empty_like(s[0])),
+    lambda gh, s, u, *_: (
+        torch.empty_like(s),
+        torch.empty_like(u),
+        torch.empty_like(s[0]),
+    ),
 )
 
 
@@ -91,18 +97,23 @@ class _Steps(Function):
         return (*found, None, None, None)
 
 
-def _composed(ctx: Any, given: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> Any:
+def _composed(ctx: Any, given: tuple[Maybe, ...], grads: tuple[Tensor, ...]) -> Any:
     recorded, needed = torch.is_grad_enabled(), ctx.needs_input_grad[: len(given)]
+
+    def own(t: Maybe, needed: bool) -> Maybe:
+        if t is None:
+            return None
+        if recorded:
+            return t.view_as(t) if needed else t.detach()
+        return t.detach().requires_grad_(needed)
+
     with torch.enable_grad():
-        pairs = list(zip(given, needed, strict=True))
-        inputs = [t.view_as(t) if n else t.detach() for t, n in pairs]
-        if not recorded:
-            inputs = [t.detach().requires_grad_(n) for t, n in pairs]
+        inputs = [own(t, n) for t, n in zip(given, needed, strict=True)]
         outputs = ctx.compose(*inputs)
     found = iter(
         torch.autograd.grad(
             outputs,
-            [t for t, n in zip(inputs, needed, strict=True) if n],
+            [t for t in inputs if t is not None and t.requires_grad],
             grads,
             create_graph=recorded,
             allow_unused=True,
@@ -163,7 +174,7 @@ class _Lstm(_Steps):
 
 
 class _Rnn(_Steps):
-    inputs = 3
+    inputs = 4
 
     @staticmethod
     def forward(
@@ -171,13 +182,14 @@ class _Rnn(_Steps):
         z: Tensor,
         h0: Tensor,
         rw: Tensor,
+        gain: Maybe,
         mask: Maybe,
         names: tuple[Any, ...],
         compose: Compose,
     ) -> Any:
         with below_autograd():
-            h, s = _rnn_op(z, h0, rw, mask, *names)
-        ctx.save_for_backward(z, h0, rw, mask, h, s)
+            h, *kept = _rnn_op(z, h0, rw, gain, mask, *names)
+        ctx.save_for_backward(z, h0, rw, gain, mask, h, *kept)
         ctx.names, ctx.compose = names, compose
         return h
 
@@ -187,10 +199,13 @@ class _Rnn(_Steps):
 
     @classmethod
     def slopes(cls, ctx: Any, saved: Any, *grads: Tensor) -> Any:
-        z, h0, rw, mask, h, s = saved
-        ds, dh = _rnn_d_op(*grads, s, rw, mask, *ctx.names)
-        needed = ctx.needs_input_grad[2]
-        return ds, dh, ds.view(-1, ds.shape[2]).t() @ _before(h0, h) if needed else None
+        z, h0, rw, gain, mask, h, s, u, scale = saved
+        ds, du, dh = _rnn_d_op(*grads, s, u, scale, rw, gain, mask, *ctx.names)
+        _, _, of_rw, of_gain = ctx.needs_input_grad[:4]
+        errors = ds if gain is None else du  # of h·RW
+        flat = errors.view(-1, errors.shape[2])
+        drw = flat.t() @ _before(h0, h) if of_rw else None
+        return ds, dh, drw, (ds * u).sum((0, 1)) if of_gain else None
 
 
 _lstm: Any = super(Function, _Lstm).apply
@@ -261,8 +276,21 @@ def lstm_steps(
 
 
 def rnn_steps(
-    z: Tensor, h0: Tensor, rw: Tensor, mask: Maybe, act: Act, compose: Compose
+    z: Tensor,
+    h0: Tensor,
+    rw: Tensor,
+    gain: Maybe,
+    mask: Maybe,
+    act: Act,
+    compose: Compose,
 ) -> Tensor:
-    """h of all steps of a plain recurrent layer; as :func:`lstm_steps`."""
-    h: Tensor = _rnn(z, h0.contiguous(), rw, _by_time(mask, z), _numbers(act), compose)
+    """h of all steps of a plain recurrent layer; as :func:`lstm_steps`.
+
+    Args:
+        gain: ``[units]``, what h·RW is multiplied by, normalised; None: it is not.
+        act: it may be ``"softmax"`` here.
+        compose: the same of (z, h0, rw, gain).
+    """
+    given = z, h0.contiguous(), rw, gain, _by_time(mask, z)
+    h: Tensor = _rnn(*given, _numbers(act), compose)
     return h

@@ -450,7 +450,7 @@ def _recover(entry: Callable[..., Tensor], error: Exception, x: Any, *p: Any) ->
     """What stands for a tensor, as a proxy or DTensor, or one clear error for x."""
     if hasattr(x, "__torch_function__") and not isinstance(x, Tensor):
         return handle_torch_function(entry, (x,), x, *p)
-    if sharding.tell():
+    if type(x) is not Tensor and sharding.tell():
         return entry(x, *p)
     try:
         _check(entry.__name__, x)

@@ -63,16 +63,15 @@ def fit(
         folder: where the files go meanwhile; the driver and all executors share it.
             Default: a temporary one, which is enough for ``local[n]``.
         checkpoint: a zip, shared too, that holds the network after each epoch. Where it
-            is there at the start, an earlier run ended early: this one goes on from it,
-            as does Spark when it starts a stage again whose executor died. It is gone
-            when all epochs are done.
+            is there at the start, an earlier run ended early: this one goes on from it.
+            It is gone when all epochs are done.
 
     Returns:
         a network as it is after training, with its updater's state and counters.
 
     Raises:
         ValueError, TypeError: where a column is missing or has other content, or the
-            checkpoint is of another network.
+            checkpoint is of another network or has more epochs behind it.
         RuntimeError: where an executor lacks dl4py, or a process failed.
 
     DL4J: org.deeplearning4j.spark.impl.paramavg.ParameterAveragingTrainingMaster,
@@ -101,7 +100,9 @@ def fit(
     kinds = dict(dataframe.dtypes)
     numbers = len(single) == 1 and not kinds[single[0]].startswith(("array", "vector"))
     goal = net.clock.epoch + epochs
-    _start(net, checkpoint)  # what does not fit is told of here
+    net = _start(net, checkpoint, goal)
+    if net.clock.epoch == goal:  # the last call ended between its epochs and its end
+        return _done(net, checkpoint)
     same_python(dataframe.sparkSession)
     check_executors(dataframe.sparkSession, processes)
     with _folder(folder) as place:
@@ -128,10 +129,14 @@ def fit(
             ) from error
     if not isinstance(found, Network):
         raise RuntimeError("fit(...): the processes ended without a network")
+    return _done(found, checkpoint)
+
+
+def _done(net: Network, checkpoint: str | None) -> Network:
     if checkpoint:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(checkpoint)
-    return found
+    return net
 
 
 def _rank(
@@ -145,7 +150,6 @@ def _rank(
 ) -> Network:
     """What each process does until the epoch ``goal``; that of rank 0 is taken."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    net = _start(net, checkpoint)  # all have read it before one writes: epochs need all
     first = next(net.parameters(), torch.zeros(0))
     rows = Shards(folder, batch, rank, world, first.dtype, classes)
     epochs = goal - net.clock.epoch
@@ -154,8 +158,6 @@ def _rank(
         if checkpoint and rank == 0:
             save(net, checkpoint, allow_difference=True)  # in one step
 
-    if not epochs:
-        return net
     if every:
         dist.init_process_group("gloo")
         try:
@@ -167,8 +169,11 @@ def _rank(
     return net
 
 
-def _start(net: Network, checkpoint: str | None) -> Network:
-    """The network of a checkpoint, where there is one that belongs to ``net``."""
+def _start(net: Network, checkpoint: str | None, goal: int) -> Network:
+    """The network of a checkpoint, where there is one that belongs to ``net``.
+
+    The driver reads it, so that all processes start from the same one.
+    """
     if not checkpoint or not os.path.exists(checkpoint):
         return net
     found = restore(checkpoint, dl4j_exact=net.dl4j_exact)
@@ -181,6 +186,12 @@ def _start(net: Network, checkpoint: str | None) -> Network:
         raise ValueError(
             f"fit(checkpoint={checkpoint!r}): it holds another network; remove it to "
             "start anew, or give another file"
+        )
+    if found.clock.epoch > goal:
+        raise ValueError(
+            f"fit(epochs=..., checkpoint={checkpoint!r}): it has {found.clock.epoch} "
+            f"epochs behind it, this call would end at {goal}; remove it to start "
+            "anew, or give more epochs"
         )
     return found.train()
 

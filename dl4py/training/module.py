@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.settings import NetworkConfiguration
-from dl4py.network import Network, NetworkOptimizer
+from dl4py.network import Network, NetworkOptimizer, classes
 from dl4py.network.batch import unpacked
 from dl4py.network.scores import check_score
 from dl4py.normalizers import Normalizer, read_normalizer, write_normalizer
@@ -104,12 +104,17 @@ class NetworkMixin(_Base):
                 bytearray(found), dtype=torch.uint8
             )
 
+        if self.network.classes:
+            checkpoint["classes"] = classes.written(self.network.classes)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         data = checkpoint.get("normalizer")
         if isinstance(data, Tensor):
             found = bytes(data.cpu().numpy())
             custom = is_custom(found)
             self.network.normalizer = found if custom else read_normalizer(found)
+        if "classes" in checkpoint:
+            self.network.classes = classes.names(checkpoint["classes"], "classes")
 
     def configure_optimizers(self) -> NetworkOptimizer:
         """The network's optimizer, with the state so far; schedules are inside it."""

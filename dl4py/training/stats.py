@@ -8,7 +8,7 @@ import os
 import statistics as numbers
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dl4py.layers import Scored
 from dl4py.network.batch import unpacked
-from dl4py.ops.register import uncompiled
 from dl4py.training import statistics
 from dl4py.training.evaluated import Judge
 from dl4py.training.journal import Board, Journal
+from dl4py.training.watch import Watch
 
 if TYPE_CHECKING:
     from lightning import Callback as _Base
@@ -53,7 +52,10 @@ class StatsMixin(_Base):
     and lays them out in TensorBoard's Custom Scalars tab like DL4J's Overview and Model
     pages. Parameters and layers of a network of dl4py have DL4J's names, those of other
     modules torch's. An update is what an optimizer's step changed, gradients are those
-    of the mean loss before any clipping. Of sharded tensors the part on rank 0 counts.
+    of the mean loss before any clipping.
+
+    Of several processes the first one counts: its examples, scores, activations and
+    speed, and of sharded tensors its part. The report says so.
 
     The same numbers, and the score of every iteration, go into ``stats.jsonl`` beside
     TensorBoard's files, from which ``dl4py report`` makes a page.
@@ -126,7 +128,7 @@ class StatsMixin(_Base):
     def _clear(self) -> None:
         self._scores: list[tuple[int, Tensor]] = []
         self._recent: dict[str, deque[float]] = {}
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._next = self._reports = self._step = 0
         self._examples = self._batches = 0
         self._since: float | None = None
@@ -161,6 +163,7 @@ class StatsMixin(_Base):
             {
                 "kind": "model",
                 "model": type(statistics.network_of(pl_module) or pl_module).__name__,
+                "ranks": trainer.world_size,
                 "parameters": sum(p.numel() for p in pl_module.parameters()),
                 "iteration": trainer.global_step,
                 "time": time.time(),
@@ -188,7 +191,7 @@ class StatsMixin(_Base):
         self._step = trainer.global_step
         if self._step >= self._next:
             whole = self.histograms and self._reports % self.histograms == 0
-            self._watch = _Watch(pl_module, bool(whole), self.sample)
+            self._watch = Watch(pl_module, bool(whole), self.sample)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
@@ -219,7 +222,7 @@ class StatsMixin(_Base):
             self._report(trainer, watch)
             self._next = self._step - self._step % self.every + self.every
 
-    def _report(self, trainer: Trainer, watch: _Watch) -> None:
+    def _report(self, trainer: Trainer, watch: Watch) -> None:
         assert self._journal is not None and self._since is not None
         steps = [step for step, _ in self._scores]
         found, shapes = watch.found(self.bins, [score for _, score in self._scores])
@@ -274,7 +277,7 @@ class StatsMixin(_Base):
         self._scores, self._reports = [], self._reports + 1
         self._since, self._examples, self._batches = time.perf_counter(), 0, 0
 
-    def _advise(self, watch: _Watch, ratios: Mapping[str, float]) -> dict[str, str]:
+    def _advise(self, watch: Watch, ratios: Mapping[str, float]) -> dict[str, str]:
         """DL4J's advice about ratios that stay outside of -4 … -2, once each."""
         said = {}
         for name, ratio in ratios.items():
@@ -368,125 +371,6 @@ class StatsMixin(_Base):
             self._journal.close()
         self._clear()
         self._journal, self._boards = None, []
-
-
-class _Watch:
-    """What is looked at during one iteration.
-
-    Nothing waits for the device before :meth:`found`.
-
-    Args:
-        module: whose parameters and activations.
-        whole: whether numbers are kept for histograms, too.
-        limit: of the numbers of a tensor, as in :func:`~statistics.chosen`.
-    """
-
-    def __init__(self, module: Any, whole: bool, limit: int | None) -> None:
-        self.whole, self.limit = whole, limit
-        self.watched = list(statistics.parameters(module))
-        self.weights = {one.name for one in self.watched if one.weight}
-        self.before = self._chosen()
-        self.gradients: list[Tensor] = []
-        self.activations: dict[str, Tensor] = {}
-        self._hooks = [
-            part.register_forward_hook(self._hook(name), with_kwargs=True)
-            for name, part in statistics.layers_of(module)
-        ]
-
-    def _chosen(self) -> list[Tensor]:
-        """The present numbers of the parameters."""
-        return [statistics.chosen(one.tensor, self.limit) for one in self.watched]
-
-    @property
-    def names(self) -> list[str]:
-        """Of the parameters."""
-        return [one.name for one in self.watched]
-
-    def _hook(self, name: str) -> Any:
-        @uncompiled
-        def hook(part: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-            if not torch.is_grad_enabled():
-                return
-            with torch.no_grad():
-                if kwargs.get("labels") is not None and isinstance(part, Scored):
-                    output = _activations(part, args)
-                y = _first(output)
-                if y is not None and y.numel():
-                    self.activations[name] = statistics.chosen(y, self.limit)
-
-        return hook
-
-    def look_at_gradients(self) -> None:
-        """Of the first evaluation; a solver has several."""
-        if not self.gradients:
-            self.gradients = [
-                t.new_zeros(1) if g is None else statistics.chosen(g, self.limit)
-                for g, t in (
-                    (one.tensor.grad, t)
-                    for one, t in zip(self.watched, self.before, strict=True)
-                )
-            ]
-
-    def end(self) -> None:
-        """Look at no activations any more."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-    @torch.no_grad()
-    def found(
-        self, bins: int, scores: list[Tensor]
-    ) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
-        """Numbers by family, in the order of the names; histograms by kind and name."""
-        after = self._chosen()
-        updates = torch._foreach_sub(self.before, after) if after else []
-        acts, count = list(self.activations.values()), len(updates)
-        sizes = statistics.magnitudes([*after, *updates])
-        means, deviations = statistics.moments([*updates, *self.gradients, *acts])
-        rest = count + len(self.gradients)
-        vectors = {
-            "mean_magnitude/parameters": sizes[:count],
-            "mean_magnitude/updates": sizes[count:],
-            "std/updates": deviations[:count],
-            "std/gradients": deviations[count:rest],
-            "mean/activations": means[rest:],
-            "std/activations": deviations[rest:],
-            "score": torch.stack([s.reshape(()) for s in scores])
-            if scores
-            else means.new_zeros(0),
-        }
-        shapes: dict[str, dict[str, Any]] = {}
-        kinds: dict[str, tuple[Any, Sequence[Tensor]]] = {
-            "parameters": (self.names, after),
-            "updates": (self.names, updates),
-            "gradients": (self.names, self.gradients),
-            "activations": (self.activations, acts),
-        }
-        for kind, (names, tensors) in kinds.items() if self.whole else ():
-            samples = dict(zip(names, tensors, strict=False))
-            shapes[kind] = statistics.histograms(samples, bins)
-        return statistics.fetched(vectors), shapes
-
-
-def _activations(part: Scored, args: Any) -> Any:
-    """What an output layer predicts; in test mode, so that nothing is drawn anew."""
-    training = part.training
-    part.training = False
-    try:
-        return part.forward(*args[:2])
-    finally:
-        part.training = training
-
-
-def _first(output: Any) -> Tensor | None:
-    """The first floating-point tensor in what a module returned."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)):
-        return next((t for o in output if (t := _first(o)) is not None), None)
-    return None
 
 
 def _examples(batch: Any) -> int:

@@ -23,7 +23,8 @@ from dl4py.config.inputs import FeedForward, InputType, Recurrent
 from dl4py.config.layer import DEFAULTS, ConfigurationError, Layer
 from dl4py.config.regularization import WeightDecay
 from dl4py.config.settings import NetworkConfiguration
-from dl4py.config.vertices import FrozenVertex, MergeVertex, TrainedVertex, Vertex
+from dl4py.config.vertex import TrainedVertex, Vertex
+from dl4py.config.vertices import FrozenVertex, MergeVertex
 from dl4py.config.words import Settings, Words, built, fitted
 from dl4py.config.wrappers import Wrapper
 from dl4py.network import Network

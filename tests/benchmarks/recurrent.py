@@ -35,6 +35,7 @@ LAYERS = {
         n_out=UNITS, activation="softsign", gate_activation="hardsigmoid"
     ),
     "plain, softsign": SimpleRnn(n_out=UNITS, activation="softsign"),
+    "plain, layer norm": SimpleRnn(n_out=UNITS, activation="tanh", has_layer_norm=True),
 }
 
 

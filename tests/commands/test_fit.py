@@ -83,7 +83,21 @@ class TestFit:
         [
             (["--out", "model.zip"], "model.zip exists; --force replaces it"),
             (["--out", "none/m.zip"], "there is no folder none"),
+            (["--out", "/proc/m.zip"], "/proc/m.zip: no file can be written into /pr"),
+            (["--out", "m.onnx"], "in .zip, then dl4py convert m.zip m.onnx"),
+            (["--config=iris.csv"], "iris.csv: expected YAML with model, data and "),
+            (["--config", "model.zip"], "model.zip: expected YAML: 'utf-8' codec"),
+            (["--config", "open.yaml"], "open.yaml: expected YAML: while parsing"),
+            (  # logs of a run that never was
+                ["--trainer.logger", "true", "--data.train", "none.csv"],
+                "none.csv: no such file or folder",
+            ),
             (["--config", "none.yaml"], "none.yaml"),
+            (
+                ["--model.network", "no_layers.yaml"],
+                "no_layers.yaml: $: expected layers, of a builder's words, or DL4J's "
+                "confs or vertices; there is seed, layerz",
+            ),
             (["--data.train", "none.csv"], "none.csv: no such file or folder"),
             (["--data.read.labels", "specie"], "did you mean 'species'"),
             (["--data.reed.labels", "a"], "unrecognized arguments: --data.reed"),
@@ -103,6 +117,8 @@ class TestFit:
         ],
     )
     def test_bad_input_is_one_line_and_writes_nothing(self, here, capsys, words, says):
+        (here / "open.yaml").write_text("model: [")
+        (here / "no_layers.yaml").write_text("seed: 3\nlayerz: []\n")
         before = sorted(here.rglob("*"))
         command = ["fit", "--config", "conf.yaml", "--out", "new.zip"]
         assert says in refused(capsys, *command, *words)
@@ -134,6 +150,31 @@ class TestEvaluate:
         found = json.loads(capsys.readouterr().out)
         assert found["metric"].lower() == metric.replace("_", "").lower()
         assert found["result"]
+
+    def test_classes_have_their_names_in_every_table(self, here, capsys):
+        words = ["evaluate", "model.zip", "iris.csv", "--config", "conf.yaml"]
+        for metric in ("ROCMultiClass", "ROCBinary", "EvaluationBinary"):
+            assert main([*words, "--metric", metric]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert [line.split()[0] for line in lines[1:4]] == [*data.IRIS_CLASSES]
+        assert main([*words, "--metric", "EvaluationCalibration"]) == 0
+        evaluation = dl4py.evaluation.EvaluationCalibration()
+        x, y = data.iris()
+        evaluation.update(dl4py.restore("model.zip").predict(x), y)
+        text = f"calibration error (class-wise): {evaluation.compute():.4f}"
+        assert text in capsys.readouterr().out
+
+    def test_one_class_of_three(self, here, capsys):
+        lines = (here / "iris.csv").read_text().splitlines()
+        (here / "few.csv").write_text("\n".join(lines[:4]))
+        words = ["few.csv", "--labels", "species"]
+        assert main(["evaluate", "model.zip", *words]) == 0  # it knows their names
+        assert " 3 0 0 | 0 = setosa" in capsys.readouterr().out
+        line = refused(capsys, "evaluate", "conf.yaml", *words)
+        assert "few.csv: labels: 'setosa' is the only class that is there" in line
+        line = refused(capsys, "evaluate", "model.zip", *words, "--classes", 3)
+        assert "row 2, column 'species': expected the number of a class" in line
+        assert "give the classes' names in place of their number" in line
 
     @pytest.mark.parametrize(
         "words, says",
@@ -192,6 +233,26 @@ class TestPredict:
             )
         assert not (here / "q.csv").exists() and not list(here.glob(".dl4py*"))
         assert (here / "kept.csv").read_text() == "old"
+
+    def test_where_nothing_is_known_there_is_no_class(self, here, capsys):
+        (here / "gaps.csv").write_text("a,b,c,d\n5,3,1,0.2\nnan,3,1,2\n1,2,nan,4\n")
+        words = ["gaps.csv", "--classes", "x,y,z", "--out", "g.csv", "--batch-size", 2]
+        command = ["predict", "model.zip", *map(str, words)]
+        with pytest.warns(UserWarning, match=r"2 of 3 examples .* \(counted .* 1, 2\)"):
+            assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["unknown"] == 2
+        rows = (here / "g.csv").read_text().splitlines()
+        assert rows[1][0] == "x" and rows[2:] == [",nan,nan,nan"] * 2
+        (here / "gaps.csv").write_text("a,b,c,d,k\n5,3,1,0.2,0\nnan,3,1,2,1\n")
+        words = ["gaps.csv", "--labels", "k", "--classes", 3]
+        line = refused(capsys, "evaluate", "model.zip", *words)
+        assert "gaps.csv: layer1: predictions must not hold NaN" in line
+
+    def test_names_of_other_classes_are_refused(self, here, capsys):
+        words = ["--features", "0,1,2,3", "--classes", "a,b", "--out", "n.csv"]
+        line = refused(capsys, "predict", "model.zip", "iris.csv", *words)
+        assert "classes: expected 3 names" in line and "got 2: a, b" in line
+        assert not (here / "n.csv").exists()
 
     def test_another_width_names_the_normalizer(self, here, capsys):
         words = ["--features", "0,1,2", "--out", "q.csv"]

@@ -125,6 +125,7 @@ def test_the_page_is_whole_and_says_what_it_knows(page):
     text = page.read_text()
     assert "http://" not in text and "https://" not in text and "<script" not in text
     assert "Iris" not in text  # it knows no names of classes
+    assert "processes of this run" not in text  # it was one
     for part in (
         "0_W",
         "rationaltanh",

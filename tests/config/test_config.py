@@ -19,6 +19,7 @@ from dl4py.config import (
     Convolution2D,
     Dense,
     DL4JFormatError,
+    DropConnect,
     Dropout,
     DropoutLayer,
     FeedForwardToCnn,
@@ -35,7 +36,7 @@ from dl4py.config import (
     UnitNorm,
     WeightDecay,
 )
-from dl4py.registry import LAYERS, MODULES
+from dl4py.registry import LAYERS, MODULES, SCHEDULES
 from dl4py.weight_init import Constant
 
 
@@ -227,6 +228,9 @@ class TestErrors:
             (Dense(n_out=2, weight_init="xaver"), "weight_init: unknown weight init"),
             (Dense(n_out=2, updater="adm"), "updater: unknown updater 'adm'"),
             (Dense(n_out=2, dropout=1.5), "dropout: Dropout.*must be in"),
+            (Dense(n_out=2, dropout=len), "dropout: must be a dropout, got <built-in"),
+            (Dense(n_out=2, weight_noise=len), "weight_noise: must be a weight noise"),
+            (Dense(n_out=2, constraints=[len]), "constraints: must be a constraint"),
             (Dense(n_out=2, bias_init=math.nan), "bias_init: must be a finite number"),
             (Dense(n_out=2, has_bias="yes"), "has_bias: must be True or False"),
             (Dense(), "n_out: expected a whole number >= 1, got nothing"),
@@ -240,6 +244,16 @@ class TestErrors:
         with pytest.raises(ConfigurationError, match=message) as caught:
             chain.build()
         assert "layer 1" in str(caught.value)
+
+    def test_a_schedule_stands_for_noise_by_it(self):
+        falling = SCHEDULES["step"](initial_value=0.9, decay_rate=0.5, step=1)
+        layer = Dense(n_in=2, n_out=3, dropout=falling, weight_noise=falling)
+        conf = builder().layer(layer).layer(Output(n_out=2)).build()
+        found = conf.layers[0]
+        assert str(found.dropout) == str(Dropout(falling))
+        assert str(found.weight_noise) == str(DropConnect(falling))
+        again = NeuralNetConfiguration.from_json(conf.to_json())
+        assert str(again.layers[0]) == str(found)
 
     def test_negative_rates(self):
         chain = builder().updater("adam", lr=-0.1).layer(Dense(n_in=2, n_out=2))

@@ -85,6 +85,31 @@ REFUSED = {
         c.Convolution1D(n_out=2, format="NWC"),
         "format: the layer before gives NCW, got NWC",
     ),
+    "other format of a recurrent layer": (
+        SERIES,
+        c.LSTM(n_out=2, format="NWC"),
+        "format: the layer before gives NCW, got NWC; leave format out",
+    ),
+    "other format in both directions": (
+        NWC,
+        c.Bidirectional(fwd=c.SimpleRnn(n_out=2, format="NCW")),
+        "format: the layer before gives NWC, got NCW",
+    ),
+    "other format of rows": (
+        SERIES,
+        c.TimeDistributed(underlying=c.Dense(n_out=2), format="NWC"),
+        "format: the layer before gives NCW, got NWC",
+    ),
+    "other format of an output": (
+        SERIES,
+        c.RnnOutput(n_out=2, format="NWC"),
+        "format: the layer before gives NCW, got NWC",
+    ),
+    "other format of a loss of series": (
+        SERIES,
+        c.RnnLoss(format="NWC"),
+        "format: the layer before gives NCW, got NWC",
+    ),
     "other format of a loss": (
         NHWC,
         c.CnnLoss(format="NCHW"),
@@ -254,7 +279,7 @@ def test_labels_of_pixels():
         with pytest.raises(ValueError, match=r"labels: expected \[2, 2, 3, 2\]"):
             net.score(x, torch.zeros(shape))
     y = torch.zeros(2, 2, 3, 2)
-    with pytest.raises(ValueError, match="does not fit an array"):
+    with pytest.raises(ValueError, match="does not fit an array.*expected"):
         net.score(x, y, labels_mask=torch.ones(2, 1, 3, 3))
 
 

@@ -383,6 +383,8 @@ class TestMetric:
             assert e.stats() == "\n-- No Data --\n"
         for e in self.every():
             assert all(np.isnan(v) for v in np.ravel(list(plain(e.compute()).values())))
+        counts = json.loads(EvaluationBinary().to_json())
+        assert counts["countTruePositive"] is counts["countFalseNegative"] is None
         with pytest.raises(RuntimeError, match="nothing is evaluated yet"):
             EvaluationCalibration().reliability_diagram(0)
         with pytest.raises(RuntimeError, match="nothing is evaluated yet"):

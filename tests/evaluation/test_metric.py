@@ -68,6 +68,7 @@ class TestForms:
         for e in (Evaluation(), RegressionEvaluation()):
             e.update(P3, P3, torch.zeros(4))
             assert all(value.isnan() or value.isinf() for value in e.compute().values())
+            assert e.to_json() and "No " in e.stats() or "NaN" in e.stats()
 
     def test_regression_masks(self) -> None:
         y = torch.zeros(2, 2, 2)

@@ -284,6 +284,13 @@ class TestState:
             dl4py.restore(file)
 
 
+@pytest.mark.parametrize("entry", ["coefficients.bin", "updaterState.bin"])
+def test_arrays_that_end_early(entry):
+    message = rf"^model:{entry}: byte \d+: .* 161 are left; read as a file of 0.8.0 \("
+    with pytest.raises(dl4py.DL4JFormatError, match=message):
+        dl4py.restore(changed(MLP, **{entry: row(torch.ones(41))[:-3]}))
+
+
 class TestJavaObjects:
     """A file never makes a Java object, nor one of Python's."""
 
@@ -296,9 +303,19 @@ class TestJavaObjects:
             net = dl4py.restore(file)
         assert net.num_params() == 41
 
-    def test_a_normalizer_is_refused(self):
-        file = changed(MLP, **{"normalizer.bin": self.OBJECT})
-        with pytest.raises(dl4py.DL4JFormatError, match="model:normalizer.bin"):
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            "normalizer.bin",
+            "coefficients.bin",
+            "updaterState.bin",
+            "configuration.json",
+        ],
+    )
+    def test_where_data_should_be_is_refused(self, entry):
+        file = changed(MLP, **{entry: self.OBJECT})
+        message = f"^model:{entry}: a serialised Java object, which is never read"
+        with pytest.raises(dl4py.DL4JFormatError, match=message):
             dl4py.restore(file)
 
 
@@ -386,6 +403,13 @@ class TestMixedEras:
             ),
             (lambda c: c["confs"][1].update(layer={"@class": "x.Dense"}), "'@class'"),
             (lambda c: c.update(dataType="FLOAT"), "'dataType'"),
+            (lambda c: c.update(redistributeParams=True), "'redistributeParams'"),
+            (
+                lambda c: c["confs"][1]["layer"]["output"].update(
+                    activationFunction="relu"
+                ),
+                "'activationFunction'",
+            ),
         ],
     )
     def test_are_refused(self, change, place):
@@ -393,9 +417,63 @@ class TestMixedEras:
         with pytest.raises(dl4py.DL4JFormatError, match=message + "two eras mixed"):
             dl4py.restore(changed(MLP, change))
 
+    @pytest.mark.parametrize("folder", ["100b3", "100b4"])
+    def test_an_updater_twice(self, folder, custom):
+        """Up to 1.0.0-alpha its name stood beside the object."""
+
+        def change(content):
+            content["confs"][0]["layer"]["updater"] = "ADAM"
+
+        name = f"{REGRESSION}/{folder}/CustomLayerExample_{folder}_float.bin"
+        message = r"'updater': 'ADAM', as 0.5.0 to 1.0.0-alpha .* two eras mixed"
+        with pytest.raises(dl4py.DL4JFormatError, match=message):
+            dl4py.restore(changed(name, change))
+
+    def test_a_chain_and_a_graph(self):
+        message = r"\$: expected 'confs' of a chain or 'vertices' of a graph, got both;"
+        with pytest.raises(dl4py.DL4JFormatError, match=message):
+            dl4py.restore(changed(MLP, lambda c: c.update(vertices={})))
+
+    @pytest.mark.parametrize(
+        "key, value, expected",
+        [
+            ("updater", 3, "a name, got 3"),
+            ("activationFunction", 3, "a name, got 3"),
+            ("weightInit", ["XAVIER"], "a name, got \\['XAVIER'\\]"),
+            ("useDropConnect", "x", "true or false, got 'x'"),
+            ("useRegularization", "maybe", "true or false, got 'maybe'"),
+            ("l2", "x", "a number, got 'x'"),
+        ],
+    )
+    def test_words_that_are_none(self, key, value, expected):
+        """Not what they are by default, as if they were not there."""
+
+        def change(content):
+            conf = content["confs"][0]
+            (layer,) = conf["layer"].values()
+            (conf if key.startswith("use") else layer)[key] = value
+
+        name = f"{REGRESSION}/050/050_ModelSerializer_Regression_MLP_1.zip"
+        message = (
+            rf"^model:configuration.json: \$.confs\[0\].layer: {key}: must be "
+            rf"{expected}; read as a file of 0.5.0 \("
+        )
+        with pytest.raises(dl4py.DL4JFormatError, match=message):
+            dl4py.restore(changed(name, change))
+
     @pytest.mark.parametrize(
         "change, message",
         [
+            (
+                lambda c: c.update(inputPreProcessors={"1": {"@class": "a.Own"}}),
+                r"\$.inputPreProcessors.1: unknown preprocessor 'a.Own': a class of "
+                r"somebody's own needs a twin in Python; register it with "
+                r"@PREPROCESSORS.add",
+            ),
+            (
+                lambda c: c.update(inputPreProcessors={"1": {"cnnToFeedForward": {}}}),
+                r"\$.inputPreProcessors.1.inputHeight: must be given; read as",
+            ),
             (
                 lambda c: c["confs"][0].update(layer={"RBM": {}}),
                 "RBM: restricted Boltz",

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -77,9 +78,9 @@ def assert_same(ours, theirs, rel, path="$"):
 class TestCases:
     """What DL4J's integration tests recorded in April 2020."""
 
-    def start(self, case):
+    def start(self, case, **options):
         resources.folder()
-        return restored(f"{CASES}/{case}/{START}")
+        return restored(f"{CASES}/{case}/{START}", **options)
 
     def predicts(self, net, case, *inputs):
         for i, x in enumerate(inputs):
@@ -92,29 +93,16 @@ class TestCases:
         assert error(gradient, expected) < 1e-5
         return score
 
-    def trains(self, net, case, steps, shaken=False):
-        """Follow the recorded curve; how far the last parameters are from theirs.
-
-        With ``shaken`` a score may also be off by 100 times what becomes of it where
-        every first value is one unit in the last place larger, and how far the last
-        parameters are from those then comes, too.
-        """
-        twin = self.start(case) if shaken else net
-        if shaken:
-            start = twin.params()
-            twin.set_params(torch.nextafter(start, torch.full_like(start, torch.inf)))
+    def trains(self, net, case, steps):
+        """Follow the recorded curve; how far the last parameters are from theirs."""
         curve = numbers(f"{CASES}/{case}/trainingCurve.csv")
         assert len(curve) == len(steps)
         for expected, (x, y) in zip(curve, steps, strict=True):
             score = net.score(x, y, training=True)
-            moved = 100 * abs(score - twin.score(x, y, training=True)) if shaken else 0
-            allowed = max(1e-5 * abs(expected), moved)
-            assert score == pytest.approx(expected, rel=0, abs=allowed)
-            for each in {net, twin}:
-                each.fit(x, y)
+            assert score == pytest.approx(expected, rel=1e-5)
+            net.fit(x, y)
         expected = array(f"{CASES}/{case}/paramsPostTrain.bin").reshape(-1)
-        off = (net.params() - expected).abs()
-        return (off, (net.params() - twin.params()).abs()) if shaken else off
+        return (net.params() - expected).abs()
 
     def evaluates(self, net, case, x, y, rel=1e-4):
         """Every evaluation that was recorded after training.
@@ -135,17 +123,17 @@ class TestCases:
         net = self.start("MLPMnist")
         self.predicts(net, "MLPMnist", x, x)
         self.has_gradient(net, "MLPMnist", x[:10], y[:10])
-        off, moved = self.trains(
-            net, "MLPMnist", batches(x[:512], y[:512], 16), shaken=True
-        )
-        # l1 and Adam turn rounding around 0 into whole steps: with every first value
-        # one unit in the last place larger, 21 parameters move by 1e-3 to 1.3e-2; where
-        # arrays lie in memory rounds too, so that no two runs need be equal
-        assert (off > 1e-3).sum() <= 4 * (moved > 1e-3).sum() < 200
-        assert off.max() <= 4 * moved.max() < 0.08
-        assert net.params()[off > 1e-3].abs().max() < 0.05
+        # l1 and Adam turn rounding around 0 into whole steps, so that float32 is off by
+        # what threads and memory make of it; in float64 nothing of that is ours
+        steps = batches(x[:512].double(), y[:512].double(), 16)
+        off = self.trains(self.start("MLPMnist", dtype="double"), "MLPMnist", steps)
+        recorded = array(f"{CASES}/MLPMnist/paramsPostTrain.bin").reshape(-1)
+        assert (off > 1e-5).sum() < len(off) / 500
+        far = off > 1e-3
+        assert far.sum() < 10 and off.max() < 0.02
+        assert recorded[far].abs().max() < 0.01
         # thresholds are probabilities: of the recorded parameters, not of these
-        net.set_params(array(f"{CASES}/MLPMnist/paramsPostTrain.bin").reshape(-1))
+        net.set_params(recorded)
         self.evaluates(net, "MLPMnist", x[:160], y[:160])
 
     def test_images(self, mnist):
@@ -202,14 +190,25 @@ class TestCases:
 
     @pytest.mark.parametrize(
         "case",
-        ["MLPMnist", "MLPMoon", "LenetMnist", "RnnCsvSequenceClassification1"],
+        [
+            "MLPMnist",
+            "MLPMoon",
+            "LenetMnist",
+            "RnnCsvSequenceClassification1",
+            "CNN1dCharacterTestCase",
+        ],
     )
     def test_first_weights(self, case):
-        """Those that the seed of a configuration drew in April 2020."""
+        """Those that the seed of a configuration drew in April 2020.
+
+        They lie in the file as they were drawn, kernels of series too, whose kernel of
+        [3, 1] counted once then.
+        """
         net = self.start(case)
-        first = net.params()
+        with zipfile.ZipFile(data(f"{CASES}/{case}/{START}")) as archive:
+            first = read_ndarray(archive.read("coefficients.bin")).reshape(-1)
         net.reset_parameters(NativeRandom(net.conf.seed, bits=32))
-        assert (net.params() - first).abs().max() < 1e-6
+        assert np.abs(net.params().numpy() - first).max() < 1e-6
 
     def test_characters(self):
         """Kernels of series as they lay up to beta7."""

@@ -56,3 +56,12 @@ def test_an_array_that_cannot_be_written_keeps_the_old_file(
     with pytest.raises(TypeError, match="no element type"):
         write_ndarray(np.array([1j]), path)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="no such folder")
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_folder_that_takes_no_file_is_told_by_the_names_given(what: str) -> None:
+    with pytest.raises(OSError) as caught:
+        WRITERS[what]("/proc/a.bin")
+    assert str(caught.value).startswith(f"{what}: cannot write /proc/a.bin: no new f")
+    assert ".tmp" not in str(caught.value)

@@ -17,7 +17,10 @@ final class Seeded {
         net.init();
         Npy.write(dir.resolve("first.npy"), net.params());
         DataSet all = new DataSet(Npy.read(dir.resolve("in.npy")), Npy.read(dir.resolve("labels.npy")));
-        for (int epoch = 0; epoch < Integer.parseInt(a[2]); epoch++) for (DataSet batch : all.batchBy(Integer.parseInt(a[1]))) net.fit(batch);
+        for (int epoch = 0; epoch < Integer.parseInt(a[2]); epoch++) {
+            for (DataSet batch : all.batchBy(Integer.parseInt(a[1]))) net.fit(batch);
+            net.incrementEpochCount(); // as with an iterator
+        }
         Npy.write(dir.resolve("last.npy"), net.params());
     }
 }

@@ -101,6 +101,16 @@ class TestEveryLayer:
             score = layer(x, labels=labels)
             assert score.dim() == 0 and len(seen) == 2
 
+    def test_refuses_masks_that_do_not_fit(self, key):
+        """Whether it changes something or not; DL4J's broadcasting would be silent."""
+        layer, x = made(key)
+        n, *sizes = x.shape
+        wrong = [[n + 1], [1], [n, *(1,) * 5], [7, n], [n, 7]]
+        wrong += [[n, 1, *sizes[1:-1], sizes[-1] + 1]] if len(sizes) > 1 else []
+        for shape in wrong:
+            with pytest.raises(ValueError, match="mask: .*expected|mask.*one entry"):
+                layer(x, torch.ones(shape, dtype=x.dtype))
+
     def test_copies(self, key):
         layer, x = made(key)
         y = activations(layer, x)
@@ -205,8 +215,6 @@ class TestSeries:
         torch.testing.assert_close(z.transpose(1, 2) if z.dim() == 3 else z, y)
 
     def test_refuses_a_mask_of_another_length(self, key, mask):
-        if "convolution" in key or key == "rnn_loss":
-            pytest.skip("it does not look at the mask")
         layer, x = made(key)
         with pytest.raises(ValueError, match=r"mask.*\[4, 4\]"):
             layer(x, mask[:, :4])

@@ -226,6 +226,52 @@ class TestBadInput:
         with pytest.raises(ConfigurationError, match="n_out: expected a whole"):
             chain(kind())
 
+        with pytest.raises(ValueError, match="n_heads: must be a whole number >= 1"):
+            chain(kind(n_out=4, n_heads=0))
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            layers.LSTM,
+            layers.SimpleRnn,
+            layers.GravesLSTM,
+            layers.SelfAttention,
+            layers.LearnedSelfAttention,
+            layers.RecurrentAttention,
+        ],
+    )
+    def test_series_of_layers_alone(self, kind):
+        """torch.lstm itself reads what lies behind weights of another size."""
+        layer = kind(3, 4)
+        for shape in ((2, 5, 6), (2, 3), (2, 3, 6, 1)):
+            with pytest.raises(ValueError, match=r"x: expected \[n, 3, time\], got"):
+                layer(torch.zeros(shape))
+        last = layers.GravesBidirectionalLSTM(3, 2, format="NWC")
+        with pytest.raises(ValueError, match=r"x: expected \[n, time, 3\], got"):
+            last(torch.zeros(2, 3, 6))
+
+    def test_an_attention_vertex_alone(self):
+        sizes = {"n_in_queries": 2, "n_in_keys": 2, "n_in_values": 2, "n_out": 2}
+        layer, x = layers.AttentionVertex(**sizes), torch.zeros(2, 2, 4)
+        for name in ("query_mask", "key_mask", "value_mask"):
+            for shape in ((2, 3), (3, 4), (2,)):
+                with pytest.raises(ValueError, match=name + r": expected .* \[2, 4\]"):
+                    layer(x, x, x, **{name: torch.ones(shape)})
+        with pytest.raises(ValueError, match=r"keys: expected \[n, 2, time\]"):
+            layer(x, x[:, :1], x)
+        for keys, values in ((x[:1], x[:1]), (x, x[..., :3])):
+            with pytest.raises(ValueError, match="equally many examples, and keys"):
+                layer(x, keys, values)
+
+    def test_indices_that_are_no_numbers(self):
+        for exact in (False, True):
+            layer = layers.Embedding(4, 2, dl4j_exact=exact)
+            for bad in (float("nan"), float("inf")):
+                with pytest.raises(ValueError, match="got NaN or an infinity"):
+                    layer(torch.tensor([1.0, bad]))
+            with pytest.raises(TypeError, match="class indices, got torch.complex64"):
+                layer(torch.tensor([1j]))
+
     def test_indices(self):
         layer = layers.EmbeddingSequence(4, 2)
         with pytest.raises(ValueError, match="must be in 0 to 3, got 0 to 4"):
@@ -251,5 +297,7 @@ class TestBadInput:
             net.output(torch.zeros(2, 5).double(), torch.ones(2, 4).double())
 
     def test_repeat_vector(self):
+        with pytest.raises(ValueError, match=r"rows \[n, size\], got \[2, 3, 4\]"):
+            layers.RepeatVector(2)(torch.zeros(2, 3, 4))
         with pytest.raises(ValueError, match="whole number >= 1"):
             layers.RepeatVector(0)

@@ -111,6 +111,16 @@ def in_all(around=None, **values):
     return change
 
 
+def named(name):
+    """All layers as up to 0.7.2, the first one with this activation."""
+
+    def change(content):
+        in_all(activationFn=..., activationFunction="softmax")(content)
+        in_layer(activationFunction=name)(content)
+
+    return change
+
+
 TAGS = "Cube ELU HardSigmoid HardTanh Identity LReLU RationalTanh RectifiedTanh SELU"
 TAGS += " SWISH ReLU RReLU Sigmoid Softmax SoftPlus SoftSign TanH"
 LOSSES = "BinaryXENT CosineProximity Hinge KLD MAE L1 MAPE MCXENT MSE L2 MSLE"
@@ -128,7 +138,7 @@ NUMBERS = {
 VARIATIONS = {
     **{f"tag {t}": in_layer(activationFn={t: {}}) for t in TAGS.split()},
     **{
-        f"name {t}": in_layer(activationFn=..., activationFunction=t.lower())
+        f"name {t}": named(t.lower())
         for t in [*TAGS.replace("LReLU", "LeakyReLU").split()]
     },
     **{f"loss {t}": in_layer(1, lossFn={t: {}}) for t in LOSSES.split()},

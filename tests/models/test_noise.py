@@ -3,6 +3,7 @@
 ``tests/data/noise.json.xz`` holds what DL4J computed after ``setSeed(123)``: gradient,
 score and the generator's last state, of networks with dropout, or DropConnect, in every
 layer. They say in which order a layer's array lies in ND4J: its random numbers follow.
+Graphs of AutoEncoders, which draw while errors come back, say how branches take turns.
 Parameters, inputs and labels come from seeds here as they did there.
 """
 
@@ -19,7 +20,14 @@ import numpy as np
 import pytest
 import torch
 
-from dl4py import NativeRandom, NeuralNetConfiguration, config, restore
+from dl4py import (
+    NativeRandom,
+    NeuralNetConfiguration,
+    config,
+    restore,
+    schedules,
+    weight_init,
+)
 from tests import graphs
 from tests.golden import HERE, SHARED
 
@@ -44,7 +52,9 @@ def test_draws_in_dl4js_order(name: str) -> None:
     net = conf.module(dl4j_exact=True, noise=NativeRandom(conf.seed))
     random = NativeRandom(123)
     net.set_noise(random)
-    gradient, score = net.gradient_and_score(*drawn(case))
+    x, y = drawn(case)
+    outputs = len(net.plan.outputs)
+    gradient, score = net.gradient_and_score(x, y if outputs == 1 else (y,) * outputs)
     theirs = torch.tensor(case["gradient"], dtype=torch.float64)
     error = (gradient - theirs).abs().max() / theirs.abs().max()
     assert error < 1e-8  # the file has 9 digits
@@ -55,9 +65,9 @@ def test_draws_in_dl4js_order(name: str) -> None:
 @pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
 @pytest.mark.usefixtures("oracle")
 def test_the_file_is_what_dl4j_computes(tmp_path: Path) -> None:
-    """``tests/java/Noise.java`` records chains; here some of them once more."""
+    """``tests/java/Noise.java`` records them; here some of them once more."""
     names = ["dropout_Dense", "both_AutoEncoder", "dropout_Upsampling1D"]
-    names.append("drop_connect_GravesBidirectionalLSTM")
+    names += ["drop_connect_GravesBidirectionalLSTM", "autoencoders_tangled"]
     for name in names:
         (folder := tmp_path / name).mkdir()
         (folder / "conf.json").write_text(json.dumps(cases()[name]["conf"]))
@@ -89,15 +99,41 @@ def test_parameters_of_april_2020(name: str) -> None:
     assert (ours == theirs).double().mean() > 0.975  # its C library was another one
 
 
+def step(initial: float, by: str) -> Any:
+    """A schedule that falls by a tenth at each iteration or epoch."""
+    rule = {"initial_value": initial, "decay_rate": 0.9, "step": 1.0}
+    return schedules.get("step", **rule, by=by)
+
+
+def drop_connect(p: Any, **settings: Any) -> Any:
+    return {"weight_noise": config.DropConnect(p, **settings)}
+
+
+def weight_noise(mean: float, **settings: Any) -> Any:
+    drawn = weight_init.NormalDistribution(mean, 0.1)
+    return {"weight_noise": config.WeightNoise(drawn, **settings)}
+
+
 @pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
 @pytest.mark.usefixtures("oracle")  # which unpacks what is compiled against
-def test_a_run_from_its_seed_alone(tmp_path: Path) -> None:
-    """``init`` and three epochs with dropout: DL4J's parameters at both ends."""
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        [{"dropout": 0.7}, drop_connect(0.8)],
+        [drop_connect(step(0.9, "iteration")), drop_connect(step(0.9, "epoch"))],
+        [drop_connect(step(0.9, "iteration"), apply_to_biases=True)],
+        [{"dropout": step(0.9, "iteration")}, {"dropout": step(0.9, "epoch")}],
+        [weight_noise(0.0, apply_to_bias=True), weight_noise(1.0, additive=False)],
+    ],
+    ids=["numbers", "schedules", "biases", "dropout", "weight_noise"],
+)
+def test_a_run_from_its_seed_alone(hidden: Any, tmp_path: Path) -> None:
+    """``init`` and three epochs with noise: DL4J's parameters at both ends."""
     chain = NeuralNetConfiguration.builder().seed(77).data_type("double")
     chain.updater("adam", lr=0.05).activation("tanh").weight_init("xavier")
     chain.layer(config.Dense(n_in=4, n_out=8))
-    chain.layer(config.Dense(n_out=8, dropout=0.7))
-    chain.layer(config.Dense(n_out=8, weight_noise=config.DropConnect(0.8)))
+    for noise in hidden:
+        chain.layer(config.Dense(n_out=8, **noise))
     conf = chain.layer(config.Output(n_out=3, dropout=0.9)).build()
     x = torch.randn(12, 4, dtype=torch.float64, generator=torch.manual_seed(3))
     y = torch.eye(3, dtype=torch.float64)[torch.arange(12) % 3]

@@ -131,3 +131,46 @@ def test_what_computes_otherwise_is_refused():
         from_torch(module, IMAGE)
     with pytest.raises(ValueError, match="ends with one of its own"):
         from_torch(nn.Sequential(nn.Linear(4, 2), nn.Tanh()), FF, activation="softmax")
+
+
+def test_one_activation_may_stand_at_two_places():
+    act = nn.Tanh()
+    module = nn.Sequential(nn.Linear(4, 5), act, nn.Linear(5, 6), act, nn.Linear(6, 2))
+    net = from_torch(module, FF)
+    assert [c.activation.name for c in net.conf.layers] == ["tanh", "tanh", "identity"]
+
+
+def test_what_was_compiled_is_what_it_wraps():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(
+        from_torch(torch.compile(module, backend="eager"), FF).output(x), module(x)
+    )
+
+
+def not_finite():
+    module = nn.Linear(4, 3)
+    nn.init.constant_(module.weight, torch.nan)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make, given, text",
+    [
+        (lambda: twice(nn.Linear(4, 4)), FF, "stands at two places; DL4J shares none"),
+        (lambda: nn.Linear(4, 3, device="meta"), FF, "on the meta device hold no num"),
+        (not_finite, FF, "is not finite, .* NaN among its parameters"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(2, 1, 1), nn.Linear(64, 3)),
+            IMAGE,
+            r"does not take \[2, 2, 8, 8\] itself: mat1 .* Flatten may be missing",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_told(make, given, text):
+    with pytest.raises(ValueError, match=text):
+        from_torch(make(), given)
+
+
+def twice(layer):
+    return nn.Sequential(layer, nn.ReLU(), layer)

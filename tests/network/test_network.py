@@ -14,6 +14,8 @@ from dl4py.config import (
     Convolution2D,
     Dense,
     Embedding,
+    Frozen,
+    FrozenWithBackprop,
     GlobalPooling,
     InputType,
     LossLayer,
@@ -270,6 +272,31 @@ class TestBadInput:
         assert net.output(batch[0]).shape == (12, 3)
         with pytest.raises(ValueError, match="Dense, has no loss: end the network"):
             net.loss(*batch)
+
+    @pytest.mark.parametrize("exact", [False, True])
+    @pytest.mark.parametrize("kind", [Frozen, FrozenWithBackprop])
+    def test_what_is_frozen_to_its_end(self, batch, kind, exact):
+        """An output that is frozen, and one with nothing to train before it."""
+        dense = Dense(n_in=4, n_out=3)
+        last = kind(underlying=Output(n_in=3, n_out=3))
+        loss = LossLayer(activation="softmax", loss="mcxent")
+        for layers, message in (
+            ((dense, last), f"'layer1', {kind.__name__}, is frozen, and behind a"),
+            ((Frozen(underlying=dense), loss), r"nothing to train.*\(layer0\)"),
+        ):
+            chain, graph = builder(), builder().graph_builder().add_inputs("in")
+            for i, layer in enumerate(layers):
+                chain.layer(layer)
+                graph.add_layer(f"layer{i}", layer, f"layer{i - 1}" if i else "in")
+            for conf in (chain.build(), graph.set_outputs("layer1").build()):
+                net = conf.module(dl4j_exact=exact)
+                assert net.output(batch[0]).shape == (12, 3)
+                before = net.params()
+                with pytest.raises(ValueError, match=message):
+                    net.fit(*batch)
+                with pytest.raises(ValueError, match=message):
+                    net.lightning().training_step(batch, 0)
+                assert torch.equal(before, net.params()) and not net.clock.iteration
 
     def test_a_layer_without_a_module(self):
         class Lost(Dense):

@@ -42,6 +42,7 @@ CASES: dict[str, Words] = {
         "gradient_normalization": ("ClipL2PerLayer",),
         "constrain_weights": (MaxNorm(0.9),),
     },
+    "large": {"n_out": 2**14 + 1, "l1": (0.01,), "l2": (0.01,)},  # cut into pieces
     "float": {"data_type": ("float",), "l2": (0.01,)},
     **{f"updater {name}": {"updater": (name,)} for name in NAMES},
     **{n: {"gradient_normalization": (n,)} for n in GRADIENT_NORMALIZATION.words},
@@ -54,10 +55,11 @@ def network(words: Words) -> Network:
     """Odd sizes, so that ranks hold unequal parts."""
     chain = NeuralNetConfiguration.builder().seed(3).data_type("double")
     chain = chain.updater("adam", lr=0.02).gradient_normalization_threshold(0.5)
+    width = words.get("n_out", 7)
     for word, values in words.items():
-        chain = getattr(chain, word)(*values)
+        chain = chain if word == "n_out" else getattr(chain, word)(*values)
     layers = (
-        Dense(n_in=4, n_out=7, activation="elu"),
+        Dense(n_in=4, n_out=width, activation="elu"),
         Dense(n_out=5, activation="rationaltanh"),
         Output(n_out=3),
     )

@@ -20,6 +20,7 @@ from dl4py.config import (
     UnitNorm,
 )
 from dl4py.network.gradients import normalised
+from dl4py.plain import MODES
 from tests.models.test_java import assert_gradient, go_on_in_java
 from tests.networks import builder, examples, mlp
 
@@ -200,3 +201,31 @@ def test_java_behind_a_frozen_layer(rule, oracle, tmp_path):
     x, y = torch.randn(5, 3).double(), torch.eye(2).double()[torch.arange(5) % 2]
     assert_gradient(oracle, net, x, y, tmp_path)
     go_on_in_java(oracle, net, x, y, tmp_path, dtype="DOUBLE")
+
+
+@pytest.mark.parametrize("settings", [{"l1": 0.1}, {"l2": 0.1}, {}], ids=str)
+@pytest.mark.parametrize("mode", ["None", *MODES])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_step_leaves_gradients_that_are_not_its_own(settings, mode):
+    """``fit`` drops them and writes over them; in a loop of one's own they stay."""
+
+    def made():
+        chain = builder().updater("adam", lr=0.1).gradient_normalization(mode)
+        for name, value in settings.items():
+            getattr(chain, name)(value)
+        chain.layer(Dense(n_in=300, n_out=300)).layer(Output(n_out=3))
+        return chain.build().module()
+
+    x = torch.randn(4, 300, generator=torch.manual_seed(1), dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
+    net, same = made().train(), made()
+    for _ in range(2):
+        net.objective(x, y).backward()
+        grads = [p.grad.clone() for p in net.parameters()]
+        net.optimizer.step()
+        for p, grad in zip(net.parameters(), grads, strict=True):
+            assert torch.equal(p.grad, grad) and grad.any()
+        net.optimizer.zero_grad()
+        same.fit(x, y)
+        assert all(p.grad is None for p in same.parameters())
+        assert torch.equal(net.params(), same.params())

@@ -330,9 +330,10 @@ def test_waiting_is_told_and_has_an_end(
         "dl4py: waiting for another process that compiles CPU kernels\n"
     )
     assert not compiler.calls()
-    monkeypatch.setenv("DL4PY_OPS_WAIT", "long")
-    with pytest.raises(build.BuildError, match="expected a number of seconds, got 'lo"):
-        build.build("cpu", target)
+    for told in ("long", "nan", "-1", ""):
+        monkeypatch.setenv("DL4PY_OPS_WAIT", told)
+        with pytest.raises(build.BuildError, match=f"0 or more, got {told!r}"):
+            build.build("cpu", target)
 
 
 def test_a_folder_where_nothing_runs_is_found_before_a_build(

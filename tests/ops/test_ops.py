@@ -41,11 +41,6 @@ ENDS = [math.inf, 0.0, 88.5, 800, 1e13, 1e19, 1e30, 3e38]
 SPECIAL = torch.tensor([math.nan, *ENDS, *(-end for end in ENDS)])
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
 @every_op
 class TestNumbers:
     @pytest.mark.parametrize("order", [0, 1, 2])

@@ -95,9 +95,68 @@ def test_masks_as_dl4j_sees_them(kind: Any, twice: bool) -> None:
         compare(layer, mask, 1e-12)
 
 
+def rows(activation: str, normed: bool, dtype: torch.dtype, **more: Any) -> Any:
+    """A plain layer with a gain that differs from unit to unit."""
+    more.update(has_layer_norm=normed)
+    layer = made(layers.SimpleRnn, activation, "", dtype, **more)
+    if normed:
+        nn.init.normal_(layer.gain)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "activation, normed", [("softmax", False), *((a, True) for a in ("softmax", "elu"))]
+)
+def test_what_looks_at_whole_rows(activation: str, normed: bool) -> None:
+    """Softmax over the units, layer normalisation of h·RW: SimpleRnn's alone."""
+    for mask, exact in itertools.product(masks(), (False, True)):
+        layer = rows(activation, normed, torch.float64, dl4j_exact=exact)
+        compare(layer, mask, 1e-12)
+    compare(rows(activation, normed, torch.float32), masks()[1], 2e-5)
+    layer = rows(activation, normed, torch.float64)
+    layer.loop = None
+    layer(torch.randn(2, SIZE, TIME, dtype=torch.float64))
+    with torch.no_grad():  # gone, but everywhere alike
+        del layer.loop
+        layer.recurrent_weight.zero_()
+    compare(layer, None, 1e-12)
+
+
+@pytest.mark.parametrize("units", [1, 300])
+def test_rows_of_all_lengths(units: int) -> None:
+    layer = layers.SimpleRnn(2, units, activation="softmax", has_layer_norm=True)
+    layer = layer.double()
+    x = torch.randn(40, 2, 3).double().requires_grad_()
+    state = [torch.randn(40, units).double().requires_grad_()]
+    ours = everything(layer, x, state, None)
+    layer.fused = lambda *_: None
+    for a, b in zip(ours, everything(layer, x, state, None), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_not_a_number_spreads_over_its_row_alone() -> None:
+    layer = layers.SimpleRnn(SIZE, UNITS, activation="softmax")
+    x = torch.zeros(2, SIZE, TIME)
+    for bad in (float("nan"), float("inf")):
+        x[1, 0, 2] = bad
+        y = layer(x)[0]
+        assert y[1, :, 2:].isnan().all() and y[0].isfinite().all()
+        assert y[1, :, :2].isfinite().all()
+
+
+def test_gated_layers_leave_softmax_to_the_loop() -> None:
+    layer = made(layers.LSTM, "softmax", "sigmoid", torch.float64)
+    assert step_kernel(layer.activation, X) is None
+    y = layer(torch.randn(N, SIZE, TIME, dtype=torch.float64))[0]
+    assert (y > 0).all() and (y < 1).all()
+
+
 @pytest.mark.parametrize("gate", WITH_KERNEL)
 def test_gates(gate: str) -> None:
-    compare(made(layers.GravesLSTM, "tanh", gate, torch.float64), masks()[2], 1e-12)
+    # of a bias of 1, gates that are not bounded make c overflow
+    more = {"forget_gate_bias_init": 0.0}
+    layer = made(layers.GravesLSTM, "tanh", gate, torch.float64, **more)
+    compare(layer, masks()[2], 1e-12)
 
 
 @pytest.mark.parametrize("n, units", [(1, 1), (3, 300), (700, 7)])
@@ -128,9 +187,12 @@ def test_a_kernel_is_what_runs(kind: Any, monkeypatch: pytest.MonkeyPatch) -> No
     everything(exact, *batch(exact, 0.1), masks()[1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, None])
 def test_second_derivatives(kind: Any) -> None:
-    layer = made(kind, "softsign", "sigmoid", torch.float64)
+    if kind is None:
+        layer = rows("softmax", True, torch.float64)
+    else:
+        layer = made(kind, "softsign", "sigmoid", torch.float64)
     x, state = batch(layer)
     mask = masks()[2][:2, :3]
 
@@ -198,12 +260,30 @@ def test_a_changed_activation_is_heeded() -> None:
     assert step_kernel(hooked, X) is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("elu", {"alpha": 0.7}),
+        ("leakyrelu", {"alpha": 0.7}),
+        ("rrelu", {}),
+        ("relu", {"max": 0.4, "threshold": 0.1, "negative_slope": 0.25}),
+        ("thresholdedrelu", {"theta": 0.1}),
+    ],
+)
+def test_arguments(kind: Any, name: str, args: dict[str, float]) -> None:
+    """Exact slopes are of α = 1, or of a constant that was a float32 once."""
+    given: Any = ACTIVATIONS.named(name, **args)
+    for exact in (False, True)[: 1 + (name != "rrelu")]:
+        more = {"dl4j_exact": exact}
+        layer = made(kind, given, "sigmoid", torch.float64, **more).eval()
+        assert step_kernel(layer.activation, X)
+        compare(layer, masks()[2], 1e-12)
+
+
 def test_where_exact_mode_has_a_gradient_of_its_own_the_loop_runs() -> None:
-    assert step_kernel(activations.get("elu", alpha=0.5), X)
-    exact = {"dl4j_exact": True}
-    assert step_kernel(activations.get("elu", alpha=0.5, **exact), X) is None
-    assert step_kernel(activations.get("leakyrelu", alpha=0.1, **exact), X) is None
-    assert step_kernel(activations.get("relu", max=0.0, **exact), X) is None
+    exact = activations.get("relu", max=0.0, dl4j_exact=True)
+    assert step_kernel(exact, X) is None
 
 
 def test_an_empty_series_and_other_types() -> None:

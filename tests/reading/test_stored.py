@@ -127,9 +127,10 @@ class TestNpz:
     def test_what_does_not_fit(self, tmp_path, arrays, says):
         with pytest.raises(ValueError, match=f"a.npz: .*{says}"):
             data.read(self.write(tmp_path, **arrays))
-        (tmp_path / "a.npz").write_bytes(b"PK\3\4")
-        with pytest.raises(ValueError, match="a.npz: not an .npz"):
-            data.read(tmp_path / "a.npz")
+        for content in (b"PK\3\4", b"", b"abc"):
+            (tmp_path / "a.npz").write_bytes(content)
+            with pytest.raises(ValueError, match="a.npz: not an .npz file, as NumPy"):
+                data.read(tmp_path / "a.npz")
 
 
 class TestImages:

@@ -179,7 +179,7 @@ class TestCsv:
     def test_bytes_that_are_no_text(self, tmp_path):
         path = tmp_path / "a.csv"
         path.write_bytes(b"a,b\n1,\xff\n")
-        with pytest.raises(ValueError, match="a.csv: .*UTF8"):
+        with pytest.raises(ValueError, match="a.csv: row 2, column .b.: .*UTF-8"):
             data.read(path)
 
     def test_tabs_and_what_float32_cannot_hold(self, tmp_path):
@@ -220,6 +220,9 @@ def test_words_in_dictionaries(tmp_path):
         ({"classes": 1}, "classes: expected a number >= 2"),
         ({"dtype": "int"}, "dtype: expected one of float32, float64"),
         ({"delimiter": ";;"}, "delimiter: expected one character"),
+        ({"classes": 2.5}, "classes: expected a number >= 2, or distinct names"),
+        ({"height": 0}, "height: expected 1 or more, got 0"),
+        ({"width": -2}, "width: expected 1 or more, got -2"),
     ],
 )
 def test_words_that_do_not_fit(tmp_path, words, says):
@@ -265,4 +268,42 @@ def test_what_reads_tables_is_named_where_it_is_missing(tmp_path, monkeypatch):
     path = write_csv(tmp_path / "a.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'dl4py\[data\]'"):
+        data.read(path)
+
+
+@pytest.mark.parametrize(
+    "text, words, says",
+    [
+        ("a,a,k\n1,2,3\n", {"labels": "a"}, "'a' is the name of columns 0, 1; give"),
+        ("a;b;k\n1;2;3\n", {"labels": "k"}, "is its delimiter ';'\\? Give it with "),
+        ("a|b\n1|2\n", {}, "is its delimiter '|'\\? Give it with"),
+        ("k,a\nx,1\nx,2\n", {"labels": "k"}, "labels: 'x' is the only class"),
+        ("k,a\nx,1\n", {"labels": "k", "classes": 2}, "'k': expected the number of a"),
+    ],
+)
+def test_a_way_out_is_named(tmp_path, text, words, says):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"a.csv: .*{says.replace('|', '[|]')}"):
+        data.read(path, **words)
+
+
+def test_an_unknown_word_is_told_with_the_nearest(tmp_path):
+    with pytest.raises(TypeError, match="lables: unknown: did you mean 'labels'"):
+        data.read(write_csv(tmp_path / "a.csv"), lables="kind")
+
+
+def test_bytes_that_are_no_text_have_a_row_and_a_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"k,a,b\n" + b"x,1,2\n" * 300_000 + b"y\xfc,1,2\n")
+    with pytest.raises(ValueError, match="row 300002, column 'k': expected text in U"):
+        data.read(path, features=["b", "a"], labels="k")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "feather"])
+@pytest.mark.parametrize("content", [b"", b"no table"])
+def test_a_damaged_table_is_named(tmp_path, ending, content):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.{ending}: not a file of {ending}: "):
         data.read(path)

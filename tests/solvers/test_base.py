@@ -42,11 +42,6 @@ def closure_of(solver, loss):
     return closure
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def net():
     return nn.Sequential(
         nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 2)

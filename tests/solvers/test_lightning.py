@@ -87,11 +87,6 @@ def flat(module):
     return nn.utils.parameters_to_vector(module.parameters()).detach()
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 class TestAutomaticOptimization:
     @pytest.mark.parametrize("make", SOLVERS)
     def test_trains(self, make, tmp_path):

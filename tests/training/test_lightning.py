@@ -9,25 +9,20 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
 
 import lightning
 import pytest
 import pytorch_lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import dl4py
 from dl4py.config import (
     BatchNormalization,
     Dense,
-    FeedForwardLayer,
     NeuralNetConfiguration,
     Output,
 )
-from dl4py.layers.feedforward import Affine
-from dl4py.registry import ACTIVATIONS, LAYERS, LOSSES, UPDATERS
 from tests import catalogue
 from tests.models.test_catalogue import DTYPES
 
@@ -274,89 +269,6 @@ def test_takes_the_package_that_is_imported(imported, expected):
     assert run.stdout.strip() == f"dl4py.{expected}", run.stderr
 
 
-@LAYERS.add("gated_dense")
-@dataclass(frozen=True, kw_only=True)
-class GatedDense(FeedForwardLayer):
-    """A layer of a user's own: act(xW + b) · sharpness."""
-
-    sharpness: float = 1.0
-
-    family = "ff"
-    weights = ("W",)
-    biases = ("b",)
-
-
-@dl4py.layers.implements(GatedDense)
-class GatedDenseModule(Affine):
-    """Its module."""
-
-    def finish(self, y):
-        return super().finish(y) * self.conf.sharpness
-
-
-@ACTIVATIONS.add("wave")
-class Wave(dl4py.activations.Activation):
-    """sin(f·x)"""
-
-    def __init__(self, frequency=1.0, *, dl4j_exact=False):
-        super().__init__(dl4j_exact=dl4j_exact)
-        self.frequency = frequency
-
-    def forward(self, x):
-        return torch.sin(self.frequency * x)
-
-
-@LOSSES.add("quartic")
-class Quartic(dl4py.losses.Loss):
-    """(a - y)⁴"""
-
-    def scores(self, a, y):
-        return (a - y) ** 4
-
-
-@UPDATERS.add("sign_descent")
-class SignDescent(dl4py.updaters.Updater):
-    """p ← p - η·sgn(g)"""
-
-    def __init__(self, params, lr=0.01, dl4j_exact=False, **options):
-        super().__init__(params, {"lr": lr}, dl4j_exact, **options)
-
-    @classmethod
-    def update_(cls, batch):
-        for p, g in zip(batch.params, batch.grads, strict=True):
-            p.add_(g.sign(), alpha=-batch.hyper["lr"])
-
-
-def test_parts_of_ones_own_go_through_everything(tmp_path):
-    gated = GatedDense.builder().nIn(4).nOut(5).sharpness(1.5)
-    conf = (
-        NeuralNetConfiguration.builder()
-        .seed(1)
-        .data_type("double")
-        .updater("sign_descent", lr=0.02)
-        .layer(gated.activation("wave", frequency=2.0).build())
-        .layer(Output(n_out=3, loss="quartic", activation="identity"))
-        .build()
-    )
-    assert NeuralNetConfiguration.from_json(conf.to_json()) == conf
-    assert conf.to_dict()["confs"][0]["layer"]["@class"] == "gated_dense"
-    module = conf.lightning(package="lightning")
-    net = module.network
-    assert net.layers["layer0"].activation.frequency == 2.0
-    x, y = loader().dataset.tensors
-    before = net.score(x, y)
-    t = trainer(lightning, tmp_path, max_epochs=5)
-    t.fit(module, loader())
-    assert net.score(x, y) < before
-    t.save_checkpoint(tmp_path / "a.ckpt")
-    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
-    assert torch.equal(again.network.output(x), net.output(x))
-    dl4py.save(net, tmp_path / "a.zip", allow_difference=True)
-    restored = dl4py.restore(tmp_path / "a.zip", dl4j_exact=False)
-    assert restored.fit(x, y) == net.fit(x, y)
-    assert torch.equal(restored.params(), net.params())
-
-
 RESTORED = re.compile("updater_|schedule_|lenet|lstm_[a-z]*$|batchnorm_ff|gradnorm_")
 
 
@@ -424,49 +336,6 @@ def test_an_interrupted_run_leaves_the_last_checkpoint_whole(how, tmp_path):
     assert model.network.clock.iteration > saved["global_step"]
 
 
-class Resumed:
-    """A loader that goes on after the batches which a run has seen."""
-
-    def __init__(self, batches):
-        self.batches, self.seen = batches, 0
-
-    def __iter__(self):
-        for i in range(self.seen % len(self.batches), len(self.batches)):
-            self.seen = i + 1
-            yield self.batches[i]
-
-    def __len__(self):
-        return len(self.batches)
-
-    def state_dict(self):
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state):
-        self.seen = state["seen"]
-
-
-def series():
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(12, 4, 7, generator=g, dtype=torch.float64)
-    y = torch.eye(3, dtype=torch.float64)[torch.randint(3, (12, 7), generator=g)]
-    mask = (torch.rand(12, 7, generator=g) < 0.7).double()
-    y = y.transpose(1, 2).contiguous()
-    return [
-        tuple(t[i : i + 4] for t in (x, y, torch.ones_like(mask), mask))
-        for i in range(0, 12, 4)
-    ]
-
-
-def truncated(**settings):
-    chain = NeuralNetConfiguration.builder().seed(5).updater("adam", lr=0.05).l2(1e-3)
-    chain.data_type("double").backprop_type("TruncatedBPTT").tbptt_fwd_length(3)
-    chain.tbptt_back_length(2)
-    for name, value in settings.items():
-        getattr(chain, name)(value)
-    chain.layer(dl4py.config.LSTM(n_in=4, n_out=6, activation="tanh"))
-    return chain.layer(dl4py.config.RnnOutput(n_out=3)).build()
-
-
 @pytest.mark.parametrize("algorithm", ["STOCHASTIC_GRADIENT_DESCENT", "LBFGS"])
 def test_a_score_that_is_no_number_ends_training_before_its_step(algorithm, tmp_path):
     module = configuration(optimization_algo=algorithm).lightning(package="lightning")
@@ -475,67 +344,3 @@ def test_a_score_that_is_no_number_ends_training_before_its_step(algorithm, tmp_
     with pytest.raises(FloatingPointError, match="score is nan at iteration 1"):
         trainer(lightning, tmp_path).fit(module, DataLoader(batches, batch_size=None))
     assert module.network.params().isfinite().all()
-
-
-class TestTruncatedBackPropagation:
-    @pytest.mark.parametrize("name", list(PACKAGES))
-    @pytest.mark.parametrize("algorithm", ["STOCHASTIC_GRADIENT_DESCENT", "LBFGS"])
-    def test_equals_fit(self, name, algorithm, tmp_path):
-        conf = truncated(optimization_algo=algorithm)
-        module, net = conf.lightning(package=name), conf.module()
-        t = trainer(PACKAGES[name], tmp_path)
-        t.fit(module, DataLoader(series(), batch_size=None))
-        score = net.fit(series(), epochs=2)
-        assert torch.equal(module.network.params(), net.params())
-        assert torch.equal(module.network.updater_state(), net.updater_state())
-        assert vars(module.network.clock) == vars(net.clock)
-        assert t.global_step == net.clock.iteration == 2 * 3 * 3
-        assert float(t.callback_metrics["train_loss"]) == pytest.approx(score)
-        assert module.network.rnn_get_previous_states() == {}
-
-    @pytest.mark.filterwarnings(
-        "ignore:Using ModelCheckpoint with manual optimization",
-        "ignore:Be aware that when using `ckpt_path`",
-    )
-    def test_resumes_in_the_middle_of_an_epoch(self, tmp_path):
-        keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=6, save_top_k=-1)
-        whole, again = (
-            truncated(seed=s, dropout=0.8)
-            .module(noise=dl4py.NativeRandom(s))
-            .lightning(package="lightning")
-            for s in (5, 99)
-        )
-        options = {"enable_checkpointing": True, "callbacks": [keep]}
-        trainer(lightning, tmp_path, **options).fit(whole, Resumed(series()))
-        trainer(lightning, tmp_path).fit(
-            again, Resumed(series()), ckpt_path=tmp_path / "step=6.ckpt", **SAFELY
-        )
-        assert torch.equal(again.network.params(), whole.network.params())
-        assert again.network.clock.iteration == whole.network.clock.iteration == 18
-
-    @pytest.mark.parametrize(
-        "options, instead",
-        [
-            ({"gradient_clip_val": 1.0}, "gradient_normalization"),
-            ({"accumulate_grad_batches": 2}, "larger batches"),
-        ],
-    )
-    def test_what_a_trainer_does_around_a_step_is_refused(
-        self, options, instead, tmp_path
-    ):
-        module = truncated().lightning(package="lightning")
-        (name,) = options
-        with pytest.raises(ValueError, match=rf"Trainer\({name}=.*{instead}"):
-            trainer(lightning, tmp_path, **options).fit(
-                module, DataLoader(series(), batch_size=None)
-            )
-        assert module.network.clock.iteration == 0
-
-    def test_a_score_that_is_no_number_ends_training(self, tmp_path):
-        module = truncated().lightning(package="lightning")
-        (x, y, *_), *_ = series()
-        with pytest.raises(FloatingPointError, match="score is nan at iteration 0"):
-            trainer(lightning, tmp_path).fit(
-                module, DataLoader([(x, y * float("nan"))], batch_size=None)
-            )
-        assert module.network.params().isfinite().all()

@@ -5,7 +5,10 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, TensorDataset
 
+import dl4py
 from dl4py import NeuralNetConfiguration
+from dl4py.commands.report.page import page
+from dl4py.commands.report.run import Run
 from dl4py.config import Dense, MaxNorm, Output
 from dl4py.evaluation import Evaluation
 from dl4py.lightning import Network
@@ -73,6 +76,7 @@ def test_equal_to_one_process(tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
+        callbacks=[dl4py.StatsCallback(every=1, folder=tmp_path, evaluation=False)],
     )
     module = Module(config=network())
     module.folder = str(tmp_path)
@@ -99,3 +103,7 @@ def test_equal_to_one_process(tmp_path):
         found = torch.load(tmp_path / f"rank{rank}.pt")
         ours = {name: found[name] for name in alone}
         torch.testing.assert_close(ours, alone, rtol=0, atol=1e-11)
+
+    run = Run.read(tmp_path)  # the first process's alone, which the page says
+    assert run.model["ranks"] == RANKS and run.score[0] == list(range(2 * EPOCHS))
+    assert f"Of the {RANKS} processes of this run the first one is shown" in page(run)

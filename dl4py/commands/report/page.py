@@ -51,7 +51,7 @@ def page(run: Run) -> str:
         '<link rel="icon" href="data:,">'  # else a browser asks for one
         f"<title>{name}</title><style>{STYLE.read_text()}</style></head><body>"
         f'<header><p class="what">Training report</p><h1>{name}</h1>'
-        f'{_begun(run)}<dl class="tiles">{"".join(_tiles(run))}</dl>'
+        f'{_begun(run)}{_ranks(run)}<dl class="tiles">{"".join(_tiles(run))}</dl>'
         f'<nav aria-label="Sections">{links}</nav></header>'
         f"<main>{body}</main><footer>Made by <code>dl4py report</code></footer>"
         "</body></html>\n"
@@ -89,6 +89,16 @@ def _begun(run: Run) -> str:
         return ""
     begun = datetime.fromtimestamp(run.times[0], timezone.utc)
     return f'<p class="begun">Begun {begun:%Y-%m-%d %H:%M} UTC</p>'
+
+
+def _ranks(run: Run) -> str:
+    ranks = run.model.get("ranks", 1)
+    if ranks == 1:
+        return ""
+    return (
+        f'<p class="begun">Of the {ranks} processes of this run the first one is '
+        "shown: its scores, activations and examples per second</p>"
+    )
 
 
 def _values(run: Run, family: str, name: str) -> list[float]:

@@ -30,7 +30,7 @@ RELEASES: tuple[Change, ...] = (
     from_091,
     from_100b3,
 )
-_FIRST = dict(zip(ERAS, (from_050, from_091, from_100b3), strict=False))
+_FIRST = dict(zip(ERAS, (from_050, from_080, from_091, from_100b3), strict=False))
 
 
 def current(content: Mapping[str, Any], era: Era | None = None) -> Part:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dl4py.config.codec import shown
-from dl4py.config.eras.early import declared, number
+from dl4py.config.eras.early import declared, named, number
 from dl4py.config.eras.parts import Part, everywhere, kind
 from dl4py.registry import WEIGHT_INITS
 
@@ -35,9 +35,9 @@ def from_100b3(layer: Part, conf: Part) -> None:
         ):
             if new not in layer:
                 layer[new] = _penalties(number(layer, l1), number(layer, l2))
-    name = layer.get("weightInit")
-    if isinstance(name, str) and "weightInitFn" not in layer:
-        layer["weightInitFn"] = _initial(name, layer)
+    scheme = named(layer, "weightInit")
+    if scheme is not None and "weightInitFn" not in layer:
+        layer["weightInitFn"] = _initial(scheme, layer)
     known = declared(layer)
     for key in layer.keys() - known - {"@class"} if known else ():
         if not key.startswith(_BACKENDS):  # DL4J too reads what it knows

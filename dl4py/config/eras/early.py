@@ -54,6 +54,22 @@ def number(part: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
+def named(part: Mapping[str, Any], key: str) -> str | None:
+    """A name of an old file, ``None`` where there is none."""
+    value = part.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{key}: must be a name, got {shown(value)}")
+    return value
+
+
+def switch(part: Mapping[str, Any], key: str) -> bool | None:
+    """A switch of an old file, ``None`` where there is none."""
+    value = part.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{key}: must be true or false, got {shown(value)}")
+    return value
+
+
 def from_050(layer: Part, conf: Part) -> None:
     """0.5.0: losses were names, and no running statistics were kept."""
     names = conf.get("variables")
@@ -62,16 +78,14 @@ def from_050(layer: Part, conf: Part) -> None:
             "0.5.0 kept no running mean and variance of a BatchNormalization in its "
             "files: what it predicted cannot be told"
         )
-    name = layer.get("lossFunction")
-    if (
-        not isinstance(name, str)
-        or "lossFn" in layer
-        or "lossFn" not in declared(layer)
-    ):
+    if "lossFn" in layer or "lossFn" not in declared(layer):
         return
-    if name == "CUSTOM":
+    loss = named(layer, "lossFunction")
+    if loss is None:
+        return
+    if loss == "CUSTOM":
         raise ValueError("lossFunction: a loss of somebody's own, which no file holds")
-    entry = LOSSES.entry("l2" if name.lower() == _NOT_ANY_MORE else name)
+    entry = LOSSES.entry("l2" if loss.lower() == _NOT_ANY_MORE else loss)
     layer["lossFn"] = {"@class": entry.java or entry.key}
     for argument, default in parameters(entry.item).items():
         if argument.endswith("clip_eps"):
@@ -89,9 +103,9 @@ def from_072(layer: Part, conf: Part) -> None:
 
     Likelihoods were not clipped, and pooling had no ε.
     """
-    name = layer.get("activationFunction")
-    if isinstance(name, str) and "activationFn" not in layer:
-        layer["activationFn"] = {"@class": ACTIVATIONS.entry(name).java}
+    activation = named(layer, "activationFunction")
+    if activation is not None and "activationFn" not in layer:
+        layer["activationFn"] = {"@class": ACTIVATIONS.entry(activation).java}
     for old, new in (("biasL1", "l1Bias"), ("biasL2", "l2Bias")):
         if old in layer and new not in layer:
             layer[new] = layer.pop(old)
@@ -101,12 +115,12 @@ def from_072(layer: Part, conf: Part) -> None:
 
 def from_080(layer: Part, conf: Part) -> None:
     """0.5.0 to 0.8.0: an updater was a name, its numbers stood beside it."""
-    name = layer.get("updater")
-    if not isinstance(name, str) or layer.get("iupdater") is not None:
+    updater = named(layer, "updater")
+    if updater is None or layer.get("iupdater") is not None:
         return
-    if name == "CUSTOM":
+    if updater == "CUSTOM":
         raise ValueError("updater: one of somebody's own, which no file holds")
-    entry = UPDATERS.entry(name)
+    entry = UPDATERS.entry(updater)
     made: Part = {"@class": entry.java}
     for argument, default in parameters(entry.item).items():
         key = argument_key(entry.item, argument)
@@ -121,12 +135,16 @@ def from_091(layer: Part, conf: Part) -> None:
     """0.5.0 to 0.9.1: policies, rates of biases, dropout, a switch for penalties."""
     if isinstance(layer.get("iupdater"), dict):
         _follow(layer, conf)
+    on_weights, regularized = (
+        switch(conf, key) for key in ("useDropConnect", "useRegularization")
+    )
     if is_base(layer):
         keep = number(layer, "dropOut")
         if keep and layer.get("idropout") is None:
-            _drop(layer, keep, conf.get("useDropConnect") is True)
-    if conf.get("useRegularization") is False:
+            _drop(layer, keep, on_weights is True)
+    if regularized is False:
         for key in ("l1", "l2", "l1Bias", "l2Bias"):
+            number(layer, key)  # one all the same
             layer.pop(key, None)
 
 

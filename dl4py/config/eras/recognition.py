@@ -7,6 +7,7 @@ that leave none contradict each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,18 +36,34 @@ class Era:
         """Whether today's readers could take it for something else."""
         return self.key != _D or self.releases != TODAY
 
+    @property
+    def state_by_parameter(self) -> bool:
+        """Whether an updater's state is one parameter's after another's: to 0.8.0."""
+        return self.key in (_N, _A)
+
     def __str__(self) -> str:
         return f"a file of {self.releases} ({self.because})"
+
+    @contextmanager
+    def assumed(self) -> Iterator[None]:
+        """Errors inside say which era was assumed, where another could be meant."""
+        try:
+            yield
+        except DL4JFormatError as error:
+            if not self.old:
+                raise
+            raise DL4JFormatError(f"{error}; read as {self}") from error
 
 
 TODAY = "1.0.0-beta7 to M2.1"
 ERAS = {
-    "wrapped": "0.5.0 to 0.8.0",
+    "wrapped, names": "0.5.0 to 0.7.2",
+    "wrapped": "0.8.0",
     "wrapped, own updaters": "0.9.0 to 1.0.0-alpha",
     "classes": "1.0.0-beta to beta3",
     "lists": "1.0.0-beta4 to M2.1",
 }
-_A, _B, _C, _D = ERAS
+_N, _A, _B, _C, _D = ERAS
 Hint = tuple[str, frozenset[str], str]  # path, the eras left possible, what is there
 
 
@@ -62,27 +79,33 @@ def _is_there(value: object) -> bool:
     return True
 
 
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
 Rule = tuple[Callable[[object], bool], tuple[str, ...]]
 # key → what its value is where it tells, and the eras that wrote it so
 _CONF: dict[str, Rule] = {
-    "learningRateByParam": (_is_there, (_A, _B)),
-    "learningRatePolicy": (_is_there, (_A, _B)),
-    "useRegularization": (_is_there, (_A, _B)),
-    "pretrain": (_is_there, (_A, _B, _C)),
+    "learningRateByParam": (_is_there, (_N, _A, _B)),
+    "learningRatePolicy": (_is_there, (_N, _A, _B)),
+    "useRegularization": (_is_there, (_N, _A, _B)),
+    "pretrain": (_is_there, (_N, _A, _B, _C)),
 }
 _LAYER: dict[str, Rule] = {
-    "activationFunction": (_is_text, (_A,)),
-    "dropOut": (_is_number, (_A, _B)),
+    "activationFunction": (_is_text, (_N,)),
+    "activationFn": (_is_object, (_A, _B, _C, _D)),
+    "dropOut": (_is_number, (_N, _A, _B)),
     "idropout": (_is_there, (_B, _C, _D)),
-    "iupdater": (lambda v: isinstance(v, Mapping), (_B, _C, _D)),
-    "l1": (_is_number, (_A, _B, _C)),
-    "weightInit": (_is_text, (_A, _B, _C)),
+    "iupdater": (_is_object, (_B, _C, _D)),
+    "l1": (_is_number, (_N, _A, _B, _C)),
+    "weightInit": (_is_text, (_N, _A, _B, _C)),
     "weightInitFn": (_is_there, (_D,)),
     "regularization": (_is_there, (_D,)),
 }
 _TOP: dict[str, Rule] = {
-    "backprop": (_is_there, (_A, _B, _C)),
-    "pretrain": (_is_there, (_A, _B, _C)),
+    "redistributeParams": (_is_there, (_N,)),
+    "backprop": (_is_there, (_N, _A, _B, _C)),
+    "pretrain": (_is_there, (_N, _A, _B, _C)),
     "legacyBatchScaledL2": (_is_there, (_C,)),
     "dataType": (_is_there, (_D,)),
     "validateOutputLayerConfig": (_is_there, (_D,)),
@@ -125,13 +148,15 @@ def _hints(content: Mapping[str, Any]) -> Iterator[Hint]:
     for path, layer, conf in layers(content):
         if wrapped(conf.get("layer")):
             outer, tag = path.rpartition(".")[0], path.rpartition(".")[2]
-            yield outer, frozenset((_A, _B)), f"a layer wrapped in {shown(tag)}"
+            yield outer, frozenset((_N, _A, _B)), f"a layer wrapped in {shown(tag)}"
         elif isinstance(layer.get("@class"), str):
             yield path, frozenset((_C, _D)), "a layer with '@class'"
         if not any(key in layer for key in _NOT_BASE):
             yield from _told(layer, _LAYER, path)
-            if _is_text(layer.get("updater")) and "iupdater" not in layer:
-                yield path, frozenset((_A,)), f"'updater': {shown(layer['updater'])}"
+            if _is_text(layer.get("updater")):
+                both = (_B,) if _is_object(layer.get("iupdater")) else ()
+                eras = frozenset((_N, _A, *both))
+                yield path, eras, f"'updater': {shown(layer['updater'])}"
     for path, conf in confs(content):
         yield from _told(conf, _CONF, path)
     yield from _told(content, _TOP, "$")
@@ -159,8 +184,8 @@ def _narrowed(key: str, content: Mapping[str, Any]) -> tuple[str, str]:
     keys = {k for _, layer, _ in found for k in layer}
     around = {k for _, conf in confs(content) for k in conf}
     if key == _A:
-        if "activationFunction" not in keys and "activationFn" in keys:
-            return "0.8.0", "activations are objects"
+        return "0.8.0", "activations are objects"
+    if key == _N:
         if "redistributeParams" in content or "customLossFunction" in keys:
             return "0.5.0", "losses are names"
         if "pretrain" in around:
