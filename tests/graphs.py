@@ -24,6 +24,7 @@ import dl4py
 from dl4py.config import (
     LSTM,
     AttentionVertex,
+    Convolution1D,
     Dense,
     DuplicateToTimeSeriesVertex,
     ElementWiseVertex,
@@ -47,6 +48,7 @@ from dl4py.config import (
     StackVertex,
     SubsetVertex,
 )
+from dl4py.config.regularization import MaxNorm, MinMaxNorm, UnitNorm
 from tests.catalogue import Case
 from tests.golden import HERE, SHARED
 from tests.oracle import Oracle
@@ -145,6 +147,23 @@ def separable() -> tuple[Any, ...]:
     return made, [(N, 1, 5, 4)], [(N, 3)], [None], [None]
 
 
+def bounded() -> tuple[Any, ...]:
+    """Constraints of Convolution1D, whose axes DL4J lays over other memory."""
+    made = graph("x", types=[SERIES])
+    norms: list[Any] = [
+        MaxNorm(dimensions=(1,), max_norm=0.3),
+        UnitNorm(dimensions=(1, 2)),
+        MinMaxNorm(dimensions=(1, 2, 3), min=0.2, max=0.4, rate=0.6),
+    ]
+    for i, norm in enumerate(norms):
+        layer = Convolution1D(
+            n_out=2 + i, kernel_size=2, convolution_mode="Same", constraints=(norm,)
+        )
+        made.add_layer(f"c{i}", layer, f"c{i - 1}" if i else "x")
+    made.add_layer("out", RnnOutput(n_out=3), "c2")
+    return made, [(N, 4, 5)], [(N, 3, 5)], [None], [None]
+
+
 def reshaped(shape: tuple[int, ...], layer: Any, labels: Any) -> tuple[Any, ...]:
     """Rows of 6 numbers in another shape."""
     made = graph("x").add_layer("a", Dense(n_in=4, n_out=6), "x")
@@ -203,6 +222,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "reshape_to_series": reshaped(
         (-1, 3, 2), RnnOutput(n_in=3, n_out=3, format="NCW"), (N, 3, 2)
     ),
+    "constrained_kernels_of_series": bounded(),
     "reverse_mask": series(ReverseTimeSeriesVertex("x0"), [QUERIES]),
     "scale_mask": rows(ScaleVertex(2.0), [SHOWN]),
     "separable_of_one_channel": separable(),
