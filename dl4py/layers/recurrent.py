@@ -47,7 +47,7 @@ class Recurrent(Layer):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
-        check_series(x, self.conf.n_in, self.channels_last)
+        self.check(x)
         x = self.arrange(self.disturb(x))
         check_mask(mask, x)
         if state is not None:
@@ -172,11 +172,10 @@ def step_kernel(activation: Any, x: Tensor, rows: bool = False) -> Act | None:
     return found
 
 
-def check_series(x: Tensor, size: int, last: bool = False, name: str = "x") -> None:
-    """Refuse what is no series of ``size`` features; ``last``: where they stand."""
-    if x.dim() != 3 or x.shape[2 if last else 1] != size:
-        expected = f"[n, time, {size}]" if last else f"[n, {size}, time]"
-        raise ValueError(f"{name}: expected {expected}, got {list(x.shape)}")
+def check_series(x: Tensor, size: int, name: str) -> None:
+    """Refuse what is no series of ``size`` features."""
+    if x.dim() != 3 or x.shape[1] != size:
+        raise ValueError(f"{name}: expected [n, {size}, time], got {list(x.shape)}")
 
 
 def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
