@@ -11,6 +11,7 @@ from torch import Tensor
 from dl4py.activations import gradient_of
 from dl4py.layers.given import check_numbers, fits, misfit
 from dl4py.layers.part import Part
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.ops.precision import precisely
 
 CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
@@ -200,8 +201,8 @@ def _fitting(x: Tensor, format: str | None) -> str:
     return f"expected {[n]}, {[n, 1]} or {whole if places else list(x.shape)}"
 
 
-def _misfit(shape: torch.Size, x: Tensor, expected: str) -> ValueError:
-    return ValueError(
+def _misfit(shape: torch.Size, x: Tensor, expected: str) -> MaskMisfit:
+    return MaskMisfit(
         f"mask: a mask {list(shape)} does not fit an array {list(x.shape)}: {expected}"
     )
 

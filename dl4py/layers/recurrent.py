@@ -14,6 +14,7 @@ from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
 from dl4py.layers.part import implements
 from dl4py.layers.view import View
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]
@@ -181,7 +182,7 @@ def check_series(x: Tensor, size: int, name: str) -> None:
 def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
     """Refuse a mask that does not fit a series ``[n, size, time]``."""
     if mask is not None and tuple(mask.shape) != (x.shape[0], x.shape[2]):
-        raise ValueError(
+        raise MaskMisfit(
             f"{name}: expected one entry per example and time step, "
             f"{[x.shape[0], x.shape[2]]}, got {list(mask.shape)}"
         )
