@@ -71,8 +71,8 @@ def restore(
     them.
 
     Raises:
-        DL4JFormatError: where the file is not what DL4J writes, or needs a layer that
-            is not built yet; names entry and place.
+        DL4JFormatError: where the file is not what DL4J writes, or has a layer that is
+            a class of somebody's own without a twin here; names entry and place.
         TypeError, ValueError: where an argument is none of these.
 
     DL4J: org.deeplearning4j.util.ModelSerializer

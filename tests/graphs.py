@@ -42,6 +42,7 @@ from dl4py.config import (
     RnnOutput,
     RnnToFeedForward,
     ScaleVertex,
+    SeparableConvolution2D,
     ShiftVertex,
     StackVertex,
     SubsetVertex,
@@ -136,6 +137,14 @@ def merged_images() -> tuple[Any, ...]:
     return made, [(N, 2, 4, 4), (N, 1, 4, 4)], [(N, 3)], list(masks), [None]
 
 
+def separable() -> tuple[Any, ...]:
+    """One channel, and as many factors as there are channels out: DL4J forgets pW."""
+    made = graph("x", types=[InputType.convolutional(5, 4, 1)])
+    layer = SeparableConvolution2D(kernel_size=(2, 3), n_out=3, depth_multiplier=3)
+    made.add_layer("s", layer, "x").add_layer("out", Output(n_out=3), "s")
+    return made, [(N, 1, 5, 4)], [(N, 3)], [None], [None]
+
+
 def reshaped(shape: tuple[int, ...], layer: Any, labels: Any) -> tuple[Any, ...]:
     """Rows of 6 numbers in another shape."""
     made = graph("x").add_layer("a", Dense(n_in=4, n_out=6), "x")
@@ -196,6 +205,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "reverse_mask": series(ReverseTimeSeriesVertex("x0"), [QUERIES]),
     "scale_mask": rows(ScaleVertex(2.0), [SHOWN]),
+    "separable_of_one_channel": separable(),
     "shift_mask": series(ShiftVertex(2.0), [QUERIES]),
     "stack": stacked([(N, 4), (2, 4)], (5, 3), [None, None], Output(n_out=3)),
     "stack_masks": stacked(

@@ -188,19 +188,24 @@ class SeparableConvolution2D(Deep):
         y: Tensor = self.product(F.conv2d, deep, self.param("point"), bias)
         if not self.forgets:
             return y
-        alone = deep if bias is None else deep + bias
+        alone = deep if bias is None else deep + bias.view(-1, 1, 1)
         return activations.gradient_of(y, alone)
 
     @property
     def forgets(self) -> bool:
-        """Whether DL4J forgets the point that scales a single channel."""
-        return self.dl4j_exact and self.point.numel() == 1
+        """Whether DL4J forgets the point: of a single channel in, where shapes fit."""
+        return self.dl4j_exact and self.forgettable
+
+    @property
+    def forgettable(self) -> bool:
+        conf = self.conf
+        return bool(conf.n_in == 1 and conf.depth_multiplier == conf.n_out)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         return [*super().differs(dtype), *self.predicts_differently(dtype)]
 
     def predicts_differently(self, dtype: torch.dtype = torch.float64) -> list[str]:
-        if self.point.numel() > 1:
+        if not self.forgettable:
             return super().predicts_differently(dtype)
-        rule = "DL4J forgets the factor between one channel and one channel"
+        rule = "DL4J forgets pW where n_in is 1 and depth_multiplier is n_out"
         return [f"SeparableConvolution2D: {rule}"]

@@ -6,7 +6,7 @@ import pytest
 
 from dl4py.config import DL4JFormatError, NeuralNetConfiguration
 from tests import catalogue
-from tests.models.test_catalogue import MISSING, configuration
+from tests.models.test_catalogue import MISSING, configuration, reason
 
 NAMES = [n for n in catalogue.names() if n.startswith(("graph_", "schedule_", "lstm"))]
 
@@ -15,7 +15,7 @@ NAMES = [n for n in catalogue.names() if n.startswith(("graph_", "schedule_", "l
 def test_round_trip(name):
     conf = configuration(catalogue.load(name))
     if conf is MISSING:
-        pytest.skip("needs a layer that is to come")
+        pytest.skip(reason(name, "all"))
     again = NeuralNetConfiguration.from_yaml(conf.to_yaml())
     assert again == conf and again.to_json() == conf.to_json()
 

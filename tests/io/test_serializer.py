@@ -21,6 +21,7 @@ from tests.models.test_catalogue import (
     Run,
     assert_close,
     configuration,
+    reason,
 )
 
 NEVER_TRAINED = {"updater_AdaBelief_init"}  # DL4J fails to make this updater's state
@@ -51,7 +52,7 @@ class TestDl4jsOwnFiles:
     def test_restore_and_write_back(self, name):
         case = catalogue.load(name)
         if configuration(case) is MISSING:
-            pytest.skip("needs a layer that is not built yet")
+            pytest.skip(reason(name, "all"))
         net = restore(case.file("model.zip"))
         assert not net.training and net.dl4j_exact
         assert np.array_equal(net.params().numpy(), case.arrays["params"])
@@ -72,7 +73,7 @@ class TestDl4jsOwnFiles:
         case = catalogue.load(name)
         file, conf = case.file("trained.zip"), configuration(case)
         if conf is MISSING or file is None:
-            pytest.skip("needs a layer that is not built yet, or was never trained")
+            pytest.skip(reason(name, "all") or "DL4J trained it never")
         net, fits = restore(file), case.meta["fits"]
         key = f"params_after_{fits}"
         if key in case.arrays:

@@ -37,11 +37,16 @@ DL4J_FAILS = {"output_read_on": "it cannot train a graph that reads an output"}
 ROWS = InputType.feed_forward(3)
 
 
+def plain(found):
+    """Without cuDNN's settings: DL4J writes them, a network built here has none."""
+    return {key: x for key, x in found.items() if not key.startswith("cudnn")}
+
+
 @pytest.mark.parametrize("name", list(graphs.CASES))
 def test_equals_dl4j(name):
     """Masks through vertices, several inputs and outputs, and training on in Java."""
     case, conf = graphs.load(name), graphs.configuration(name)
-    assert json.loads(conf.to_json()) == json.loads(case.json)
+    assert json.loads(conf.to_json()) == json.loads(case.json, object_hook=plain)
     run = Run(case, conf)
     run.outputs()
     run.layers()

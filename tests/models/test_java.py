@@ -267,7 +267,7 @@ def test_the_catalogue(oracle, name, tmp_path):
     case = catalogue.load(name)
     conf = configuration(case)
     if conf is MISSING:
-        pytest.skip("needs a layer that is not built yet")
+        pytest.skip(reason(name, "all"))
     noises = (getattr(layer, "weight_noise", None) for layer in conf.layers)
     if any(noise is not None and noise.on_biases for noise in noises):
         pytest.skip("DL4J disturbs biases in testing too, by its own random numbers")

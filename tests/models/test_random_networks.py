@@ -31,7 +31,7 @@ from dl4py.config import (
 )
 from tests import graphs
 from tests.catalogue import Case
-from tests.models.test_catalogue import MISSING, Run, configuration
+from tests.models.test_catalogue import Run, configuration
 
 COUNT = 20
 
@@ -138,7 +138,7 @@ def compared(folder):
     """The kind of the network if it was compared with DL4J's numbers, or ``None``."""
     network = case(folder)
     conf = configuration(network)
-    if conf is MISSING or None in (lost := overwritten(conf)):
+    if None in (lost := overwritten(conf)):
         return None
     run = Run(network, conf)
     if run.net.door.chain and len(run.x) != network.arrays["out_0"].shape[0]:
