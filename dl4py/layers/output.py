@@ -24,10 +24,12 @@ class Scored(Layer):
     Attributes:
         always_divides: the score is divided by the number of examples even where the
             network's ``mini_batch`` is false, as DL4J's loss layers do.
+        masks_inputs: in exact mode a mask multiplies what goes into the activation too.
         in_graph, mini_batch: of the network that it stands in, which sets them.
     """
 
     always_divides = False
+    masks_inputs = False
     in_graph = False
     mini_batch = True
     criterion: losses.Loss
@@ -103,11 +105,12 @@ class Scored(Layer):
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of pre-activations ``z``: a sum over outputs, time and examples."""
-        if mask is not None:
-            mask = self.rows(mask, z)
-        return self.criterion.score(
-            self.rows(z, z), self.rows(labels, z), mask, average=False
-        )
+        mask = None if mask is None else self.rows(mask, z)
+        z, labels = self.rows(z, z), self.rows(labels, z)
+        if mask is not None and self.dl4j_exact and self.masks_inputs:
+            # DL4J: by its value; the loss itself masks the gradient
+            z = activations.gradient_of(z, self.criterion.covered(z, mask))
+        return self.criterion.score(z, labels, mask, average=False)
 
 
 @implements(config.Output)
@@ -125,6 +128,8 @@ class Output(Scored, Affine):
     """
 
     neighbour = ("Linear", "an activation, and a loss where labels come in")
+
+    masks_inputs = True
 
 
 @implements(config.LossLayer)
@@ -211,6 +216,8 @@ class RnnOutput(ScoredSeries, Affine):
     """
 
     neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
+
+    masks_inputs = True
 
     def forward(
         self,

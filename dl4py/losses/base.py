@@ -100,6 +100,11 @@ class Loss(nn.Module):
         scores: Tensor = head(self._judged, output, labels, mask, "none")
         return self._narrowed(scores, output)
 
+    def covered(self, output: Tensor, mask: Tensor) -> Tensor:
+        """The output times the mask, 0 where that is 0."""
+        m = self._mask(mask, output)
+        return (output * m).masked_fill(m == 0, 0)
+
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         """What ``dl4j_exact`` changes beside ``shared_difference``, in one line."""
         inner = getattr(self.activation, "differs", None)
