@@ -24,7 +24,8 @@ class Scored(Layer):
     Attributes:
         always_divides: the score is divided by the number of examples even where the
             network's ``mini_batch`` is false, as DL4J's loss layers do.
-        masks_inputs: in exact mode a mask multiplies what goes into the activation too.
+        masks_inputs: in exact mode a mask multiplies what goes into the activation too,
+            though not for activations of series.
         in_graph, mini_batch: of the network that it stands in, which sets them.
     """
 
@@ -55,6 +56,8 @@ class Scored(Layer):
         z = self.as_given(self.pre_output(x))
         if labels is None:
             self.check_mask(mask, z)
+            if mask is not None and z.dim() == 2 and self.dl4j_exact:
+                z = self.criterion.covered(z, mask) if self.masks_inputs else z
             return self.cover(self.finish(z), mask)
         if labels_mask is not None or mask is None:
             return self.judged(x, z, labels, labels_mask)

@@ -62,7 +62,8 @@ class Loss(nn.Module):
     coupled: ClassVar[bool] = False
     output_masks: ClassVar[bool] = True
     shared_difference: ClassVar[str] = (
-        "per-output masks enter DL4J's gradient before and after the activation"
+        "per-output masks enter DL4J's gradient before and after the activation, and "
+        "in output layers they multiply what goes into the activation"
     )
     weights: tuple[float, ...] | None = None
     activation: nn.Module
