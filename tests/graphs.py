@@ -29,9 +29,11 @@ from dl4py.config import (
     DuplicateToTimeSeriesVertex,
     ElementWiseVertex,
     GlobalPooling,
+    GravesLSTM,
     InputType,
     L2NormalizeVertex,
     L2Vertex,
+    LastTimeStep,
     LastTimeStepVertex,
     LossLayer,
     MergeVertex,
@@ -187,6 +189,23 @@ def twice(vertex: Any) -> tuple[Any, ...]:
     return made, [(N, 4)], [(N, 3)], [None], [None]
 
 
+def partly(layer: Any, kind: Any, labels: tuple[int, ...]) -> tuple[Any, ...]:
+    """A mask of the labels' shape that leaves some outputs of an example."""
+    made = graph("x", types=[kind]).add_layer("out", layer, "x")
+    mask = np.arange(np.prod(labels)).reshape(labels) % 5 % 2  # of 0 and 1
+    return made, [(N, 4, *labels[2:])], [labels], [None], [mask.astype(float)]
+
+
+def last_step(layer: Any) -> tuple[Any, ...]:
+    """Of series with masked steps before, between and after the shown ones."""
+    made = graph("x", types=[SERIES]).add_layer(
+        "l", LastTimeStep(underlying=layer), "x"
+    )
+    made.add_layer("out", Output(n_out=3), "l")
+    mask = np.array([[0, 0, 0, 0, 1], [1, 0, 1, 1, 0], [0, 1, 1, 0, 1.0]])
+    return made, [(N, 4, 5)], [(N, 3)], [mask], [None]
+
+
 def chain(*layers: Any) -> tuple[Any, ...]:
     """A chain with a features mask of rows."""
     made = builder().layer(Dense(n_in=4, n_out=3))
@@ -209,9 +228,12 @@ CASES: dict[str, tuple[Any, ...]] = {
     "attention_query_mask": attention(QUERIES, None),
     "chain_loss_layer_mask": chain(LossLayer(activation="softmax")),
     "chain_output_mask": chain(Output(n_out=3)),
+    "graves_lstm_last_step_mask": last_step(GravesLSTM(n_out=2)),
     "l2_mask": rows(L2Vertex(), [SHOWN, None]),
     "l2_normalize_mask": series(L2NormalizeVertex(), [QUERIES]),
+    "lstm_last_step_mask": last_step(LSTM(n_out=2)),
     "merge_images_masks": merged_images(),
+    "output_partly_masked": partly(Output(n_out=3, loss="kld"), ROWS, (N, 3)),
     "output_read_on": read_on(),
     "preprocessor_mask": series(PreprocessorVertex(RnnToFeedForward()), [QUERIES]),
     "product_twice": twice(ElementWiseVertex("Product")),
@@ -224,6 +246,9 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "constrained_kernels_of_series": bounded(),
     "reverse_mask": series(ReverseTimeSeriesVertex("x0"), [QUERIES]),
+    "rnn_output_partly_masked": partly(
+        RnnOutput(n_out=3, loss="kld"), SERIES, (N, 3, 5)
+    ),
     "scale_mask": rows(ScaleVertex(2.0), [SHOWN]),
     "separable_of_one_channel": separable(),
     "shift_mask": series(ShiftVertex(2.0), [QUERIES]),

@@ -34,7 +34,7 @@ class Gated(Recurrent):
 
     states = ("prevAct", "prevMem")
     peepholes = 0
-    masks_errors = False  # DL4J: in both directions together
+    masks_errors = False
 
     def build(self) -> None:
         conf = self.conf
@@ -193,6 +193,7 @@ class GravesLSTM(Gated):
     )
 
     peepholes = 3
+    masks_errors = True  # DL4J: here, but not in LSTM
 
     def memory(
         self, x: Tensor, state: State, weights: Weights, mask: Tensor | None = None
@@ -243,7 +244,7 @@ class GravesBidirectionalLSTM(Layer):
             GravesLSTM.from_config(self.conf.one, self.dl4j_exact) for _ in range(2)
         )
         for layer in (self.fwd, self.bwd):
-            layer.sees_mask = layer.masks_errors = True
+            layer.sees_mask = True
             layer.weights_noisy = self.weights_noisy
         self.noisy = not self.dl4j_exact
 

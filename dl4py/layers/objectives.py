@@ -36,6 +36,7 @@ class CenterLossOutput(Scored, Affine):
     neighbour = ("Linear", "as `Output`, and centres of classes that move")
 
     always_divides = True
+    masks_inputs = True
 
     def build(self) -> None:
         super().build()

@@ -24,10 +24,13 @@ class Scored(Layer):
     Attributes:
         always_divides: the score is divided by the number of examples even where the
             network's ``mini_batch`` is false, as DL4J's loss layers do.
+        masks_inputs: in exact mode a mask multiplies what goes into the activation too,
+            though not for activations of series.
         in_graph, mini_batch: of the network that it stands in, which sets them.
     """
 
     always_divides = False
+    masks_inputs = False
     in_graph = False
     mini_batch = True
     criterion: losses.Loss
@@ -54,6 +57,8 @@ class Scored(Layer):
         z = self.as_given(self.pre_output(x))
         if labels is None:
             self.check_mask(mask, z)
+            if mask is not None and z.dim() == 2 and self.dl4j_exact:
+                z = self.criterion.covered(z, mask) if self.masks_inputs else z
             return self.cover(self.finish(z), mask)
         if labels_mask is not None or mask is None:
             return self.judged(x, z, labels, labels_mask)
@@ -104,11 +109,12 @@ class Scored(Layer):
         self, z: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """The score of pre-activations ``z``: a sum over outputs, time and examples."""
-        if mask is not None:
-            mask = self.rows(mask, z)
-        return self.criterion.score(
-            self.rows(z, z), self.rows(labels, z), mask, average=False
-        )
+        mask = None if mask is None else self.rows(mask, z)
+        z, labels = self.rows(z, z), self.rows(labels, z)
+        if mask is not None and self.dl4j_exact and self.masks_inputs:
+            # DL4J: by its value; the loss itself masks the gradient
+            z = activations.gradient_of(z, self.criterion.covered(z, mask))
+        return self.criterion.score(z, labels, mask, average=False)
 
 
 @implements(config.Output)
@@ -126,6 +132,8 @@ class Output(Scored, Affine):
     """
 
     neighbour = ("Linear", "an activation, and a loss where labels come in")
+
+    masks_inputs = True
 
 
 @implements(config.LossLayer)
@@ -212,6 +220,8 @@ class RnnOutput(ScoredSeries, Affine):
     """
 
     neighbour = ("Linear", "at every step of `[n, size, time]`; activation and loss")
+
+    masks_inputs = True
 
     def forward(
         self,

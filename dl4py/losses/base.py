@@ -63,7 +63,8 @@ class Loss(nn.Module):
     coupled: ClassVar[bool] = False
     output_masks: ClassVar[bool] = True
     shared_difference: ClassVar[str] = (
-        "per-output masks enter DL4J's gradient before and after the activation"
+        "per-output masks enter DL4J's gradient before and after the activation, and "
+        "in output layers they multiply what goes into the activation"
     )
     weights: tuple[float, ...] | None = None
     activation: nn.Module
@@ -100,6 +101,11 @@ class Loss(nn.Module):
         """The score of each example, ``[n]``."""
         scores: Tensor = head(self._judged, output, labels, mask, "none")
         return self._narrowed(scores, output)
+
+    def covered(self, output: Tensor, mask: Tensor) -> Tensor:
+        """The output times the mask, 0 where that is 0."""
+        m = self._mask(mask, output)
+        return (output * m).masked_fill(m == 0, 0)
 
     def differs(self, dtype: torch.dtype = torch.float64) -> str | None:
         """What ``dl4j_exact`` changes beside ``shared_difference``, in one line."""
