@@ -84,6 +84,26 @@ def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path):
             network(), table, features=names, checkpoint=str(tmp_path / "other.zip")
         )
 
+    for rows, message in {
+        "* from t limit 1": "a row for each of 2 processes, got 1 rows",
+        "a, b, c, if(a > 7, null, d) as d, label from t": r"features=.*has nulls",
+        "a, b, c, d, if(a > 7, null, label) as label from t": r"labels=.*has nulls",
+        "a, b, c, d, label + 1 as label from t": "3 classes, 0 to 2, got 3",
+        "a, b, c, d, label / 2 as label from t": "3 classes, 0 to 2, got 0.5",
+    }.items():
+        table.createOrReplaceTempView("t")
+        with pytest.raises(ValueError, match=message):
+            ours.fit(network(), spark.sql(f"select {rows}"), features=names)
+    with pytest.raises(ValueError, match=r"expects \[n, 4\], got \[1, 2\]"):
+        ours.fit(network(), table, features=["a", "b"])
+    arrays = spark.sql("select if(a > 7, array(a), array(a, b)) as x, label from t")
+    with pytest.raises(ValueError, match="rows of unequal length, 1 to 2"):
+        ours.fit(network(), arrays, features="x")
+    part = spark.sql("select a, b, c, if(a > 7, null, d) as d, label from t")
+    scored = ours.transform(network(), part, features=names)
+    assert scored.filter("(prediction is null) != (d is null)").count() == 0
+    assert scored.filter("prediction is null").count() > 0
+
     # gradients: two processes with 75 rows are one with 150
     net = network(Dense(n_out=5, activation="tanh"))
     net.normalizer = Standardize().fit(x)

@@ -49,5 +49,12 @@ def array(dataframe: Any, argument: str, names: Names) -> Any:
     )
 
 
+def incomplete(column: Any) -> Any:
+    """Whether an array of a column is null, or an entry of it."""
+    from pyspark.sql import functions
+
+    return column.isNull() | functions.exists(column, lambda entry: entry.isNull())
+
+
 def _quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"

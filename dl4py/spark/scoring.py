@@ -10,7 +10,7 @@ import torch
 
 from dl4py.extras import need
 from dl4py.network import Network
-from dl4py.spark.columns import Names, array
+from dl4py.spark.columns import Names, array, incomplete
 from dl4py.spark.executors import same_python
 
 
@@ -29,7 +29,7 @@ def transform(
         model: a network of one input and one output.
         dataframe: of PySpark's.
         features: a column of numbers, arrays or vectors, or several of numbers.
-        output: name of the new column.
+        output: name of the new column, null where a feature is.
 
     Raises:
         ValueError, TypeError: where a column is missing or has other content.
@@ -50,15 +50,19 @@ def transform(
         net = sent.value
         dtype = next(net.parameters(), torch.zeros(0)).dtype
         for part in parts:
-            if not len(part):
-                yield pandas.Series([], dtype=object)
-                continue
-            x = torch.from_numpy(np.stack(part.to_list())).to(dtype)
-            yield pandas.Series(list(net.predict(x).double().numpy()))
+            rows = part.to_list()
+            known = [i for i, row in enumerate(rows) if row is not None]
+            found: list[Any] = [None] * len(rows)
+            if known:
+                x = torch.from_numpy(np.stack([rows[i] for i in known])).to(dtype)
+                for i, y in zip(known, net.predict(x).double().numpy(), strict=True):
+                    found[i] = y
+            yield pandas.Series(found, dtype=object)
 
     # PySpark reads from annotations how it is called; in this file they are text
     iterator: Any = Iterator
     series = iterator[pandas.Series]
     predicted.__annotations__ = {"parts": series, "return": series}
     made: Any = functions.pandas_udf(predicted, "array<double>")  # type: ignore
-    return dataframe.withColumn(output, made(column))
+    whole = functions.when(~incomplete(column), column)
+    return dataframe.withColumn(output, made(whole))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from dl4py.extras import need
+from dl4py.spark.columns import incomplete
 
 Rows = tuple[Tensor, Tensor]
 
@@ -28,6 +29,53 @@ def write(rows: Any, processes: int, folder: str) -> None:
     mixed = functions.xxhash64("x", "y")
     placed = rows.repartition(processes, mixed).sortWithinPartitions(mixed, "x", "y")
     placed.write.mode("overwrite").parquet(folder)
+
+
+def check(rows: Any, processes: int, classes: int) -> tuple[int, int]:
+    """Refuse rows that nothing can be trained on, in one pass of Spark's.
+
+    What a process of its own says of them would not reach who called.
+
+    Args:
+        rows: with columns ``x`` and ``y`` of arrays.
+        processes, classes: as :class:`Shards` takes them.
+
+    Returns:
+        the lengths of all ``x`` and of all ``y``.
+
+    Raises:
+        ValueError: where there are too few, nulls, unequal lengths or no such class.
+    """
+    from pyspark.sql import functions as f
+
+    label = f.get(f.col("y"), f.lit(0))
+    odd = (label % 1 != 0) | (label < 0) | (label >= classes)
+    asked = [f.count(f.lit(1)), f.max(f.when(odd, label))]
+    for name in ("x", "y"):
+        column, size = f.col(name), f.size(name)
+        asked += [f.max(incomplete(column).cast("int")), f.min(size), f.max(size)]
+    count, wrong, *found = rows.agg(*asked).first()
+    if count < processes:
+        raise ValueError(
+            f"fit(dataframe): expected a row for each of {processes} processes, got "
+            f"{count} rows"
+        )
+    for argument, (nulls, low, high) in (
+        ("features", found[:3]),
+        ("labels", found[3:]),
+    ):
+        if nulls:
+            raise ValueError(f"fit({argument}=...): the column has nulls; drop them")
+        if low != high:
+            raise ValueError(
+                f"fit({argument}=...): rows of unequal length, {low} to {high}"
+            )
+    if classes and wrong is not None:
+        raise ValueError(
+            f"fit(labels=...): expected numbers of {classes} classes, 0 to "
+            f"{classes - 1}, got {wrong:g}"
+        )
+    return found[1], found[4]
 
 
 class Shards(IterableDataset[Rows]):
@@ -64,11 +112,6 @@ class Shards(IterableDataset[Rows]):
             )
         self.counts = [parquet.read_metadata(file).num_rows for file in self.files]
         self.size = int(sum(self.counts) // world)
-        if not self.size:
-            raise ValueError(
-                f"fit(dataframe): expected a row for each of {world} processes, got "
-                f"{sum(self.counts)} rows"
-            )
         self.start = rank * self.size
         self.batch, self.dtype, self.classes = batch, dtype, classes
 
@@ -104,27 +147,11 @@ class Shards(IterableDataset[Rows]):
     def _tensors(self, part: Any) -> Rows:
         x, y = (self._tensor(part, name) for name in ("x", "y"))
         if self.classes:
-            y = self._one_hot(y)
-        return x, y.to(self.dtype)
+            y = torch.nn.functional.one_hot(y[:, 0].long(), self.classes)
+        return x.to(self.dtype), y.to(self.dtype)
 
-    def _tensor(self, part: Any, name: str) -> Tensor:
+    @staticmethod
+    def _tensor(part: Any, name: str) -> Tensor:
         column = part.column(name)
-        argument = "features" if name == "x" else "labels"
-        values = column.flatten()
-        if column.null_count or values.null_count:
-            raise ValueError(f"fit({argument}=...): the column has nulls")
-        lengths = column.value_lengths().unique().to_pylist()
-        if len(lengths) != 1:
-            raise ValueError(f"fit({argument}=...): rows of unequal length: {lengths}")
-        found = torch.tensor(values.to_numpy(zero_copy_only=False))
-        found = found.reshape(len(column), lengths[0])
-        return found.to(self.dtype) if name == "x" else found
-
-    def _one_hot(self, y: Tensor) -> Tensor:
-        odd = (y != y.trunc()) | (y < 0) | (y >= self.classes)
-        if y.shape[1] != 1 or bool(odd.any()):
-            raise ValueError(
-                f"fit(labels=...): expected numbers of {self.classes} classes, 0 to "
-                f"{self.classes - 1}, got {y[odd.any(1)][:1].tolist() or list(y.shape)}"
-            )
-        return torch.nn.functional.one_hot(y[:, 0].long(), self.classes)
+        values = torch.tensor(column.flatten().to_numpy(zero_copy_only=False))
+        return values.reshape(len(column), -1)

@@ -18,7 +18,7 @@ from dl4py.network import Network
 from dl4py.serializer import restore, save
 from dl4py.spark.columns import Names, array
 from dl4py.spark.executors import check_executors, same_python
-from dl4py.spark.shards import Shards, write
+from dl4py.spark.shards import Shards, check, write
 
 _EMPTY = ("ChildFailedError", "TorchDistributor", "PythonException", "Command [")
 
@@ -110,10 +110,12 @@ def fit(
     with _folder(folder) as place:
         rows = dataframe.select(x.alias("x"), y.alias("y"))
         write(rows, processes, place)
+        classes = width if numbers and width > 1 else 0
+        sizes = check(rows.sparkSession.read.parquet(place), processes, classes)
+        _try(net, sizes[0], classes or sizes[1])
         from pyspark.ml.torch.distributor import TorchDistributor
 
         run = TorchDistributor(processes, local_mode=False, use_gpu=False).run
-        classes = width if numbers and width > 1 else 0
         every = averaging_frequency or 0
         given = (net, place, batch_size, goal, classes, every, checkpoint)
         try:
@@ -132,6 +134,12 @@ def fit(
     if not isinstance(found, Network):
         raise RuntimeError("fit(...): the processes ended without a network")
     return _done(found, checkpoint)
+
+
+def _try(net: Network, features: int, labels: int) -> None:
+    """Let the network say here what it does not take."""
+    like = next(net.parameters(), torch.zeros(0))
+    net.score(like.new_zeros(1, features), like.new_zeros(1, labels))
 
 
 def _done(net: Network, checkpoint: str | None) -> Network:
