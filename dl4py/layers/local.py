@@ -57,7 +57,7 @@ class LocallyConnected(Sliding):
         kernel, stride = self.window.kernel, self.window.stride
         if self.dl4j_exact and math.prod(kernel) * x.shape[0] * x.shape[1] == 1:
             # DL4J: the errors of windows of a single number all go to the first one
-            first = x[(..., *(slice(1),) * len(sizes))]
+            first = x[..., :1] if len(sizes) == 1 else x[..., :1, :1]
             x = activations.gradient_of(first.expand_as(x), x)
         if len(sizes) == 1:
             x, kernel, stride = x.unsqueeze(2), (1, *kernel), (1, *stride)
