@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import lightning
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from dl4py.data.module import DataMixin
+from dl4py.training.checkpoints import CheckpointMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.stats import StatsMixin
@@ -34,3 +36,7 @@ class StatsCallback(StatsMixin, lightning.Callback):
 
 class EarlyStopping(StoppingMixin, lightning.Callback):
     """DL4J's early stopping under ``lightning.Trainer``; see its mixin."""
+
+
+class CheckpointIO(CheckpointMixin, TorchCheckpointIO):
+    """Checkpoints in one step under ``lightning.Trainer``; see its mixin."""

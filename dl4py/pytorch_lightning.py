@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytorch_lightning
+from lightning_fabric.plugins import TorchCheckpointIO
 
 from dl4py.data.module import DataMixin
+from dl4py.training.checkpoints import CheckpointMixin
 from dl4py.training.module import NetworkMixin
 from dl4py.training.pretraining import PretrainingMixin
 from dl4py.training.stats import StatsMixin
@@ -35,3 +37,7 @@ class StatsCallback(StatsMixin, pytorch_lightning.Callback):  # type: ignore[mis
 
 class EarlyStopping(StoppingMixin, pytorch_lightning.Callback):  # type: ignore[misc]
     """DL4J's early stopping under ``pytorch_lightning.Trainer``; see its mixin."""
+
+
+class CheckpointIO(CheckpointMixin, TorchCheckpointIO):
+    """Checkpoints in one step under ``pytorch_lightning.Trainer``; see its mixin."""

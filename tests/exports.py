@@ -142,9 +142,12 @@ def tried(case: str, dynamo: bool, exact: bool) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.exports")
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="KIND")
+    cases = parser.parse_args().cases
+    if odd := [case for case in cases if case not in CASES]:
+        parser.error(f"no case {', '.join(odd)}; expected some of {', '.join(CASES)}")
     warnings.simplefilter("ignore")
     failed = 0
-    for case in parser.parse_args().cases:
+    for case in cases:
         start, wrong = time.perf_counter(), []
         for dynamo, exact in itertools.product((True, False), (False, True)):
             if said := tried(case, dynamo, exact):

@@ -24,6 +24,7 @@ import dl4py
 from dl4py.config import (
     LSTM,
     AttentionVertex,
+    Convolution1D,
     Convolution2D,
     Dense,
     DuplicateToTimeSeriesVertex,
@@ -52,6 +53,7 @@ from dl4py.config import (
     StackVertex,
     SubsetVertex,
 )
+from dl4py.config.regularization import MaxNorm, MinMaxNorm, UnitNorm
 from tests.catalogue import Case
 from tests.golden import HERE, SHARED
 from tests.oracle import Oracle
@@ -148,6 +150,23 @@ def separable() -> tuple[Any, ...]:
     layer = SeparableConvolution2D(kernel_size=(2, 3), n_out=3, depth_multiplier=3)
     made.add_layer("s", layer, "x").add_layer("out", Output(n_out=3), "s")
     return made, [(N, 1, 5, 4)], [(N, 3)], [None], [None]
+
+
+def bounded() -> tuple[Any, ...]:
+    """Constraints of Convolution1D, whose axes DL4J lays over other memory."""
+    made = graph("x", types=[SERIES])
+    norms: list[Any] = [
+        MaxNorm(dimensions=(1,), max_norm=0.3),
+        UnitNorm(dimensions=(1, 2)),
+        MinMaxNorm(dimensions=(1, 2, 3), min=0.2, max=0.4, rate=0.6),
+    ]
+    for i, norm in enumerate(norms):
+        layer = Convolution1D(
+            n_out=2 + i, kernel_size=2, convolution_mode="Same", constraints=(norm,)
+        )
+        made.add_layer(f"c{i}", layer, f"c{i - 1}" if i else "x")
+    made.add_layer("out", RnnOutput(n_out=3), "c2")
+    return made, [(N, 4, 5)], [(N, 3, 5)], [None], [None]
 
 
 def reshaped(shape: tuple[int, ...], layer: Any, labels: Any) -> tuple[Any, ...]:
@@ -251,6 +270,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "reshape_to_series": reshaped(
         (-1, 3, 2), RnnOutput(n_in=3, n_out=3, format="NCW"), (N, 3, 2)
     ),
+    "constrained_kernels_of_series": bounded(),
     "reverse_mask": series(ReverseTimeSeriesVertex("x0"), [QUERIES]),
     "rnn_output_partly_masked": partly(
         RnnOutput(n_out=3, loss="kld"), SERIES, (N, 3, 5)

@@ -107,6 +107,31 @@ def test_fits_scores_and_stands_in_a_pipeline(spark, tmp_path):
         np.testing.assert_allclose([r[4] for r in rows], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_batches_are_the_same_however_rows_come(spark, tmp_path):
+    """An executor that hands over its rows late changes nothing."""
+    from dl4py.spark.shards import Shards, write
+
+    rows = torch.randn(120, 2, generator=torch.Generator().manual_seed(1)).tolist()
+    rows += rows[:30]
+    told = "x array<double>, y array<double>"
+    found = []
+    for i, given in enumerate((rows, rows[::-1], rows[40:] + rows[:40])):
+        # each part of the input is handed over as a whole: 1, 2, or 5 of them
+        parts = spark.sparkContext.parallelize(
+            [(row, row[:1]) for row in given], (1, 2, 5)[i]
+        )
+        write(spark.createDataFrame(parts, told), 2, str(tmp_path / f"{i}"))
+        shards = [
+            Shards(str(tmp_path / f"{i}"), 20, rank, 2, torch.float64)
+            for rank in range(2)
+        ]
+        found.append([torch.cat(batch, 1) for shard in shards for batch in shard])
+    torch.testing.assert_close(found[1:], [found[0]] * 2, rtol=0, atol=0)
+    kept = torch.cat(found[0])[:, :2]
+    assert sorted(kept.tolist()) == sorted(rows) and kept.tolist() != sorted(rows)
+
+
 BATCH, EVERY, EPOCHS = 20, 3, 2
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 import dl4py
@@ -23,8 +22,7 @@ from dl4py.commands.output import new_file, writable
 from dl4py.config import NeuralNetConfiguration
 from dl4py.config.codec import brief
 from dl4py.extras import need
-from dl4py.io.replacing import replacing
-from dl4py.lightning import DataModule, Network
+from dl4py.lightning import CheckpointIO, DataModule, Network
 from dl4py.table import Table
 
 _KNOWN = (  # of Lightning's warnings, what nobody can act upon
@@ -39,26 +37,6 @@ _KNOWN = (  # of Lightning's warnings, what nobody can act upon
 
 _OTHERS = (".ckpt", ".safetensors", ".pt2", ".onnx", ".py")  # convert's, not fit's
 _PEER = re.compile(r"closed by peer|reset by peer|remote process|Broken pipe", re.I)
-
-
-class _InOneStep(TorchCheckpointIO):
-    """Checkpoints that take an older one's place in one step, or leave it as it is.
-
-    Lightning's own grow in the folder for temporary files, and are copied where that
-    is on another disk: a full disk then leaves half a file in the place of a whole one.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        whole = io.BytesIO()
-        torch.save(checkpoint, whole)
-        with replacing(path) as file:
-            file.write(whole.getbuffer())
 
 
 def network(network: dict[str, Any] | str, dl4j_exact: bool | None = None) -> Network:
@@ -124,7 +102,7 @@ def run(
         path = _checkpoint(cli.trainer, ckpt_path)
         cli.datamodule.read()  # what cannot be read leaves no folder of logs
         if type(cli.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            cli.trainer.strategy.checkpoint_io = _InOneStep()
+            cli.trainer.strategy.checkpoint_io = CheckpointIO()
         try:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
         except RuntimeError as error:

@@ -90,7 +90,12 @@ class PReLU(BaseLayer):
             return ()
         axes = self.shared_axes or ()
         sizes = enumerate(self.input_shape, 1)
-        return (("n", *(f"axis {i}" if i in axes else size for i, size in sizes)),)
+        return (
+            (
+                "n",
+                *(f"axis {i}" if i in axes or s == 1 else s for i, s in sizes),
+            ),
+        )
 
 
 @LAYERS.add("element_wise_multiplication", java="misc.ElementWiseMultiplicationLayer")

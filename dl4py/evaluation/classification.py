@@ -18,6 +18,7 @@ from dl4py.evaluation.rows import (
     mask_rows,
 )
 from dl4py.extras import need
+from dl4py.losses.misfit import MaskMisfit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -253,7 +254,7 @@ def _rows(
     if mask is not None:
         keep = mask_rows(mask, shape)
         if keep.shape[1] > 1:
-            raise ValueError(
+            raise MaskMisfit(
                 f"mask must be one number per row {[n, *rest]}, got one per class "
                 f"{list(mask.shape)}: an Evaluation compares whole rows"
             )

@@ -16,6 +16,7 @@ from dl4py.evaluation.rows import (
     checked,
     mask_rows,
 )
+from dl4py.losses.misfit import MaskMisfit
 
 if TYPE_CHECKING:
     pass
@@ -202,7 +203,7 @@ class ROCMultiClass(NamedCurves):
         p, k = as_rows(predictions), shape[1]
         keep = None if mask is None else mask_rows(mask, tuple(shape))
         if keep is not None and keep.shape[1] > 1:
-            raise ValueError(
+            raise MaskMisfit(
                 f"mask must be one number per row {[shape[0], *shape[2:]]}, got one "
                 "per class"
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from dl4py.extras import need
+from dl4py.losses.misfit import MaskMisfit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,7 +145,7 @@ def mask_rows(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     if mask.shape == (n, *rest):
         mask = mask.unsqueeze(1)
     elif tuple(mask.shape) not in ((n, 1, *rest), shape):
-        raise ValueError(
+        raise MaskMisfit(
             f"mask must have the shape {[n, *rest]}, {[n, 1, *rest]} or {list(shape)} "
             f"for predictions {list(shape)}, got {list(mask.shape)}"
         )

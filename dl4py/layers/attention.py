@@ -161,7 +161,6 @@ class Attention(Layer):
 
     def keys(self, x: Tensor, mask: Tensor | None) -> Keys:
         """Keys and values of all steps, and what hides those that are masked."""
-        check_series(x, self.conf.n_in)
         check_mask(mask, x)
         k, v = (heads(x, getattr(self, name, None)) for name in ("Wk", "Wv"))
         return k, v, _hidden(mask, None, x.dtype)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from dl4py.activations import gradient_of
+from dl4py.layers.given import check_numbers, fits, misfit
 from dl4py.layers.part import Part
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.ops.precision import precisely
 
 CHANNELS_LAST = ("NHWC", "NWC", "NDHWC")
@@ -39,10 +41,29 @@ class Layer(Part):
     back_through_noise = True
     weights_noisy = True
 
+    def _setup(self, conf: Any, dl4j_exact: bool) -> None:
+        super()._setup(conf, dl4j_exact)
+        self._shapes = conf.shapes  # which cost more to make than to compare
+
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         self.check_mask(mask, x)
         x = self.arrange(self.disturb(x))
         return self.cover(self.finish(self.as_given(self.transform(x, mask))), mask)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse an input that is not what the layer takes.
+
+        Raises:
+            TypeError: where it is no tensor.
+            ValueError: where its shape is another, or its numbers are integers and no
+                indices.
+        """
+        known = isinstance(x, Tensor)
+        if not known or not (self.takes_indices or x.is_floating_point()):
+            check_numbers(type(self).__name__, x)
+        elif not fits(x.shape, self._shapes):
+            raise misfit(type(self).__name__, x, self._shapes)
 
     def check_mask(self, mask: Tensor | None, x: Tensor) -> None:
         """Refuse a mask that does not fit the input, even where it changes nothing."""
@@ -180,8 +201,8 @@ def _fitting(x: Tensor, format: str | None) -> str:
     return f"expected {[n]}, {[n, 1]} or {whole if places else list(x.shape)}"
 
 
-def _misfit(shape: torch.Size, x: Tensor, expected: str) -> ValueError:
-    return ValueError(
+def _misfit(shape: torch.Size, x: Tensor, expected: str) -> MaskMisfit:
+    return MaskMisfit(
         f"mask: a mask {list(shape)} does not fit an array {list(x.shape)}: {expected}"
     )
 

@@ -139,15 +139,6 @@ class Capsule(Capsules):
         if self.bias is not None:
             yield View(self, "bias", "bias", kind="bias", shaped=_wide)
 
-    def arrange(self, x: Tensor) -> Tensor:
-        wanted = (self.conf.input_capsules, self.conf.input_capsule_dimensions)
-        if x.dim() != 3 or x.shape[1:] != wanted:
-            raise ValueError(
-                f"Capsule: expected [n, {wanted[0]}, {wanted[1]}], capsules and their "
-                f"size, got {list(x.shape)}"
-            )
-        return x
-
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         conf, bias = self.conf, self.param("bias")
 
@@ -189,10 +180,5 @@ class CapsuleStrength(Capsules):
     neighbour = ("linalg.vector_norm", "a layer of it, over the last axis")
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if x.dim() != 3:
-            raise ValueError(
-                f"CapsuleStrength: expected [n, capsules, dimensions], got "
-                f"{list(x.shape)}"
-            )
         length: Tensor = torch.linalg.vector_norm(x, dim=2)
         return length

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dl4py import activations, config
+from dl4py.config.regularization import Scaling
 from dl4py.layers.part import implements
 from dl4py.layers.sliding import Sliding, padded
 from dl4py.layers.view import View
@@ -25,12 +26,19 @@ def time_first(weight: Tensor) -> Tensor:
     return weight.permute(2, 1, 0)
 
 
+def with_width(weight: Tensor) -> Tensor:
+    """``[n_out, n_in, kernel, 1]``, whose axes DL4J's constraints count."""
+    return weight.unsqueeze(-1)
+
+
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _SHAPED = {1: time_first, 2: as_it_is, 3: as_it_is}  # from torch's weight to DL4J's
 
 
 class Convolution(Sliding):
     """Base of convolutions of any rank: act(W ⋆ x + b)."""
+
+    named: Callable[[Tensor], Tensor] | None = None  # as a View's
 
     def build(self) -> None:
         conf = self.conf
@@ -57,7 +65,8 @@ class Convolution(Sliding):
         (n_in, n_out), (area, stride) = self.channels, self.counted
         # DL4J divides the fan out by the stride
         fans = (n_in * area, n_out * area / stride)
-        yield View(self, "W", "weight", fans=fans, shaped=self.shaped)
+        named = self.named
+        yield View(self, "W", "weight", fans=fans, shaped=self.shaped, named=named)
 
     @property
     def counted(self) -> tuple[int, int]:
@@ -106,6 +115,14 @@ class Convolution1D(Convolution):
     neighbour = ("Conv1d", "an activation; `Same` and `Causal` padding; masks")
     back_through_noise = False
     weights_noisy = False
+    named = staticmethod(with_width)
+
+    def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
+        found = super().differs(dtype)
+        if any(isinstance(c, Scaling) for c in self.conf.constraints or ()):
+            name = type(self).__name__
+            found.append(f"{name}: DL4J's constraints mix inputs, outputs and taps")
+        return found
 
     @property
     def counted(self) -> tuple[int, int]:

@@ -44,11 +44,6 @@ class PReLU(Layer):
         yield View(self, "W", "weight", order="f")
 
     def arrange(self, x: Tensor) -> Tensor:
-        if x.dim() != self.weight.dim() + 1:
-            raise ValueError(
-                f"PReLU: expected [n, {', '.join(map(str, self.weight.shape))}], 1 "
-                f"standing for any size, got {list(x.shape)}"
-            )
         return x
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -167,11 +167,6 @@ class Embedding(Affine):
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if x.dim() == 2 and x.shape[1] == 1:
             x = x[:, 0]
-        if x.dim() != 1:
-            raise ValueError(
-                "Embedding: input must be class indices [n] or [n, 1], got shape "
-                f"{tuple(x.shape)}; use argmax(1) on one-hot rows"
-            )
         index = whole_indices(self, x)
         rows = F.embedding(index, self.param("weight").t())
         return rows if self.bias is None else rows + self.param("bias")

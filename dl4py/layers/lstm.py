@@ -254,6 +254,7 @@ class GravesBidirectionalLSTM(Layer):
                 yield dataclasses.replace(view, name=view.name + letter)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         time = 1 if self.channels_last else 2
         x = self.disturb(x)
         y, z, state = both_ways(self.fwd, self.bwd, x, mask, state, time)

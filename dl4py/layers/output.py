@@ -52,6 +52,7 @@ class Scored(Layer):
         labels: Tensor | None = None,
         labels_mask: Tensor | None = None,
     ) -> Tensor:
+        self.check(x)
         x = self.arrange(self.disturb(x))
         z = self.as_given(self.pre_output(x))
         if labels is None:

@@ -14,6 +14,7 @@ from dl4py.layers.base import Layer
 from dl4py.layers.feedforward import layer_norm
 from dl4py.layers.part import implements
 from dl4py.layers.view import View
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.ops.recurrent import Act, rnn_steps, serves
 
 State = tuple[Tensor, ...]
@@ -47,7 +48,7 @@ class Recurrent(Layer):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
-        check_series(x, self.conf.n_in, self.channels_last)
+        self.check(x)
         x = self.arrange(self.disturb(x))
         check_mask(mask, x)
         if state is not None:
@@ -172,17 +173,16 @@ def step_kernel(activation: Any, x: Tensor, rows: bool = False) -> Act | None:
     return found
 
 
-def check_series(x: Tensor, size: int, last: bool = False, name: str = "x") -> None:
-    """Refuse what is no series of ``size`` features; ``last``: where they stand."""
-    if x.dim() != 3 or x.shape[2 if last else 1] != size:
-        expected = f"[n, time, {size}]" if last else f"[n, {size}, time]"
-        raise ValueError(f"{name}: expected {expected}, got {list(x.shape)}")
+def check_series(x: Tensor, size: int, name: str) -> None:
+    """Refuse what is no series of ``size`` features."""
+    if x.dim() != 3 or x.shape[1] != size:
+        raise ValueError(f"{name}: expected [n, {size}, time], got {list(x.shape)}")
 
 
 def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
     """Refuse a mask that does not fit a series ``[n, size, time]``."""
     if mask is not None and tuple(mask.shape) != (x.shape[0], x.shape[2]):
-        raise ValueError(
+        raise MaskMisfit(
             f"{name}: expected one entry per example and time step, "
             f"{[x.shape[0], x.shape[2]]}, got {list(mask.shape)}"
         )

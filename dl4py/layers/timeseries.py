@@ -29,8 +29,6 @@ class RepeatVector(Layer):
     neighbour = ("Tensor.expand", "a row at every time step")
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if x.dim() != 2:
-            raise ValueError(f"x: expected rows [n, size], got {list(x.shape)}")
         return x.unsqueeze(2).expand(-1, -1, self.conf.n)
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
@@ -90,11 +88,6 @@ class EmbeddingSequence(Embedding):
         return x  # indices have no channels
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if x.dim() not in (2, 3) or (x.dim() == 3 and x.shape[1] != 1):
-            raise ValueError(
-                "EmbeddingSequence: input must be class indices [n, time] or "
-                f"[n, 1, time], got shape {tuple(x.shape)}"
-            )
         x = x.flatten(1) if x.dim() == 3 else x
         check_mask(mask, x.unsqueeze(1))
         index = whole_indices(self, x)

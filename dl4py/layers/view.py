@@ -38,6 +38,8 @@ class View:
             decides updater, penalties and first value. Statistics are buffers.
         order: ``"c"`` or ``"f"``: how DL4J lays its array out in the flat vector.
         shaped: from the module's tensor to DL4J's array, as a view of the same memory.
+        named: likewise to an array with the axes that DL4J's documentation gives it,
+            and that of its constraints mean; default: ``shaped``.
         fans: (fan_in, fan_out) of the weight initialisation.
         first: the first value (a number, or a function of the tensor) where it is
             neither drawn nor ``bias_init``.
@@ -60,6 +62,7 @@ class View:
     kind: str = "weight"
     order: str = "c"
     shaped: Callable[[Tensor], Tensor] = _same
+    named: Callable[[Tensor], Tensor] | None = None
     fans: tuple[float, float] = (1.0, 1.0)
     first: float | Callable[[Tensor], Tensor] | None = None
     init: str = "weight_init"
@@ -188,6 +191,18 @@ class View:
         found = getattr(self.conf, "constraints", None) or ()
         own = self.own or self.name
         return tuple(c for c in found if own in (c.params or ()))
+
+    def constrain(self, t: Tensor) -> None:
+        """Let ``t`` meet the constraints, in place."""
+        array = (self.named or self.shaped)(t)
+        mistaken = self.exact and self.named is not None
+        if mistaken:  # DL4J gives those axes to memory in the order of the others
+            array = self.flat(t).reshape(array.shape).clone()
+        for constraint in self.constraints:
+            for _ in range(2 if self.exact else 1):  # DL4J: twice
+                constraint.apply_(array, self.exact)
+        if mistaken:
+            self.fill(array.reshape(-1), t)
 
     def flat(self, t: Tensor | None = None) -> Tensor:
         """The tensor, or ``t`` of its shape, as DL4J's segment of the flat vector."""

@@ -27,6 +27,7 @@ class Wrapper(Layer):
     def build(self) -> None:
         self.inner = self._made(self.conf.inside)
         self.recurrent = self.inner.recurrent
+        self.takes_indices = self.inner.takes_indices
         if self.trained is not None:
             self.inner.requires_grad_(False)
 
@@ -46,6 +47,7 @@ class Wrapper(Layer):
         return self.inner.follow(order)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         return self.inner(x, mask, state)
 
     def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
@@ -103,6 +105,7 @@ class Bidirectional(Wrapper):
         return self.fwd.follow(order)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         time = 1 if self.conf.format == "NWC" else 2
         y, z, state = both_ways(self.fwd, self.bwd, x, mask, state, time)
         mode = self.conf.mode
@@ -149,6 +152,7 @@ class LastTimeStep(Wrapper):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
     ) -> Tensor:
+        self.check(x)
         y = self.inner(x, mask, state)
         y = y[0] if self.inner.recurrent else y
         return last_step(y.transpose(1, 2) if self.conf.format == "NWC" else y, mask)
@@ -176,6 +180,7 @@ class TimeDistributed(Wrapper):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, state: Any = None
     ) -> Tensor:
+        self.check(x)
         x = self.arrange(x)
         check_mask(mask, x)
         x = x.transpose(1, 2)
@@ -215,6 +220,7 @@ class MaskZero(Wrapper):
         hand_on_masks(self.inner)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         features = 2 if self.conf.format == "NWC" else 1
         check_mask(mask, self.arrange(x))
         if self.dl4j_exact and self.in_pieces:
@@ -255,6 +261,7 @@ class Frozen(_Still):
     stops = True
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> Any:
+        self.check(x)
         # DL4J's windows of training find no state of an LSTM here
         lost = self.dl4j_exact and self.training and isinstance(self.inner, Gated)
         return self.inner(x.detach(), mask, None if lost else state)

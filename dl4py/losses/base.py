@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dl4py import activations
 from dl4py.activations.base import arguments, gradient_of
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.losses.terms import (
     column,
     per_output,
@@ -327,7 +328,7 @@ class Loss(nn.Module):
     def _bad_mask(self, shape: torch.Size, z: Tensor) -> None:
         n, k = z.shape
         wide = f" or [n, K] = [{n}, {k}]" if self.output_masks else ""
-        raise ValueError(
+        raise MaskMisfit(
             f"{self._name}: mask must be [n] = [{n}], [n, 1]{wide}, got {list(shape)}"
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from dl4py.config.inputs import Shape
 from dl4py.config.plan import Plan, Step
 from dl4py.layers import Layer, Vertex
 from dl4py.layers.base import CHANNELS_LAST, spread
+from dl4py.layers.given import fits, misfit
 from dl4py.network.batch import Batch
 
 
@@ -243,47 +244,8 @@ def check_shape(step: Step, x: Tensor, before: bool = False) -> None:
         before: whether ``x`` still goes through the step's preprocessor.
     """
     shapes = step.shapes[0 if before else 1]
-    if not shapes:
-        return
-    found = tuple(x.shape)
-    for shape in shapes:
-        if _fits(found, shape):
-            return
-    wanted = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
-    raise ValueError(
-        f"x: layer {step.name!r} ({type(step.conf).__name__}) expects {wanted}, got "
-        f"{list(x.shape)}{_way_out(x, shapes)}"
-    )
-
-
-def _fits(found: Sequence[int], shape: Shape) -> bool:
-    if len(found) != len(shape):
-        return False
-    for size, here in zip(shape, found, strict=True):
-        if size != here and not isinstance(size, str):
-            return False
-    return True
-
-
-def _way_out(x: Tensor, shapes: tuple[Shape, ...]) -> str:
-    n, *rest = x.shape
-    moves: Iterator[tuple[str, list[int]]] = iter(
-        (
-            ("one example is a batch of one: x.unsqueeze(0)", [1, n, *rest]),
-            (
-                "the features stand elsewhere: x.movedim(1, -1)",
-                [n, *rest[1:], *rest[:1]],
-            ),
-            (
-                "the features stand elsewhere: x.movedim(-1, 1)",
-                [n, *rest[-1:], *rest[:-1]],
-            ),
-        )
-    )
-    for word, found in moves:
-        if any(_fits(found, shape) for shape in shapes):
-            return f"; {word}"
-    return ""
+    if not fits(x.shape, shapes):
+        raise misfit(f"layer {step.name!r} ({type(step.conf).__name__})", x, shapes)
 
 
 def at(step: Step, error: Exception) -> Exception:

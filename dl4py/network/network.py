@@ -15,6 +15,7 @@ from dl4py.config.codec import printable
 from dl4py.config.plan import unique
 from dl4py.config.settings import NetworkConfiguration
 from dl4py.layers import Flow, Layer, Part, Scored, Vertex
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.network import drawing
 from dl4py.network.batch import Batch, Given, unpacked
 from dl4py.network.door import Door
@@ -241,7 +242,10 @@ class Network(TimeSteps, LayerWise, Scores):
             for name, counts in many.items():
                 i = names.index(name)
                 p, y, mask = (_part(v, i, name) for v in (found, labels, masks))
-                counts.update(p, y, *(() if mask is None else (mask,)))
+                try:
+                    counts.update(p, y, *(() if mask is None else (mask,)))
+                except MaskMisfit as error:
+                    raise error.named("labels_mask") from error
         if batch is None:
             raise ValueError("evaluate(data): expected at least one batch, got none")
         return metric

@@ -365,11 +365,4 @@ class NetworkOptimizer(Keeping):
                 or not view.constraints
             ):
                 continue
-
-            def constrain(t: Tensor, view: View = view) -> None:
-                array = view.shaped(t)
-                for c in view.constraints:
-                    for _ in range(2 if self.dl4j_exact else 1):  # DL4J: twice
-                        c.apply_(array, self.dl4j_exact)
-
-            view.change(constrain)
+            view.change(view.constrain)

@@ -124,14 +124,22 @@ class Scores(Parameters):
 
         The optimizer adds the penalties' gradients after gradient normalisation; a
         solver needs them in what it minimises.
+
+        Raises:
+            ValueError: where no parameter takes a gradient; not of a network of frozen
+                layers in exact mode, since DL4J's SGD then steps and moves nothing.
         """
         loss = self.loss(x, labels, features_mask, labels_mask)
         if torch.is_grad_enabled() and not loss.requires_grad:
             frozen = [n.name for n in self.nodes if any(True for _ in n.layer.views())]
+            if frozen and self.dl4j_exact and self.conf.optimization_algo == SGD:
+                return loss.requires_grad_()  # DL4J's step moves nothing, and counts
+            told, out = "the network has no parameters", ""
+            if frozen:
+                told = f"no parameter takes a gradient ({', '.join(frozen)})"
+                out = "leave a layer unfrozen, or "
             raise ValueError(
-                "there is nothing to train: no parameter takes a gradient "
-                f"({', '.join(frozen) or 'the network has none'}); leave a layer "
-                "unfrozen, or use score(x, labels)"
+                f"there is nothing to train: {told}; {out}use score(x, labels)"
             )
         return loss + self.penalty(whole=True) if self.solved else loss
 

@@ -13,6 +13,7 @@ from dl4py.config.plan import Plan, Step
 from dl4py.layers import Layer, Scored
 from dl4py.layers.flow import Flow
 from dl4py.layers.vertices import Vertex
+from dl4py.losses.misfit import MaskMisfit
 from dl4py.network.batch import Batch
 from dl4py.network.door import at, check_shape
 
@@ -156,6 +157,10 @@ def _layer(node: Node, layer: Layer, flow: Flow, batch: Batch, state: Any) -> Fl
         after = _called(node, layer, Flow(x, mask, n), batch, state)
         after.order = order
         return after
+    except MaskMisfit as error:
+        of_labels = node.scored and batch.labels_masks[node.output or 0] is not None
+        name = "labels_mask" if of_labels else "features_mask"
+        raise at(node.step, error.named(name)) from error
     except (ValueError, TypeError) as error:
         raise at(node.step, error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -129,9 +130,14 @@ class Exported:
     """A program of ``torch.export``'s, run as it is."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        kept = {"dl4py.json": ""}  # what `dl4py convert` tells of it
         try:
-            program = torch.export.load(path)
+            program = torch.export.load(path, extra_files=kept)
             self.module = program.module()
+            about = json.loads(kept["dl4py.json"] or "{}")
+            given = tuple(map(str, about.get("inputs", ())))
+            named = tuple(map(str, about.get("outputs", ())))
+            labels = tuple(map(str, about.get("labels", ())))
         except OSError:
             raise
         except Exception as error:  # what is damaged fails in many ways
@@ -163,9 +169,13 @@ class Exported:
         outputs = (
             ("output",) if count == 1 else tuple(f"output{i}" for i in range(count))
         )
+        if len(given) == len(inputs):  # in the order of the program's own
+            inputs = dict(zip(given, inputs.values(), strict=True))
+        if len(named) == count:
+            outputs = named
         fixed_rows = next((c for c in counts if c is not None), None)
         name = str(dtype).removeprefix("torch.")
-        self.spec = Spec(inputs, outputs, name, rows=fixed_rows)
+        self.spec = Spec(inputs, outputs, name, rows=fixed_rows, labels=labels)
 
     def predict(self, given: Arrays) -> dict[str, Array]:
         pairs = zip(self.spec.inputs, self.dtypes, strict=True)

@@ -155,7 +155,7 @@ class Service:
                 for name, into in spec.inputs.items()
             },
             "outputs": list(spec.outputs),
-            "labels": list(self.labels) or None,
+            "labels": list(self.labels or spec.labels) or None,
             "normalizer": spec.normalizer,
             "dtype": spec.dtype,
             "workers": self.workers,

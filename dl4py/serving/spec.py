@@ -50,6 +50,7 @@ class Spec:
         dtype: in which the model computes.
         normalizer: a line about what scales raw features, if something does.
         rows: how many rows each call must have; ``None``: any number.
+        labels: names of the classes, where the file has them.
     """
 
     inputs: Mapping[str, Input]
@@ -57,6 +58,7 @@ class Spec:
     dtype: str
     normalizer: str | None = None
     rows: int | None = None
+    labels: tuple[str, ...] = ()
 
     def taken(self, given: Arrays) -> dict[str, Array]:
         """``given`` in the model's order and type.

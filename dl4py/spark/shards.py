@@ -16,6 +16,20 @@ from dl4py.extras import need
 Rows = tuple[Tensor, Tensor]
 
 
+def write(rows: Any, processes: int, folder: str) -> None:
+    """Write columns ``x`` and ``y`` to Parquet files, mixed, always in the same order.
+
+    Their place follows from a hash of their content. Rows that Spark deals out in turn
+    come in the order in which executors hand them over, which differs from run to run,
+    and with it would the batches.
+    """
+    from pyspark.sql import functions
+
+    mixed = functions.xxhash64("x", "y")
+    placed = rows.repartition(processes, mixed).sortWithinPartitions(mixed, "x", "y")
+    placed.write.mode("overwrite").parquet(folder)
+
+
 class Shards(IterableDataset[Rows]):
     """Batches of the part of the rows that belongs to one process.
 

@@ -18,7 +18,7 @@ from dl4py.network import Network
 from dl4py.serializer import restore, save
 from dl4py.spark.columns import Names, array
 from dl4py.spark.executors import check_executors, same_python
-from dl4py.spark.shards import Shards
+from dl4py.spark.shards import Shards, write
 
 _EMPTY = ("ChildFailedError", "TorchDistributor", "PythonException", "Command [")
 
@@ -47,8 +47,10 @@ def fit(
     for parameters w (running statistics among them) and updater state s; once more at
     the end of each epoch.
 
-    Rows are written to Parquet files and read from there by the processes; the driver
-    sees none of them. The last rows, fewer than processes, are left out of all epochs.
+    Rows are written to Parquet files, mixed, in an order that depends on nothing but
+    what is in them, and read from there by the processes; the driver sees none of them.
+    Each epoch has the same batches. The last rows, fewer than processes, are left out
+    of all epochs.
 
     Args:
         network: a network, which stays as it is, or a configuration.
@@ -107,7 +109,7 @@ def fit(
     check_executors(dataframe.sparkSession, processes)
     with _folder(folder) as place:
         rows = dataframe.select(x.alias("x"), y.alias("y"))
-        rows.repartition(processes).write.mode("overwrite").parquet(place)
+        write(rows, processes, place)
         from pyspark.ml.torch.distributor import TorchDistributor
 
         run = TorchDistributor(processes, local_mode=False, use_gpu=False).run

@@ -134,11 +134,11 @@ def test_masked_pixels_are_as_padding():
         (lambda: layers.PrimaryCapsules(capsule_dimensions=2), "give it, or set input"),
         (
             lambda: layers.Capsule(5, 4, 3, 2)(torch.zeros(2, 5, 3)),
-            r"expected \[n, 5, 4\], capsules and their size, got \[2, 5, 3\]",
+            r"x: Capsule expects \[n, 5, 4\], got \[2, 5, 3\]",
         ),
         (
             lambda: layers.CapsuleStrength()(torch.zeros(2, 5)),
-            r"expected \[n, capsules, dimensions\], got \[2, 5\]",
+            r"expects \[n, capsules, dimensions\], got \[2, 5\]",
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_bad_input():
         for value in (1.5, "0.5", None):
             with pytest.raises(ValueError, match=rf"^{name}: expected a number in \[0"):
                 layer().predicted_objects(layer()(X), **{name: value})
-    with pytest.raises(ValueError, match=r"of floats, got .*torch.int64"):
+    with pytest.raises(ValueError, match=r"x: .*floating point, got torch.int64"):
         layer()(X.long())
     with pytest.raises(TypeError, match=r"labels must be a tensor, got list"):
         layer()(X, labels=[0])

@@ -76,7 +76,7 @@ def test_elementwise_sizes():
         (lambda: layers.PReLU(), r"expected the shape of one example, such as \(3"),
         (
             lambda: layers.PReLU((3, 1, 1))(torch.zeros(2, 3)),
-            r"expected \[n, 3, 1, 1\], 1 standing for any size, got \[2, 3\]",
+            r"PReLU expects \[n, 3, axis 2, axis 3\], got \[2, 3\]",
         ),
         (
             lambda: layers.ElementWiseMultiplication(4, 3),

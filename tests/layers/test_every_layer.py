@@ -111,6 +111,28 @@ class TestEveryLayer:
             with pytest.raises(ValueError, match="mask: .*expected|mask.*one entry"):
                 layer(x, torch.ones(shape, dtype=x.dtype))
 
+    def test_refuses_inputs_that_do_not_fit(self, key):
+        """Used alone: the layer's own words, and none of torch's."""
+        layer, x = made(key)
+        name = type(layer).__name__
+        shapes = layer.conf.shapes
+        wrong = [x[None, None, None], x[..., 0, None, None, None, None, None]]
+        wrong += [x[0, 0]] * (1 not in map(len, shapes)) + [x.sum()]
+        for axis in range(1, x.dim()):  # a size too many, where sizes are fixed
+            if all(len(s) != x.dim() or isinstance(s[axis], int) for s in shapes):
+                wrong.append(torch.cat([x, x.narrow(axis, 0, 1)], axis))
+        for odd in wrong if shapes else ():
+            with pytest.raises(ValueError, match=rf"^x: {name} expects \[n.*, got \["):
+                layer(odd)
+        if not layer.takes_indices:
+            for odd in (x.long(), x.bool(), x.to(torch.complex64)):
+                with pytest.raises(ValueError, match=rf"^x: {name} .*, got torch\."):
+                    layer(odd)
+        for odd in (x.numpy(), x.tolist(), 3, None):
+            with pytest.raises(TypeError, match=rf"^x: {name} expects a torch.Tensor"):
+                layer(odd)
+        layer(x)  # and is as it was
+
     def test_copies(self, key):
         layer, x = made(key)
         y = activations(layer, x)

@@ -250,6 +250,16 @@ def test_labels(case, untouched):
         )
 
 
+def test_a_mask_that_only_a_metric_refuses():
+    net = network(RnnOutput(n_in=2, n_out=3))
+    x, y = zeros(4, 2, 5), zeros(4, 3, 5)
+    refuses(
+        ValueError,
+        r"^labels_mask must have the shape \[4, 5\]",
+        lambda: net.evaluate((x, y, None, torch.ones(4))),
+    )
+
+
 def test_masks(case, untouched):
     net, x, y = case
     untouched(net)
@@ -278,9 +288,10 @@ def test_masks(case, untouched):
     for shape in ((n, 7), (n, 7, 2)):
         refuses(
             ValueError,
-            r"layer '\w+' \(\w+\): .*mask.*\[",
+            r"layer '\w+' \(\w+\): .*labels_mask.*\[",
             *calls(net, x, y, None, torch.ones(shape)),
             lambda s=shape: net.output(x, labels_mask=torch.ones(s)),
+            lambda s=shape: net.evaluate((x, y, None, torch.ones(s))),
         )
 
 

@@ -276,7 +276,10 @@ class TestBadInput:
     @pytest.mark.parametrize("exact", [False, True])
     @pytest.mark.parametrize("kind", [Frozen, FrozenWithBackprop])
     def test_what_is_frozen_to_its_end(self, batch, kind, exact):
-        """An output that is frozen, and one with nothing to train before it."""
+        """An output that is frozen, and one with nothing to train before it.
+
+        DL4J's SGD then goes on: it counts the iteration, and moves nothing.
+        """
         dense = Dense(n_in=4, n_out=3)
         last = kind(underlying=Output(n_in=3, n_out=3))
         loss = LossLayer(activation="softmax", loss="mcxent")
@@ -292,11 +295,44 @@ class TestBadInput:
                 net = conf.module(dl4j_exact=exact)
                 assert net.output(batch[0]).shape == (12, 3)
                 before = net.params()
+                if exact and "nothing" in message:
+                    expected = net.score(*batch, training=True)
+                    assert net.fit(*batch) == pytest.approx(expected, rel=1e-12)
+                    net.fit([batch], epochs=2)
+                    assert torch.equal(before, net.params())
+                    assert (net.clock.iteration, net.clock.epoch) == (3, 2)
+                    net.objective(*batch).backward()
+                    assert all(p.grad is None for p in net.parameters())
+                    continue
                 with pytest.raises(ValueError, match=message):
                     net.fit(*batch)
                 with pytest.raises(ValueError, match=message):
                     net.lightning().training_step(batch, 0)
                 assert torch.equal(before, net.params()) and not net.clock.iteration
+
+    @pytest.mark.parametrize("exact", [False, True])
+    @pytest.mark.parametrize("solver", ["STOCHASTIC_GRADIENT_DESCENT", "LBFGS"])
+    def test_what_has_no_parameters(self, batch, solver, exact):
+        """DL4J's fit does nothing then, counts nothing, and says nothing."""
+        x = batch[0][:, :3]
+        for layer in (LossLayer(loss="mse"), Frozen(underlying=Dense(n_in=3, n_out=3))):
+            chain = (
+                builder()
+                .optimization_algo(solver)
+                .input_type(InputType.feed_forward(3))
+            )
+            still = isinstance(layer, Frozen)
+            if still and exact and solver != "LBFGS":
+                continue  # it steps: see above
+            chain.layer(layer)
+            if still:
+                chain.layer(LossLayer(loss="mse"))
+            net = chain.build().module(dl4j_exact=exact)
+            told = r"no parameter takes .*\(layer0\)" if still else "no parameters; use"
+            for fit in (lambda: net.fit(x, x), lambda: net.fit([(x, x)])):  # noqa: B023
+                with pytest.raises(ValueError, match=f"nothing to train: .*{told}"):
+                    fit()
+            assert (net.clock.iteration, net.clock.epoch) == (0, 0)
 
     def test_a_layer_without_a_module(self):
         class Lost(Dense):

@@ -8,6 +8,7 @@ import torch
 
 import dl4py
 from dl4py.config import EmbeddingSequence, NeuralNetConfiguration, RnnOutput
+from dl4py.formats import convert
 from dl4py.serving import open_model
 from dl4py.serving.spec import Refused
 from tests.serving import models
@@ -44,6 +45,20 @@ def test_a_program_of_torchs(tmp_path, rows):
                     bad.writestr(entry, archive.read(entry))
         with pytest.raises(ValueError, match="b.pt2: torch.export.load cannot read it"):
             open_model(tmp_path / "b.pt2")
+
+
+def test_a_program_keeps_the_names_of_its_network(tmp_path):
+    net = models.towers()
+    dl4py.save(net, tmp_path / "towers.zip")
+    file = tmp_path / "towers.pt2"
+    convert(tmp_path / "towers.zip", file, labels=["yes", "no"])
+    model = open_model(file)
+    assert model.spec.labels == ("yes", "no") and model.spec.outputs == ("one", "two")
+    left, right = torch.randn(5, 2), torch.randn(5, 3)
+    given = {"right": right.numpy(), "left": left.numpy()}
+    found = model.predict(model.spec.taken(given))
+    for name, expected in zip(("one", "two"), net.predict((left, right)), strict=True):
+        np.testing.assert_allclose(found[name], expected.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["double", "float", "half", "bfloat16"])

@@ -1,5 +1,6 @@
 """What is left, and goes on, when a process or a disk fails."""
 
+import importlib
 import os
 import resource
 import signal
@@ -116,6 +117,29 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(folder, capsys):
     assert torch.load(kept, weights_only=True)["epoch"] == 1
     assert cli.main([*words, "--ckpt-path=last"]) == 0
     assert dl4py.restore("a.zip").clock.epoch == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", ["lightning", "pytorch_lightning"])
+def test_a_trainer_of_ones_own_keeps_the_last_good_checkpoint(package, tmp_path):
+    trainers = pytest.importorskip(package)
+    ours = importlib.import_module(f"dl4py.{package}")
+    kept, lost = tmp_path / "kept.ckpt", tmp_path / "lost.ckpt"
+    trainer = trainers.Trainer(
+        plugins=[ours.CheckpointIO()], logger=False, accelerator="cpu"
+    )
+    trainer.strategy.checkpoint_io.save_checkpoint({"epoch": 1}, kept)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        for path in (kept, lost):
+            with pytest.raises(OSError, match="File too large"):
+                trainer.strategy.checkpoint_io.save_checkpoint(
+                    {"w": torch.zeros(9999)}, path
+                )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.load(kept) == {"epoch": 1} and list(tmp_path.iterdir()) == [kept]
 
 
 def test_no_checkpoint_to_go_on_from_is_told_of(folder, capsys):
