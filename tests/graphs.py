@@ -25,6 +25,7 @@ from dl4py.config import (
     LSTM,
     AttentionVertex,
     Convolution1D,
+    Convolution2D,
     Dense,
     DuplicateToTimeSeriesVertex,
     ElementWiseVertex,
@@ -35,6 +36,8 @@ from dl4py.config import (
     L2Vertex,
     LastTimeStep,
     LastTimeStepVertex,
+    LocallyConnected1D,
+    LocallyConnected2D,
     LossLayer,
     MergeVertex,
     NeuralNetConfiguration,
@@ -206,6 +209,14 @@ def last_step(layer: Any) -> tuple[Any, ...]:
     return made, [(N, 4, 5)], [(N, 3)], [mask], [None]
 
 
+def single(before: Any, layer: Any, kind: Any, shape: Any) -> tuple[Any, ...]:
+    """Windows of one number, of one example: DL4J's errors all go to the first."""
+    made = graph("x", types=[kind]).add_layer("a", before, "x")
+    made.add_layer("c", layer, "a").add_layer("p", GlobalPooling(), "c")
+    made.add_layer("out", Output(n_out=3), "p")
+    return made, [(1, *shape)], [(1, 3)], [None], [None]
+
+
 def chain(*layers: Any) -> tuple[Any, ...]:
     """A chain with a features mask of rows."""
     made = builder().layer(Dense(n_in=4, n_out=3))
@@ -231,6 +242,21 @@ CASES: dict[str, tuple[Any, ...]] = {
     "graves_lstm_last_step_mask": last_step(GravesLSTM(n_out=2)),
     "l2_mask": rows(L2Vertex(), [SHOWN, None]),
     "l2_normalize_mask": series(L2NormalizeVertex(), [QUERIES]),
+    "locally_connected_1d_single": single(
+        LSTM(n_out=1), LocallyConnected1D(kernel_size=1, n_out=2), SERIES, (4, 5)
+    ),
+    "locally_connected_1d_single_padded": single(
+        LSTM(n_out=1),
+        LocallyConnected1D(kernel_size=1, n_out=2, padding=1, stride=2),
+        SERIES,
+        (4, 5),
+    ),
+    "locally_connected_2d_single": single(
+        Convolution2D(n_out=1, kernel_size=(2, 1)),
+        LocallyConnected2D(kernel_size=(1, 1), n_out=2),
+        InputType.convolutional(4, 3, 2),
+        (2, 4, 3),
+    ),
     "lstm_last_step_mask": last_step(LSTM(n_out=2)),
     "merge_images_masks": merged_images(),
     "output_partly_masked": partly(Output(n_out=3, loss="kld"), ROWS, (N, 3)),

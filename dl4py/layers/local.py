@@ -55,6 +55,10 @@ class LocallyConnected(Sliding):
         shown = self.shown(x, mask)
         x = padded(x if shown is None else x.masked_fill(~shown, 0), self.window)
         kernel, stride = self.window.kernel, self.window.stride
+        if self.dl4j_exact and math.prod(kernel) * x.shape[0] * x.shape[1] == 1:
+            # DL4J: the errors of windows of a single number all go to the first one
+            first = x[..., :1] if len(sizes) == 1 else x[..., :1, :1]
+            x = activations.gradient_of(first.expand_as(x), x)
         if len(sizes) == 1:
             x, kernel, stride = x.unsqueeze(2), (1, *kernel), (1, *stride)
         cells = F.unfold(x, kernel, stride=stride).permute(2, 0, 1)
@@ -74,6 +78,8 @@ class LocallyConnected(Sliding):
 
     def differs(self, dtype: torch.dtype = torch.float64) -> list[str]:
         lines = ["DL4J's gradient is twice the derivative"]
+        if math.prod(self.window.kernel) * self.conf.n_in == 1:
+            lines.append("DL4J sends the errors of a single example to its first place")
         if any(view.penalties for view in self.views()):
             lines.append("DL4J's score leaves out its penalties")
         name = type(self).__name__

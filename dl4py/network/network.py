@@ -405,7 +405,8 @@ class Network(TimeSteps, LayerWise, Scores):
         if not self.conf.truncated:
             return self._fit_step(*batch)
         with contextlib.closing(self.windows(*batch)) as pieces:
-            return [self._fit_step(*piece) for piece in pieces][-1]
+            scores = [self._fit_step(*piece) for piece in pieces]
+        return scores[-1] if scores else 0.0  # DL4J's before any step
 
     def _fit_step(
         self,
@@ -471,6 +472,12 @@ class Network(TimeSteps, LayerWise, Scores):
                 "TruncatedBPTT: DL4J's errors go back through every window as if its "
                 "state began at 0, and do not heed tbptt_back_length"
             )
+            steps = self.plan.steps
+            if any(getattr(s.conf, "format", None) == "NWC" for s in steps):
+                lines.append(
+                    "TruncatedBPTT: DL4J takes the features of NWC series for time; it "
+                    "trains in one window, or where sizes differ not at all"
+                )
         if not self.conf.minimize:
             lines.append("minimize=False: DL4J goes downhill all the same")
         return list(dict.fromkeys(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
@@ -27,7 +28,9 @@ def windows(
         door: knows which axis of an input is time.
         outputs: the layers whose labels they are.
         length: time steps of a window.
-        exact: whether a window may be longer than the series, as DL4J's.
+        exact: as DL4J, which lets a window be longer than the series and takes the
+            features of NWC series for time: there is one window where sizes of inputs
+            and labels are equal, else none, with a warning.
 
     Raises:
         ValueError: where there is no series, where lengths differ, and where a mask is
@@ -62,6 +65,19 @@ def windows(
             f"tbptt_fwd_length: windows of {length} steps are longer than the series "
             f"of {time}; shorten them, or use backprop_type('Standard')"
         )
+    pairs_of_axes = zip(tensors, axes, strict=True)
+    series = [(t, axis) for t, axis in pairs_of_axes if axis and t.dim() == 3]
+    if exact and any(axis == 1 for _, axis in series):
+        sizes = [t.shape[2] for t, _ in series]
+        if len(set(sizes)) > 1:
+            warnings.warn(
+                "truncated back-propagation: DL4J takes the features of NWC series for "
+                f"time, and trains nothing where their numbers differ, {sizes}; build "
+                "with dl4j_exact=False, or use NCW series",
+                stacklevel=2,
+            )
+            return
+        length = time if sizes[0] <= length else length
     features_axes = [None if axis is None else 1 for axis in inputs]
     pairs = zip(labels, batch.labels_masks, batch.labels, strict=True)
     labels_axes = [

@@ -168,9 +168,10 @@ class NetworkMixin(_Base):
         A score that is no number ends training before its step.
         """
         network, optimizer = self.network, cast(Any, self.optimizers())
+        scores = [network.params().new_zeros(())]  # where DL4J trains nothing
         with contextlib.closing(network.windows(*unpacked(batch))) as pieces:
             for piece in pieces:
-                scores: list[Tensor] = []
+                scores = []
 
                 def closure(piece: Any = piece, scores: Any = scores) -> Tensor:
                     optimizer.zero_grad()

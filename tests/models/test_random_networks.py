@@ -167,12 +167,14 @@ def make(seed, count, steps, folder):
     return folders(folder)
 
 
+@pytest.mark.filterwarnings("ignore:truncated back-propagation. DL4J takes")
 def test_equal_dl4j(oracle, tmp_path):
     oracle("fuzz", 777, COUNT, tmp_path)
     kinds = [compared(folder) for folder in folders(tmp_path)]
     assert kinds.count("mln") >= COUNT // 5 and kinds.count("graph") >= COUNT // 10
 
 
+@pytest.mark.filterwarnings("ignore:truncated back-propagation. DL4J takes")
 @pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
 @pytest.mark.usefixtures("oracle")  # which unpacks what is compiled against
 def test_equal_dl4j_after_twenty_steps(tmp_path):

@@ -215,6 +215,24 @@ class TestTruncation:
         assert net.fit([(x, y)]) == pytest.approx(expected.item())
         assert (net.clock.iteration, net.clock.epoch) == (3, 1)
 
+    def test_dl4j_takes_features_of_channels_last_for_time(self):
+        """It trains nothing where their numbers differ, else in one window."""
+        last = InputType.recurrent(4, None, "NWC"), InputType.recurrent(3, None, "NWC")
+        x, y = (t.transpose(1, 2) for t in data())
+        net = chain(LSTM(n_out=5), fwd=3, exact=True, input_type=last[0])
+        before = net.params()
+        with pytest.warns(UserWarning, match=r"trains nothing .* differ, \[4, 3\]"):
+            assert net.fit(x, y) == 0.0
+        assert torch.equal(net.params(), before) and net.clock.iteration == 0
+        assert any("NWC series for time" in line for line in net.differs())
+        nets = [
+            chain(LSTM(n_out=5), fwd=fwd, exact=True, input_type=last[1])
+            for fwd in (3, None)
+        ]
+        scores = [net.fit(x[..., :3], y) for net in nets]
+        assert scores[0] == scores[1] and nets[0].clock.iteration == 1
+        assert torch.equal(nets[0].params(), nets[1].params())
+
     def test_masks_are_cut_with_their_series(self):
         """What is masked does not count, so that its values do not."""
         x, y = data()
