@@ -43,6 +43,7 @@ from dl4py.config import (
     NeuralNetConfiguration,
     Output,
     PreprocessorVertex,
+    RecurrentAttention,
     ReshapeVertex,
     ReverseTimeSeriesVertex,
     RnnOutput,
@@ -51,6 +52,7 @@ from dl4py.config import (
     SeparableConvolution2D,
     ShiftVertex,
     StackVertex,
+    Subsampling3D,
     SubsetVertex,
 )
 from dl4py.config.regularization import MaxNorm, MinMaxNorm, UnitNorm
@@ -209,6 +211,27 @@ def last_step(layer: Any) -> tuple[Any, ...]:
     return made, [(N, 4, 5)], [(N, 3)], [mask], [None]
 
 
+def behind_attention() -> tuple[Any, ...]:
+    """A mask goes on behind attention that steps."""
+    mask = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 1, 0], [0, 1, 1, 0, 1.0]])
+    made = graph("x", types=[SERIES])
+    made.add_layer("a", RecurrentAttention(n_out=4, n_heads=2, head_size=2), "x")
+    made.add_layer("l", LastTimeStep(underlying=LSTM(n_out=2)), "a")
+    made.add_layer("out", Output(n_out=3), "l")
+    return made, [(N, 4, 5)], [(N, 3)], [mask], [None]
+
+
+def beside() -> tuple[Any, ...]:
+    """Windows of which some see nothing but padding."""
+    made = graph("x", types=[InputType.convolutional3d(2, 3, 4, 2)])
+    pool = Subsampling3D(
+        kernel_size=1, stride=(1, 2, 2), padding=(0, 0, 1), convolution_mode="Truncate"
+    )
+    made.add_layer("s", pool, "x").add_layer("p", GlobalPooling(), "s")
+    made.add_layer("out", Output(n_out=3), "p")
+    return made, [(N, 2, 2, 3, 4)], [(N, 3)], [None], [None]
+
+
 def single(before: Any, layer: Any, kind: Any, shape: Any) -> tuple[Any, ...]:
     """Windows of one number, of one example: DL4J's errors all go to the first."""
     made = graph("x", types=[kind]).add_layer("a", before, "x")
@@ -230,6 +253,8 @@ QUERIES = lengths(5, 5, 3, 2)
 NONE_SHOWN = KEYS * np.array([[1.0], [0.0], [1.0]])
 # name → (builder, shapes of inputs, shapes of labels, features masks, labels masks)
 CASES: dict[str, tuple[Any, ...]] = {
+    "a_mask_behind_recurrent_attention": behind_attention(),
+    "a_maximum_of_padding": beside(),
     "add_one_mask": series(ElementWiseVertex("Add"), [QUERIES, None]),
     "add_two_masks": series(ElementWiseVertex("Add"), [QUERIES, lengths(5, 4, 4, 1)]),
     "attention_all_hidden": attention(None, NONE_SHOWN),

@@ -281,6 +281,3 @@ class RecurrentAttention(Attention):
         if not outputs:
             return x.new_zeros(x.shape[0], self.conf.n_out, 0)
         return torch.stack(outputs, 2)
-
-    def feed_mask(self, mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-        return None

@@ -37,9 +37,13 @@ class Pooling(Sliding):
         shown = self.shown(x, mask)
         if shown is not None:
             x = x.masked_fill(~shown, -math.inf if kind == "MAX" else 0)
+        if kind == "MAX" and shown is None:
+            # DL4J: of nothing it is the lowest number that is finite
+            lowest = torch.finfo(x.dtype).min if self.dl4j_exact else -math.inf
+            return pooled_max(x, self.window, lowest)
         if kind == "MAX":
             y = pooled_max(x, self.window)
-            return y if shown is None else y.masked_fill(y.isneginf(), 0)
+            return y.masked_fill(y.isneginf(), 0)
         if kind == "PNORM":
             p = self.conf.pnorm
             return root(self._sums(x.abs() ** p), p)

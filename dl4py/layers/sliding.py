@@ -110,10 +110,10 @@ def padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
     return around(x, margins, value=value) if filled else x
 
 
-def pooled_max(x: Tensor, window: Window) -> Tensor:
-    """The maximum in each window; padding is never it."""
+def pooled_max(x: Tensor, window: Window, empty: float = -math.inf) -> Tensor:
+    """The maximum in each window; ``empty`` where there is nothing but padding."""
     return _MAX_POOL[window.rank](
-        padded(x, window, -math.inf),
+        padded(x, window, empty),
         window.kernel,
         window.stride,
         dilation=window.dilation,
