@@ -110,6 +110,7 @@ class Served:
             net.plan.outputs,
             str(self.dtype).removeprefix("torch."),
             normalizer_of(net),
+            labels=net.classes or (),
         )
 
     def _input(self, name: str) -> Input:

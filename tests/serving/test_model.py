@@ -49,7 +49,9 @@ def test_a_program_of_torchs(tmp_path, rows):
 
 def test_a_program_keeps_the_names_of_its_network(tmp_path):
     net = models.towers()
+    net.classes = ("no", "maybe")
     dl4py.save(net, tmp_path / "towers.zip")
+    assert open_model(tmp_path / "towers.zip").spec.labels == ("no", "maybe")
     file = tmp_path / "towers.pt2"
     convert(tmp_path / "towers.zip", file, labels=["yes", "no"])
     model = open_model(file)
