@@ -24,6 +24,7 @@ import dl4py
 from dl4py.config import (
     LSTM,
     AttentionVertex,
+    BatchNormalization,
     Convolution1D,
     Convolution2D,
     Dense,
@@ -232,6 +233,13 @@ def beside() -> tuple[Any, ...]:
     return made, [(N, 2, 2, 3, 4)], [(N, 3)], [None], [None]
 
 
+def alone() -> tuple[Any, ...]:
+    """Batch normalisation of one example, as it is left at an epoch's end."""
+    made = graph("x", types=[ROWS]).add_layer("b", BatchNormalization(), "x")
+    made.add_layer("out", Output(n_out=3), "b")
+    return made, [(1, 4)], [(1, 3)], [None], [None]
+
+
 def single(before: Any, layer: Any, kind: Any, shape: Any) -> tuple[Any, ...]:
     """Windows of one number, of one example: DL4J's errors all go to the first."""
     made = graph("x", types=[kind]).add_layer("a", before, "x")
@@ -295,6 +303,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "reshape_to_series": reshaped(
         (-1, 3, 2), RnnOutput(n_in=3, n_out=3, format="NCW"), (N, 3, 2)
     ),
+    "batch_norm_of_one_example": alone(),
     "constrained_kernels_of_series": bounded(),
     "reverse_mask": series(ReverseTimeSeriesVertex("x0"), [QUERIES]),
     "rnn_output_partly_masked": partly(

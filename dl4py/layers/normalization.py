@@ -79,7 +79,8 @@ class BatchNormalization(Layer):
         if not self.training:
             mean, var = self.buffer("mean"), self.variance()
         elif shown is None and not conf.lock_gamma_beta:
-            return self._batch(x)
+            single = self.dl4j_exact and x.numel() == x.shape[1]
+            return self._single(x) if single else self._batch(x)
         elif shown is None:
             var, mean = torch.var_mean(x, axes, correction=0)
             self._remember(mean.detach(), var.detach())
@@ -103,6 +104,13 @@ class BatchNormalization(Layer):
         n = x.numel() // x.shape[1]
         self._remember(mean, var * ((n - 1) / n))  # DL4J's is the population's
         return y
+
+    def _single(self, x: Tensor) -> Tensor:
+        """A batch of one value a channel, which ATen refuses and DL4J trains on."""
+        mean = x.detach().flatten()
+        self._remember(mean, torch.zeros_like(mean))
+        shape = (1, self.conf.n_out, *(1,) * (x.dim() - 2))
+        return (x - x) * self.gamma.view(shape) + self.beta.view(shape)
 
     def _moments(
         self, x: Tensor, shown: Tensor, axes: tuple[int, ...]
