@@ -38,7 +38,7 @@ ROWS = InputType.feed_forward(3)
 
 
 def plain(found):
-    """Without cuDNN's settings: DL4J writes more of them than a network built here has."""
+    """Without cuDNN's settings, of which DL4J writes more than what is built here."""
     return {key: x for key, x in found.items() if not key.startswith("cudnn")}
 
 
